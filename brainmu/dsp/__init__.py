@@ -1,0 +1,1 @@
+"""Signal processing on arrays: filters, resampling, spectra, envelopes, artefacts. numpy and scipy only; import from the submodules."""
