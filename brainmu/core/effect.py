@@ -90,7 +90,8 @@ class Effect:
     def __str__(self) -> str:
         where = {"model": " in the model", "observational": " (observational)", "experimental": " (randomised)"}[self.level]
         p = "" if np.isnan(self.p_value) else f", p = {self.p_value:.3g}"
-        return f"{self.estimand}\n  {self.unit}{where}: {self.estimate:+.3f} [{self.low:+.3f}, {self.high:+.3f}]{p}; {self.n_units} animals, {self.n_events} events"
+        interval = f"{self.estimate:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+        return f"{self.estimand}\n  {self.unit}{where}: {interval}{p}; {self.n_units} animals, {self.n_events} events"
 
 
 def jsonable(value: Any) -> Any:
@@ -111,6 +112,4 @@ def jsonable(value: Any) -> Any:
         return jsonable({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
     if value is None or isinstance(value, str):
         return value
-    if hasattr(value, "to_dict"):
-        return jsonable(value.to_dict())
     return str(value)

@@ -75,8 +75,9 @@ class EventTable:
         f = frame.rename(columns={"onset": "start"}) if "start" not in frame else frame
         f = f.rename(columns={"trial_type": "kind"}) if "kind" not in f and "trial_type" in f else f
         if "start" in f and "stop" not in f and "duration" in f:
-            duration = pd.to_numeric(f["duration"], errors="coerce").fillna(0.0)
-            f = f.assign(stop=f["start"].astype(float) + duration).drop(columns="duration")
+            # BIDS writes n/a where an event has no length of its own: a point event.
+            duration = np.nan_to_num(np.asarray(pd.to_numeric(f["duration"], errors="coerce"), dtype=np.float64))
+            f = f.assign(stop=np.asarray(f["start"], dtype=np.float64) + duration).drop(columns="duration")
         missing = [c for c in ("start", "stop") if c not in f]
         if missing:
             raise InputError(f"event table has columns {list(frame.columns)}, expected start and stop (or onset and duration), s")
@@ -103,13 +104,13 @@ class EventTable:
         if not p.exists():
             raise NotFoundError(f"{p}: no such file, expected a BIDS events.tsv")
         try:
-            frame = pd.read_csv(p, sep="\t", na_values=["n/a"], keep_default_na=False, float_precision="round_trip")
+            frame = pd.read_csv(p, sep="\t", na_values=["n/a"], keep_default_na=False)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise FormatError(f"{p}: not a tab-separated table ({error}), expected columns onset and duration") from None
         if not {"onset", "duration"} <= set(frame.columns):
             raise FormatError(f"{p}: has columns {', '.join(map(str, frame.columns))}, expected onset and duration (BIDS events.tsv)")
         for c in frame.columns:
-            if frame[c].dtype == object:
+            if not pd.api.types.is_numeric_dtype(frame[c]):
                 frame[c] = frame[c].fillna("")
         return cls.from_frame(frame)
 
@@ -183,9 +184,9 @@ class EventTable:
         order = np.lexsort((np.arange(len(f)), -np.nan_to_num(score, nan=-np.inf), group))
         best = order[np.r_[True, np.diff(group[order]) != 0]]
         out = e[best]
-        by = f.groupby(group)
-        out._frame["start"] = by["start"].min().to_numpy()
-        out._frame["stop"] = by["stop"].max().to_numpy()
+        first = np.flatnonzero(np.diff(group, prepend=-1))
+        out._frame["start"] = f["start"].to_numpy()[first]
+        out._frame["stop"] = np.maximum.reduceat(f["stop"].to_numpy(), first)
         return out
 
     def match(self, other: EventTable, iou: float = 0.2) -> NDArray[np.intp]:
@@ -194,7 +195,7 @@ class EventTable:
 
     @staticmethod
     def concat(tables: list[EventTable]) -> EventTable:
-        """Rows of all tables, missing columns as NaN or ""; attrs of the first."""
+        """Rows of all tables, NaN where a table lacks a column; attrs of the first."""
         if not tables:
             return EventTable([], [])
         frames = [t._frame for t in tables if len(t)]
@@ -214,7 +215,7 @@ class EventTable:
 def _column(name: str, value: Any, n: int) -> Any:
     if isinstance(value, str) or np.ndim(value) == 0:
         return [value] * n
-    v = np.asarray(value) if not isinstance(value, (pd.Series, pd.Categorical)) else np.asarray(value)
+    v = np.asarray(value)
     if v.shape[:1] != (n,) or v.ndim != 1:
         raise InputError(f"event column {name!r} has shape {v.shape}, expected ({n},): one value an event")
     return v

@@ -113,7 +113,9 @@ class Hypnogram:
             raise InputError(f"hypnogram codes are {raw.dtype} of shape {raw.shape}, expected integers (n,): use Hypnogram.from_stages for names")
         if raw.size and (raw.min() < UNSCORED or raw.max() >= len(self.stages)):
             bad = raw[(raw < UNSCORED) | (raw >= len(self.stages))][0]
-            raise InputError(f"hypnogram code {bad} is outside -2..{len(self.stages) - 1} of {' '.join(self.stages)}: use Hypnogram.from_codes with the tool's name")
+            raise InputError(
+                f"hypnogram code {bad} is outside -2..{len(self.stages) - 1} of {' '.join(self.stages)}: use Hypnogram.from_codes with the tool's name"
+            )
         self.codes: NDArray[np.int8] = raw.astype(np.int8)
         if not (np.isfinite(epoch) and epoch > 0):
             raise InputError(f"hypnogram epoch is {epoch!r} s, expected a positive number")
@@ -202,7 +204,7 @@ class Hypnogram:
     @property
     def times(self) -> NDArray[np.float64]:
         """Start of each epoch (n,), s."""
-        return self.start + np.arange(len(self)) * self.epoch
+        return self.start + np.arange(len(self), dtype=np.float64) * self.epoch
 
     @property
     def stage_set(self) -> str:

@@ -177,5 +177,7 @@ class Intervals:
     def windows(self, length: float, step: float | None = None) -> NDArray[np.float64]:
         """Starts (n,), s, of windows of `length` that fit wholly inside, every `step` (default `length`)."""
         step = length if step is None else step
-        out = [a + step * np.arange(int(np.floor((b - a - length) / step + 1e-9)) + 1) for a, b in self if b - a >= length - 1e-9]
-        return np.concatenate(out) if out else np.empty(0)
+        # A window that misses the end by a rounding error still fits.
+        n = [int(np.floor((b - a - length) / step + 1e-9)) + 1 for a, b in self]
+        starts = [a + step * np.arange(max(k, 0), dtype=np.float64) for (a, _), k in zip(self, n)]
+        return np.concatenate(starts) if starts else np.empty(0, dtype=np.float64)

@@ -11,7 +11,18 @@ from numpy.typing import ArrayLike, NDArray
 from brainmu.core.events import match_events
 from brainmu.errors import InputError
 
-__all__ = ["accuracy", "auroc", "balanced_accuracy", "bootstrap_interval", "calibration_error", "cohen_kappa", "confusion", "event_scores", "f1_by_class", "fraction_bias"]
+__all__ = [
+    "accuracy",
+    "auroc",
+    "balanced_accuracy",
+    "bootstrap_interval",
+    "calibration_error",
+    "cohen_kappa",
+    "confusion",
+    "event_scores",
+    "f1_by_class",
+    "fraction_bias",
+]
 
 
 def confusion(true: ArrayLike, predicted: ArrayLike, n_classes: int) -> NDArray[np.int64]:

@@ -61,7 +61,7 @@ def channel_table(channels: Any, n: int, kind: str) -> pd.DataFrame:
     if len(frame) != n:
         raise InputError(f"{len(frame)} channel names for {n} channels of {kind}: give one name a column of values (time, channel)")
     if frame["name"].duplicated().any():
-        twice = frame["name"][frame["name"].duplicated()].iloc[0]
+        twice = frame.loc[frame["name"].duplicated(), "name"].tolist()[0]
         raise InputError(f"channel name {twice!r} appears twice: channel names must differ within a signal")
     if "kind" not in frame:
         frame["kind"] = kind
@@ -143,7 +143,9 @@ class Signal:
                 raise InputError(f"signal times hold {int((~np.isfinite(self.times)).sum())} NaN or infinite values, expected finite seconds")
             if n > 1 and not (np.diff(self.times) > 0).all():
                 bad = int(np.flatnonzero(np.diff(self.times) <= 0)[0])
-                raise InputError(f"signal times do not increase at sample {bad + 1} ({self.times[bad]:.6f} then {self.times[bad + 1]:.6f} s): sort them and drop duplicates")
+                raise InputError(
+                    f"signal times do not increase at sample {bad + 1} ({self.times[bad]:.6f} then {self.times[bad + 1]:.6f} s): sort them and drop duplicates"
+                )
             self.start = float(self.times[0]) if n else 0.0
         else:
             if self.rate is None or not np.isfinite(self.rate) or self.rate <= 0:

@@ -56,7 +56,7 @@ class Spikes:
             raise InputError(f"units table has columns {list(units.columns)}, expected at least 'id'")
         units["id"] = units["id"].astype(np.int32)
         if units["id"].duplicated().any():
-            raise InputError(f"unit id {units['id'][units['id'].duplicated()].iloc[0]} appears twice in the units table")
+            raise InputError(f"unit id {units.loc[units['id'].duplicated(), 'id'].tolist()[0]} appears twice in the units table")
         stray = np.setdiff1d(u, units["id"])
         if len(stray):
             raise InputError(f"spikes name unit {stray[0]}, which is not in the units table ({len(units)} units)")
@@ -99,7 +99,7 @@ class Spikes:
         if len(absent):
             raise MissingDataError(f"unit {absent[0]} is not among the {self.n_units} units of the recording")
         keep = np.isin(self.unit_id, wanted)
-        return Spikes(self.times[keep], self.unit_id[keep], self.units[self.units["id"].isin(wanted)])
+        return Spikes(self.times[keep], self.unit_id[keep], self.units.loc[np.isin(self.units["id"].to_numpy(), wanted)])
 
     def counts(self, edges: ArrayLike) -> NDArray[np.int32]:
         """Spike counts (bin, unit) between consecutive `edges` (n+1,), s; columns follow the units table.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 __all__ = ["canonical_unit", "unit_factor"]
 
-_VOLT = {"v": 1e6, "volt": 1e6, "volts": 1e6, "mv": 1e3, "millivolt": 1e3, "millivolts": 1e3, "uv": 1.0, "microvolt": 1.0, "microvolts": 1.0, "nv": 1e-3, "nanovolt": 1e-3}
-_METRE = {"m": 1.0, "metre": 1.0, "metres": 1.0, "meter": 1.0, "meters": 1.0, "cm": 1e-2, "centimeter": 1e-2, "centimeters": 1e-2, "centimetre": 1e-2, "centimetres": 1e-2, "mm": 1e-3, "millimeter": 1e-3, "millimeters": 1e-3, "um": 1e-6}
+_VOLT = {"v": 1e6, "volt": 1e6, "volts": 1e6, "mv": 1e3, "millivolt": 1e3, "millivolts": 1e3}
+_VOLT |= {"uv": 1.0, "microvolt": 1.0, "microvolts": 1.0, "nv": 1e-3, "nanovolt": 1e-3, "nanovolts": 1e-3}
+_METRE = {"m": 1.0, "metre": 1.0, "metres": 1.0, "meter": 1.0, "meters": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6}
+_METRE |= {f"{prefix}met{end}": factor for prefix, factor in (("centi", 1e-2), ("milli", 1e-3)) for end in ("er", "ers", "re", "res")}
 
 
 def _key(unit: str) -> str:
