@@ -1,0 +1,99 @@
+"""The command line: one small function a verb, each importing what it needs when it runs.
+
+Nothing heavier than cyclopts is imported before a verb is chosen, so that help is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from brainmu._version import __version__
+
+__all__ = ["VERBS", "main"]
+
+VERBS = {
+    "info": "What is in a file, folder, store or checkpoint; --verify checks it.",
+    "preprocess": "Recordings in any format to aligned, checksummed stores.",
+    "pretrain": "Pretrain the encoder on stores by masking.",
+    "finetune": "Fit a sleep-stage head on labelled stores, from an encoder or from scratch.",
+    "evaluate": "Score a stager on labelled stores: kappa, F1, n, chance, intervals by subject.",
+    "stage": "A hypnogram with probabilities, by a stager or by rules.",
+    "events": "Ripples, population bursts, spindles and slow waves.",
+    "replay": "Candidate events, decoded content, significance; --cross-validate gives the decoding error.",
+    "attribute": "What a head used: channel, unit, band, time.",
+    "intervene": "Edit events inside the model, beside placebo edits.",
+    "effect": "Does reactivation change sleep? Trials, hazards, marginal structural models.",
+    "report": "The pictures and the provenance in one HTML file.",
+    "demo": "The whole chain on a synthetic recording, or on yours with --data.",
+}
+"""Verb and one line of help, in the order of the work."""
+
+
+def _app():
+    from cyclopts import App
+
+    app = App(
+        name="brainmu", version=__version__, help_format="plaintext",
+        help="From raw recordings of the brain to a tested causal claim.\n\nStart with: brainmu demo --quick; then brainmu VERB --help.",
+        help_epilogue="Exit status: 0 done, 1 the work failed, 2 wrong usage. Results go to stdout, progress to stderr; --json prints one JSON object.",
+    )  # fmt: skip
+    for place, (verb, line) in enumerate(VERBS.items()):
+        app.command(f"brainmu.cli.{verb}:{verb}", name=verb, help=line, sort_key=place)
+    return app
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status (0 done, 1 the work failed, 2 wrong usage)."""
+    from cyclopts import CycloptsError
+
+    tokens = sys.argv[1:] if argv is None else argv
+    if tokens and not tokens[0].startswith("-") and tokens[0] not in VERBS:
+        from brainmu.config import suggest
+
+        return _fail(f"no verb {tokens[0]!r}{suggest(tokens[0], VERBS)}; verbs are {', '.join(VERBS)}", 2)
+    try:
+        result = _app()(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        return result if isinstance(result, int) else 0
+    except CycloptsError as error:
+        return _fail(" ".join(str(error).split()) + f": see brainmu {_verb(tokens)}--help", 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted; what was finished is kept, the same command goes on from there where it can", 130)
+    except BrokenPipeError:
+        # The reader of stdout went away (| head): nothing to report, and nothing more to flush.
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        if "--debug" in tokens:
+            raise
+        return _fail(*_explain(error))
+
+
+def _verb(tokens: list[str]) -> str:
+    return f"{tokens[0]} " if tokens and tokens[0] in VERBS else ""
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """One line for a person, and the exit status."""
+    import errno
+
+    from brainmu.errors import BrainmuError, UsageError
+
+    if isinstance(error, UsageError):
+        return str(error), 2
+    if isinstance(error, BrainmuError):
+        return str(error), 1
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.filename or 'the output'}: the disk is full: free some space or choose another --out; nothing half-written was left in place", 1
+    if isinstance(error, PermissionError):
+        return f"{error.filename}: permission denied: choose another path or change its rights", 1
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return f"{error.filename}: the file system is read-only: choose another --out", 1
+    if isinstance(error, MemoryError):
+        return "out of memory: process fewer recordings at a time or a shorter one", 1
+    line = " ".join(str(error).split())
+    return f"unexpected {type(error).__name__}: {line}. This is a fault of brainmu: run again with --debug and report what it prints", 1
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"brainmu: {message}", file=sys.stderr)
+    return status

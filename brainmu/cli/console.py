@@ -1,0 +1,103 @@
+"""What every verb shares: its common options, progress on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+__all__ = ["Common", "emit", "note", "open_sessions", "progress", "refuse_existing", "warn"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common:
+    """Options of every verb."""
+
+    config: Annotated[Path | None, Parameter(help="YAML file, or the name of a packaged one, with the verb's settings.", group="Common")] = None
+    seed: Annotated[int, Parameter(help="Seed of everything random.", group="Common")] = 0
+    json: Annotated[bool, Parameter(negative="", help="Print exactly one JSON object on stdout.", group="Common")] = False
+    quiet: Annotated[bool, Parameter(negative="", help="No progress and no notes on stderr.", group="Common")] = False
+    debug: Annotated[bool, Parameter(negative="", help="Show the traceback of an error.", group="Common")] = False
+
+
+def emit(common: Common, result: dict[str, Any], text: str) -> None:
+    """The result on stdout: `result` as one JSON object with --json, else `text`."""
+    from brainmu.core.effect import jsonable
+
+    print(json.dumps(jsonable(result), allow_nan=False) if common.json else text)
+
+
+def note(common: Common, text: str) -> None:
+    """A line for people on stderr, unless --quiet."""
+    if not common.quiet:
+        print(text, file=sys.stderr)
+
+
+def warn(common: Common, sentences: list[str]) -> None:
+    """Notes of a recording (what was dropped, fixed or is doubtful) on stderr."""
+    for s in dict.fromkeys(sentences):
+        note(common, f"note: {s}")
+
+
+@contextmanager
+def progress(common: Common, what: str) -> Iterator[Callable[[str, float], None] | None]:
+    """A progress callback (label, fraction) that draws a bar with ETA on a terminal and a line a stage elsewhere."""
+    if common.quiet:
+        yield None
+        return
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeElapsedColumn(), TimeRemainingColumn()
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+            task = bars.add_task(what, total=1.0)
+            yield lambda label, fraction: bars.update(task, description=f"{what}: {label}" if label else what, completed=fraction)
+        return
+    last: list[Any] = ["", time.monotonic()]
+
+    def lines(label: str, fraction: float) -> None:
+        # A log wants a line a stage, and one a half-minute while a stage lasts.
+        if label != last[0] or time.monotonic() - last[1] > 30:
+            print(f"{what}: {label} {fraction:.0%}", file=sys.stderr, flush=True)
+            last[:] = [label, time.monotonic()]
+
+    yield lines
+
+
+def open_sessions(paths: list[Path]) -> list[Any]:
+    """Open stores; a folder of stores stands for all of them.
+
+    Raises NotFoundError where a path holds no store.
+    """
+    import brainmu.store
+    from brainmu.errors import NotFoundError
+
+    found: list[Path] = []
+    for p in paths:
+        if (p / "zarr.json").exists() or not p.is_dir():
+            found.append(p)
+        else:
+            inside = sorted(q for q in p.glob("*.zarr") if q.is_dir())
+            if not inside:
+                raise NotFoundError(f"{p}: holds no store (*.zarr): make one with brainmu preprocess {p} --out {p.name}.zarr")
+            found += inside
+    return [brainmu.store.open(p) for p in found]
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise OutputExistsError before any work is done, where the output is there and --overwrite is not; make its folder."""
+    from brainmu.errors import NotFoundError, OutputExistsError
+
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path}: exists already: choose another --out, or pass --overwrite")
+    if not path.parent.exists():
+        raise NotFoundError(f"{path}: its folder {path.parent} does not exist: make it first")
