@@ -1,0 +1,27 @@
+"""Sleep: stage it, find its events, describe its structure, and say how far two scorings agree."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_PUBLIC = {
+    "SleepStager": "stager", "stage_by_rules": "rules", "RuleSettings": "rules",
+    "find_spindles": "events", "find_slow_waves": "events",
+    "statistics": "structure", "transitions": "structure", "bout_table": "structure",
+    "evaluate": "agreement", "evaluate_many": "agreement",
+    "read_hypnogram": "files", "write_hypnogram": "files",
+}  # fmt: skip
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    # scikit-learn and scipy load when a name is used, not when the room is named.
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f"brainmu.sleep.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module 'brainmu.sleep' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
