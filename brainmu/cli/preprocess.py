@@ -17,7 +17,9 @@ def preprocess(
     /,
     *,
     out: Annotated[Path, Parameter(help="One source: the store itself if it ends in .zarr. Otherwise a folder that receives <id>.zarr each.")],
-    lfp_rate: Annotated[float | None, Parameter(help="Rate (Hz) that faster voltage signals are brought to. Slower ones are never upsampled. 0 keeps each rate.")] = None,
+    lfp_rate: Annotated[
+        float | None, Parameter(help="Rate (Hz) that faster voltage signals are brought to. Slower ones are never upsampled. 0 keeps each rate.")
+    ] = None,
     manifest: Annotated[Path | None, Parameter(help="A brainmu.yaml that lies elsewhere than in the source folder.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace another store at the output (kept until the new one is whole).")] = False,
     plan: Annotated[bool, Parameter(negative="", help="Say what would be read, resampled and written, and stop.")] = False,
@@ -78,7 +80,9 @@ def preprocess(
                 raise
             failed[str(path)] = OutputExistsError(*error.args).__str__()
             continue
-        done.append({"id": session.id, "path": str(target), "duration": session.duration, "already_complete": session.already_complete, "warnings": session.warnings})
+        done.append(
+            {"id": session.id, "path": str(target), "duration": session.duration, "already_complete": session.already_complete, "warnings": session.warnings}
+        )
         warn(common, [f"{session.id}: {w}" for w in session.warnings if w not in recording.warnings])
     lines = [f"{d['path']}: {'already complete' if d['already_complete'] else 'written'}, {d['duration'] / 60:.1f} min" for d in done]
     lines += [f"FAILED {path}: {why}" for path, why in failed.items()]

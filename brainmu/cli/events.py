@@ -1,0 +1,75 @@
+"""brainmu events: ripples, bursts, spindles, slow waves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from brainmu.cli.console import Common, emit, note, open_sessions, progress, refuse_existing, warn
+
+COMMON = Common()
+
+
+def events(
+    store: Annotated[Path, Parameter(help="A store (*.zarr).")],
+    /,
+    *,
+    kind: Annotated[Literal["ripple", "burst", "spindle", "slow_wave"], Parameter(help="What to find; burst is a population burst of spikes.")],
+    out: Annotated[Path, Parameter(help="Events as BIDS events.tsv (onset, duration in s, then peak, score, ...).")],
+    within: Annotated[str | None, Parameter(help="Only inside this label of the store (epochs), or inside a stage of its hypnogram, such as NREM.")] = None,
+    hypnogram: Annotated[Path | None, Parameter(help="A hypnogram file to use instead of the store's.")] = None,
+    overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing file.")] = False,
+    common: Common = COMMON,
+) -> int:
+    """Ripples, population bursts, spindles and slow waves.
+
+    The rate found in noise of the same spectrum stands beside the rate found.
+
+    Example: ``brainmu events m1.zarr --kind ripple --within NREM --out m1_ripples.tsv``
+    """
+    import brainmu.replay
+    import brainmu.sleep
+
+    refuse_existing(out, overwrite)
+    session = open_sessions([store])[0]
+    scored = brainmu.sleep.read_hypnogram(hypnogram) if hypnogram else None
+    spans = _spans(session, within, scored)
+    options = {"hypnogram": scored} if scored is not None else {}
+    with progress(common, f"find {kind}s") as report:
+        found = brainmu.replay.find_events(session, kind=kind, within=spans, seed=common.seed, progress=report, **options)
+    found.to_bids(out)
+    looked = spans.duration if spans is not None else session.duration
+    rate = len(found) / looked * 60 if looked else float("nan")
+    result = {"out": str(out), "kind": kind, "n": len(found), "rate_per_min": rate, "looked_at_s": looked, **found.attrs}
+    text = [f"{len(found)} {kind} events in {looked / 60:.1f} min: {rate:.2f} / min"]
+    if "surrogate_rate" in found.attrs:
+        text.append(f"in noise of the same spectrum: {found.attrs['surrogate_rate'] * 60:.2f} / min")
+    if len(found):
+        d = found.duration * 1000
+        text.append(f"duration median {sorted(d)[len(d) // 2]:.0f} ms, {d.min():.0f} to {d.max():.0f} ms")
+    if "baseline" in found.attrs:
+        text.append(f"baseline: {found.attrs['baseline']}")
+    warn(common, list(found.attrs.get("warnings", [])))
+    emit(common, result, "\n".join(text))
+    note(common, f"wrote {out}")
+    return 0
+
+
+def _spans(session, within: str | None, scored):
+    """Intervals to look in: a label of epochs, or the spans of a stage; None for the whole session."""
+    from brainmu.core import Hypnogram, Intervals
+    from brainmu.errors import MissingDataError
+
+    if within is None:
+        return None
+    label = session.labels.get(within)
+    if isinstance(label, Intervals):
+        return label
+    hypnograms = [scored] if scored is not None else [v for v in session.labels.values() if isinstance(v, Hypnogram)]
+    if within in ("WAKE", "NREM", "REM", "W", "N1", "N2", "N3", "R") and hypnograms:
+        return hypnograms[0].intervals(within)
+    have = [k for k, v in session.labels.items() if isinstance(v, Intervals)]
+    stages = "a stage such as NREM" if hypnograms else "no stage, as there is no hypnogram (stage it first, or pass --hypnogram)"
+    raise MissingDataError(f"{session.id}: --within {within} is not a label of epochs; there are {', '.join(have) or 'none'}, and {stages}")

@@ -1,0 +1,61 @@
+"""brainmu stage: a hypnogram."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from brainmu.cli.console import Common, emit, note, open_sessions, progress, refuse_existing
+
+COMMON = Common()
+
+
+def stage(
+    store: Annotated[Path, Parameter(help="A store (*.zarr).")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="Hypnogram; the suffix says how: .tsv, .npz, .edf (EDF+ annotations), _events.tsv (BIDS).")],
+    model: Annotated[str, Parameter(help="A stager folder, a packaged checkpoint's name, or 'rules' (rodents, no labels needed).")] = "rules",
+    epoch: Annotated[float | None, Parameter(help="Epoch length, s (rules: 4; a stager keeps its own).")] = None,
+    abstain: Annotated[bool, Parameter(negative="", help="Leave doubtful epochs unscored (UNS).")] = False,
+    labels: Annotated[str | None, Parameter(help="Also score against this hypnogram of the store, and print kappa and F1.")] = None,
+    overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing file.")] = False,
+    common: Common = COMMON,
+) -> int:
+    """A hypnogram with probabilities, by a stager or by rules.
+
+    Examples: ``brainmu stage m1.zarr --model rules --out m1.tsv``; ``brainmu stage m1.zarr --model stager/ --out m1.edf --labels scoring``
+    """
+    import brainmu.loading
+    from brainmu.errors import UsageError
+    from brainmu.sleep import SleepStager, evaluate, write_hypnogram
+
+    refuse_existing(out, overwrite)
+    session = open_sessions([store])[0]
+    if model == "rules":
+        stager = SleepStager(stages="rodent3", epoch=epoch or 4.0, method="rules")
+    else:
+        stager = brainmu.loading.load(model)
+        if epoch is not None and epoch != stager.epoch:
+            raise UsageError(f"--epoch {epoch:g}: the stager {model} was fitted on epochs of {stager.epoch:g} s: leave --epoch out")
+    with progress(common, "stage") as report:
+        if report:
+            report("predicting", 0.0)
+        hypnogram = stager.predict(session, abstain=abstain)
+    write_hypnogram(hypnogram, out)
+    fractions = {s: float(hypnogram.mask(s).mean()) for s in (*hypnogram.stages, "ART", "UNS")}
+    result = {"out": str(out), "n_epochs": len(hypnogram), "epoch": hypnogram.epoch, "stages": list(hypnogram.stages), "fractions": fractions,
+              "scorer": hypnogram.scorer, "attrs": hypnogram.attrs}  # fmt: skip
+    text = [repr(hypnogram)]
+    if "quality" in hypnogram.attrs:
+        text.append(f"quality {hypnogram.attrs['quality']}: " + "; ".join(hypnogram.attrs.get("reasons", [])))
+    if labels is not None:
+        scores = evaluate(hypnogram, session.hypnogram(labels))
+        result["scores"] = scores
+        f1 = ", ".join(f"{k} {v:.2f}" for k, v in scores["f1"].items())
+        text.append(f"against {labels!r} (n = {scores['n']} epochs): kappa {scores['kappa']:.3f}, accuracy {scores['accuracy']:.3f}, F1 {f1}")
+    emit(common, result, "\n".join(text))
+    note(common, f"wrote {out}")
+    return 0
