@@ -26,8 +26,8 @@ docs: $(VENV)/.docs  ## execute the notebooks and build the documentation into s
 	$(BIN)/python docs/execute.py
 	$(BIN)/mkdocs build --strict
 
-bench: $(VENV)/.dev  ## speed and memory as ratios against named peers (ARGS=--quick for a short run)
-	$(BIN)/python -m benchmarks $(filter-out -m "not slow and not gpu",$(ARGS))
+bench: $(VENV)/.dev  ## speed, memory and accuracy beside named peers (ARGS=--quick for a short run)
+	$(BIN)/python -m benchmarks $(if $(filter command,$(origin ARGS)),$(ARGS))
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) $(OUT) site dist .pytest_cache .ruff_cache
