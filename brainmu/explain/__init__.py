@@ -1,0 +1,1 @@
+"""What a model used, and what happens inside it when an event is taken away."""
