@@ -1,0 +1,173 @@
+"""Sleep as bouts in continuous time, and the scorer who turns them into epochs.
+
+Rodents alternate WAKE, NREM and REM as a semi-Markov process: how long a bout has lasted and how much NREM was slept since the
+last REM set the hazards of leaving it. Humans walk through W N1 N2 N3 R in cycles. Transitions fall anywhere inside an epoch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from brainmu.core import STAGE_SETS, Hypnogram
+
+__all__ = ["HumanSleep", "RodentSleep", "bout_table", "human_bouts", "score"]
+
+
+@dataclass(frozen=True)
+class RodentSleep:
+    """Bout lengths and hazards of a rodent in its light phase.
+
+    The defaults give a mouse about 55–65 % NREM, 5–9 % REM, NREM bouts of about a minute broken by micro-arousals, and REM bouts
+    of about a minute, in the range of [1]_ and [2]_.
+
+    Parameters
+    ----------
+    wake_rate : float, 1/s
+        Hazard of NREM→WAKE in an established bout, before any cause acts on it.
+    settle : float, s
+        The hazard of leaving NREM rises from 0.2 to 1 of its value with this time constant as a bout ages.
+    rem_rate : float, 1/s
+        Hazard of NREM→REM once enough NREM was slept.
+    rem_after : float, s
+        NREM since the last REM at which that hazard is half its value.
+    rem_mean, rem_shape : float, s and 1
+        Gamma distribution of REM bouts.
+    rem_to_wake : float
+        Share of REM bouts that end in waking (the rest return to NREM).
+    micro_share : float
+        Share of awakenings from NREM that are micro-arousals.
+    micro_median, quiet_median, long_median : float, s
+        Log-normal medians of micro-arousals, of ordinary and of long waking.
+    long_share : float
+        Share of the ordinary awakenings that become long.
+
+    References
+    ----------
+    .. [1] Franken P, Malafosse A, Tafti M (1999). Genetic determinants of sleep regulation in inbred mice. Sleep 22:155.
+    .. [2] Watson BO et al. (2016). Network homeostasis and state dynamics of neocortical sleep. Neuron 90:839.
+    """
+
+    wake_rate: float = 1 / 110
+    settle: float = 15.0
+    rem_rate: float = 1 / 90
+    rem_after: float = 320.0
+    rem_mean: float = 65.0
+    rem_shape: float = 2.5
+    rem_to_wake: float = 0.75
+    micro_share: float = 0.6
+    micro_median: float = 7.0
+    quiet_median: float = 45.0
+    long_median: float = 260.0
+    long_share: float = 0.25
+
+    def leave_nrem(self, age: ArrayLike) -> NDArray[np.float64]:
+        """Baseline hazard (n,), 1/s, of NREM→WAKE at bout age (n,), s."""
+        return self.wake_rate * (1.0 - 0.8 * np.exp(-np.asarray(age, dtype=np.float64) / self.settle))
+
+    def enter_rem(self, age: ArrayLike, slept: ArrayLike) -> NDArray[np.float64]:
+        """Baseline hazard (n,), 1/s, of NREM→REM at bout age (n,), s, with `slept` (n,), s, of NREM since the last REM."""
+        ready = 1.0 / (1.0 + np.exp(-(np.asarray(slept, dtype=np.float64) - self.rem_after) / 45.0))
+        return self.rem_rate * ready * -np.expm1(-np.asarray(age, dtype=np.float64) / self.settle)
+
+    def wake_length(self, rng: np.random.Generator, after_rem: bool = False) -> float:
+        """One waking bout, s."""
+        u = rng.random(2)
+        z = rng.standard_normal()
+        if u[0] < (0.7 if after_rem else self.micro_share):
+            return float(self.micro_median * np.exp(0.45 * z))
+        return float((self.long_median if u[1] < self.long_share else self.quiet_median) * np.exp(0.6 * z))
+
+    def rem_length(self, rng: np.random.Generator) -> float:
+        """One REM bout, s."""
+        return float(max(8.0, rng.gamma(self.rem_shape, self.rem_mean / self.rem_shape)))
+
+
+@dataclass(frozen=True)
+class HumanSleep:
+    """A night of a young adult: cycles of about 90 minutes, N3 early, REM late.
+
+    The fractions and bout lengths follow the published norms [1]_ and the Sleep-EDF hypnograms; they are set by `cycle`
+    and by the shares of N3 and R that change linearly over the night.
+
+    References
+    ----------
+    .. [1] Ohayon MM et al. (2004). Meta-analysis of quantitative sleep parameters from childhood to old age. Sleep 27:1255.
+    """
+
+    cycle: float = 5400.0
+    latency: float = 900.0
+    arousal_rate: float = 1 / 1500
+
+    def night(self, duration: float) -> float:
+        """The cycle length used for a recording of `duration` s: short recordings hold at least one whole cycle."""
+        return min(self.cycle, 0.8 * duration)
+
+
+def bout_table(stages: list[str], start: list[float], stop: float) -> pd.DataFrame:
+    """Bouts as stage, start, stop (s); neighbours of equal stage are united and empty ones dropped."""
+    names, begin = [], []
+    ends = [*start[1:], stop]
+    for s, a, b in zip(stages, start, ends):
+        if b <= a or (names and names[-1] == s):
+            continue
+        names.append(s)
+        begin.append(a)
+    return pd.DataFrame({"stage": names, "start": begin, "stop": [*begin[1:], stop]})
+
+
+def score(bouts: pd.DataFrame, epoch: float, stage_set: str, start: float, stop: float) -> Hypnogram:
+    """What a perfect scorer writes: the stage that fills most of each whole epoch in [start, stop)."""
+    names = STAGE_SETS[stage_set]
+    n = int(np.floor((stop - start) / epoch + 1e-9))
+    edges = start + np.arange(n + 1) * epoch
+    a, b = bouts["start"].to_numpy(dtype=float), bouts["stop"].to_numpy(dtype=float)
+    knots = np.r_[a, b[-1:]] if len(a) else np.array([start, stop])
+    share = np.empty((n, len(names)))
+    for i, s in enumerate(names):
+        spent = np.r_[0.0, np.cumsum((b - a) * (bouts["stage"] == s).to_numpy())]
+        share[:, i] = np.diff(np.interp(edges, knots, spent))
+    return Hypnogram(share.argmax(1).astype(np.int8), stage_set, epoch, start, scorer="majority of the true bouts")
+
+
+def human_bouts(model: HumanSleep, duration: float, rng: np.random.Generator) -> pd.DataFrame:
+    """A human night as bouts of W N1 N2 N3 R covering [0, duration) s."""
+    cycle = model.night(duration)
+    scale = cycle / model.cycle
+    stages, starts = ["W"], [0.0]
+    t = min(model.latency, 0.12 * duration) * rng.uniform(0.6, 1.2)
+
+    def add(stage: str, mean: float, spread: float = 0.35) -> None:
+        nonlocal t
+        if t >= duration:
+            return
+        stages.append(stage)
+        starts.append(t)
+        t += mean * np.exp(spread * rng.standard_normal() - spread**2 / 2)
+
+    while t < duration:
+        late = min(t / 25200.0, 1.0) if duration > 2 * model.cycle else rng.uniform(0.3, 0.7)
+        goal = t + cycle * rng.uniform(0.9, 1.1)
+        deep, dream = (0.42 * (1 - late) + 0.03) * cycle, (0.06 + 0.30 * late) * cycle
+        add("N1", 120 * scale**0.5)
+        while t < goal - dream and t < duration:
+            add("N2", 420 * scale)
+            if deep > 60:
+                length = min(deep, 700 * scale)
+                add("N3", length)
+                deep -= length
+            if rng.random() < 0.35:
+                add("W", 40 if rng.random() < 0.8 else 150)
+                add("N1", 60)
+        if t < duration:
+            add("N2", 120 * scale)
+            add("R", dream * 0.75)
+            if rng.random() < 0.5:
+                add("N1", 40)
+                add("R", dream * 0.25)
+            if rng.random() < 0.5:
+                add("W", 60)
+    return bout_table(stages, starts, duration)
