@@ -1,0 +1,30 @@
+"""Ripples and population bursts, position decoding, and replay with its significance.
+
+Every detector states its baseline and the rate it would find in noise of the same spectrum; every replay event carries its
+content, its two shuffles, a recalibrated p-value and the decoding error of the decoder that read it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_PUBLIC = {
+    "PlaceFields": "fields", "Position": "position", "Track": "track",
+    "cross_validated_error": "decode", "decode": "decode", "posterior": "sequences", "place_fields": "fields",
+    "find_events": "events", "find_replay": "sequences", "position_of": "position", "run_and_rest": "position", "fit_track": "track",
+}  # fmt: skip
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        value = getattr(importlib.import_module(f"brainmu.replay.{_PUBLIC[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'brainmu.replay' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

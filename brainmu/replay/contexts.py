@@ -1,0 +1,144 @@
+"""The environments an animal ran in: each with its epochs, its track, and the place fields along it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainmu.core import EventTable, Intervals, Recording, Spikes
+from brainmu.errors import InputError, MissingDataError
+from brainmu.replay.fields import PlaceFields, place_fields
+from brainmu.replay.position import Position, moving, run_and_rest, speed_threshold
+from brainmu.replay.track import Track, fit_track
+
+__all__ = ["Context", "fit_contexts", "run_epochs_by_context"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """One environment.
+
+    Attributes
+    ----------
+    name : str
+        What the events' `content` says.
+    epochs : Intervals
+        When the animal was in it.
+    ran : Intervals
+        When it ran there.
+    track : Track
+    position : Position
+        Along the track.
+    fields : PlaceFields
+        Along the track; units as in `fields.units`.
+    outbound, inbound : PlaceFields or None
+        From runs towards higher and lower coordinates; None where there are less than 10 s of either.
+    """
+
+    name: str
+    epochs: Intervals
+    ran: Intervals
+    track: Track
+    position: Position
+    fields: PlaceFields
+    outbound: PlaceFields | None = field(default=None, repr=False)
+    inbound: PlaceFields | None = field(default=None, repr=False)
+
+    @property
+    def x(self) -> NDArray[np.float64]:
+        """Coordinates (place,) of the fields' visited bins."""
+        return self.fields.points[:, 0]
+
+
+def fit_contexts(
+    recording: Recording, spikes: Spikes, position: Position, run: str | Intervals | Mapping[str, Intervals] | None = "run", *,
+    smoothing: float | None = None, bin: float | None = None, speed: float | None = None,
+) -> tuple[dict[str, Context], str]:  # fmt: skip
+    """Every context of `run` with its track and fields, and how the epochs were told.
+
+    Raises
+    ------
+    MissingDataError
+        If a context holds less than 10 s of running, or its places form no track.
+    InputError
+        If epochs of two contexts overlap.
+    """
+    epochs, how = run_epochs_by_context(recording, run, position)
+    threshold = speed_threshold(position) if speed is None else speed
+    ran_all = moving(position, threshold)
+    out = {}
+    for name, spans in epochs.items():
+        ran = ran_all.intersect(spans)
+        if ran.duration < 10:
+            raise MissingDataError(
+                f"{recording.id}: {ran.duration:.1f} s faster than {threshold:g} {position.unit}/s in context {name!r}, expected at least 10 s: too few laps"
+            )
+        track = fit_track(position, ran)
+        along = track.along(position)
+        fields = place_fields(spikes, along, ran, smoothing=smoothing, bin=bin, context=name)
+        out[name] = Context(name, spans, ran, track, along, fields, *_directional(spikes, along, ran, fields))
+    return out, how
+
+
+def run_epochs_by_context(
+    recording: Recording, run: str | Intervals | Mapping[str, Intervals] | None, position: Position | None = None
+) -> tuple[dict[str, Intervals], str]:
+    """Running epochs by context name.
+
+    `run` is a mapping of names to Intervals; Intervals; or a label's name: then every label ``<name>_<context>`` is a context,
+    or every content of an EventTable of that name, or the label itself. Without any, epochs are derived from speed.
+    """
+    if isinstance(run, Mapping):
+        out, how = dict(run), "given"
+    elif isinstance(run, Intervals):
+        out, how = {"run": run}, "given"
+    else:
+        out, how = _from_labels(recording, run or "run", position)
+    for name, spans in out.items():
+        if not isinstance(spans, Intervals):
+            raise InputError(f"context {name!r} is a {type(spans).__name__}, expected Intervals")
+        if not len(spans):
+            raise MissingDataError(f"context {name!r} has no epochs")
+    names = list(out)
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            both = out[a].intersect(out[b]).duration
+            if both > 0:
+                raise InputError(f"run epochs of contexts {a!r} and {b!r} overlap by {both:.1f} s, expected disjoint epochs")
+    return out, how
+
+
+def _from_labels(recording: Recording, name: str, position: Position | None) -> tuple[dict[str, Intervals], str]:
+    labels = recording.labels
+    parts = {k[len(name) + 1 :]: v for k, v in labels.items() if k.startswith(f"{name}_") and isinstance(v, Intervals) and len(v)}
+    if parts:
+        return parts, "labels"
+    label = labels.get(name)
+    if isinstance(label, EventTable):
+        content = label.content.astype(str)
+        return {c or name: label[content == c].intervals() for c in dict.fromkeys(content.tolist())}, "labels"
+    if isinstance(label, Intervals) and len(label):
+        return {name: label}, "labels"
+    if name != "run":
+        raise MissingDataError(f"{recording.id}: no label {name!r} or {name}_…, the recording has {', '.join(labels) or 'none'}")
+    run, _, how = run_and_rest(recording, position)
+    if not len(run):
+        raise MissingDataError(f"{recording.id}: no running found in the position, expected some: give run epochs")
+    return {"run": run}, how
+
+
+def _directional(spikes: Spikes, along: Position, ran: Intervals, fields: PlaceFields) -> tuple[PlaceFields | None, PlaceFields | None]:
+    """Fields of outbound and inbound running, on the grid of `fields`."""
+    s = along.values[:, 0]
+    velocity = np.gradient(np.nan_to_num(s, nan=float(np.nanmean(s))), along.times)
+    out: list[PlaceFields | None] = []
+    for sign in (1, -1):
+        fast = Position(along.times, along.values, np.maximum(sign * velocity, 0), along.unit, along.names)
+        spans = moving(fast, 0.5 * float(np.median(along.speed[ran.contains(along.times)]))).intersect(ran)
+        enough = spans.duration >= 10
+        one = place_fields(spikes, along, spans, smoothing=fields.smoothing, edges=fields.edges) if enough else None
+        out.append(one)
+    return out[0], out[1]

@@ -1,0 +1,232 @@
+"""Events of a recording by kind: ripples and population bursts here, spindles and slow waves from the sleep room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from brainmu.config import suggest
+from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal
+from brainmu.errors import InputError, MissingDataError
+from brainmu.replay.bursts import find_bursts
+from brainmu.replay.position import moving, position_of, speed_threshold
+from brainmu.replay.ripples import RippleSettings, find_ripples
+
+__all__ = ["KINDS", "find_events"]
+
+KINDS = ("ripple", "burst", "spindle", "slow_wave")
+_LEAST_BASELINE = 30.0
+_HUMAN_RIPPLES = (80.0, 150.0)
+_HIPPOCAMPUS = ("ca1", "ca2", "ca3", "hpc", "hippocamp", "subic")
+
+
+def find_events(
+    session: Recording, kind: str = "ripple", within: Intervals | None = None, *, channels: Sequence[str] | None = None,
+    hypnogram: Hypnogram | str | None = None, baseline: Intervals | str | None = None, movement: bool = False, threshold: float | None = None,
+    seed: int = 0, progress: Callable[[str, float], None] | None = None, **settings: Any,
+) -> EventTable:  # fmt: skip
+    """Events of one kind.
+
+    Parameters
+    ----------
+    session : Recording or Session
+    kind : {"ripple", "burst", "spindle", "slow_wave"}
+    within : Intervals or None
+        Where to look; None looks everywhere.
+    channels : names or None
+        LFP channels of the consensus; None takes up to eight, hippocampal ones where the regions say so, the rest by how far
+        the power in the band rises above its median.
+    hypnogram : Hypnogram, label name or None
+        None takes the recording's "scoring", or its only hypnogram, if there is one.
+    baseline : Intervals, {"NREM", "immobility", "session"} or None
+        What events are measured against. None takes NREM, else immobility, else the whole session; ``attrs["baseline"]`` says which.
+    movement : bool
+        Keep events while the animal moves. Without a position nothing is known of movement, and attrs say so.
+    threshold : float or None
+        z of the peak. Ripples: None sets it so that surrogates of the same recording give `false_rate` events a minute. Bursts: 2.
+    **settings
+        Ripples: ``band, false_rate, sigma, shortest, longest, gap, flank_low, flank_high``; bursts: ``sigma, shortest, longest,
+        least_units``; else the arguments of ``brainmu.sleep.events``.
+
+    Returns
+    -------
+    EventTable
+        With ``score``; attrs hold rate and surrogate_rate (events a minute), threshold, baseline, channels, method, parameters.
+
+    Raises
+    ------
+    MissingDataError
+        If the recording lacks the modality, the baseline or the channel.
+    InputError
+        If the kind or a setting is unknown, or the signal is sampled too slowly for the band.
+
+    Examples
+    --------
+    >>> import brainmu as bm, numpy as np
+    >>> noise = np.random.default_rng(0).normal(size=(60_000, 2))
+    >>> rec = bm.Recording.from_arrays("noise", signals={"lfp": dict(values=noise, rate=1000.0, unit="uV", kind="lfp")})
+    >>> ripples = bm.find_events(rec, kind="ripple")
+    >>> len(ripples) < 3, ripples.baseline
+    (True, 'session')
+    """
+    if kind not in KINDS:
+        raise InputError(f"event kind is {kind!r}{suggest(kind, KINDS)}; expected one of {', '.join(KINDS)}")
+    scored = _hypnogram(session, hypnogram)
+    if kind in ("spindle", "slow_wave"):
+        return _sleep_events(session, kind, within, channels, scored, threshold, settings)
+    spans = within if within is not None else Intervals([[session.start, session.stop]]) if session.duration > 0 else Intervals()
+    about: dict[str, Any] = {"within": "given" if within is not None else "everywhere"}
+    still, about["movement"] = _stillness(session, spans, movement)
+    reference, about["baseline"] = _baseline(session, baseline, scored, kind)
+    if kind == "burst":
+        table = find_bursts(
+            session,
+            still,
+            reference,
+            robust=about["baseline"] == "session",
+            threshold=2.0 if threshold is None else threshold,
+            seed=seed,
+            **_known(settings, _BURST, kind),
+        )
+    else:
+        signal, about["selection"] = _channels(session, channels, reference, settings.get("band"))
+        ripple = _ripple_settings(session, threshold, settings)
+        signal_spans = still.intersect(Intervals([[signal.start, signal.stop]])) if signal.n_samples else Intervals()
+        table = find_ripples(signal, signal_spans, reference, ripple, seed=seed, progress=progress)
+    table.attrs |= about | {"baseline_seconds": reference.duration, "seconds": still.duration, "seed": seed}
+    return table
+
+
+_BURST = ("sigma", "shortest", "longest", "least_units")
+_RIPPLE = tuple(f.name for f in fields(RippleSettings) if f.name != "threshold")
+
+
+def _known(settings: dict[str, Any], names: Sequence[str], kind: str) -> dict[str, Any]:
+    for key in settings:
+        if key not in names:
+            raise InputError(f"{kind} setting {key!r} is not known{suggest(key, names)}; expected one of {', '.join(names)}")
+    return settings
+
+
+def _ripple_settings(session: Recording, threshold: float | None, settings: dict[str, Any]) -> RippleSettings:
+    given = dict(_known(settings, _RIPPLE, "ripple"))
+    if "band" in given:
+        band = tuple(float(v) for v in given["band"])
+        if len(band) != 2:
+            raise InputError(f"ripple band is {given['band']!r}, expected (low, high) in Hz")
+        given["band"] = band
+    elif session.species.lower() == "human":
+        given["band"] = _HUMAN_RIPPLES
+    return RippleSettings(threshold=threshold, **given)
+
+
+def _sleep_events(
+    session: Recording, kind: str, within: Intervals | None, channels: Sequence[str] | None, scored: Hypnogram | None, threshold: float | None,
+    settings: dict[str, Any],
+) -> EventTable:  # fmt: skip
+    from brainmu.sleep.events import find_slow_waves, find_spindles
+
+    more = {"threshold": threshold} if threshold is not None else {}
+    finder = find_spindles if kind == "spindle" else find_slow_waves
+    return finder(session, within=within, channels=channels, hypnogram=scored, **more, **settings)
+
+
+def _hypnogram(session: Recording, given: Hypnogram | str | None) -> Hypnogram | None:
+    if isinstance(given, Hypnogram):
+        return given
+    if isinstance(given, str):
+        return session.hypnogram(given)
+    found = {k: v for k, v in session.labels.items() if isinstance(v, Hypnogram)}
+    return found.get("scoring") or (next(iter(found.values())) if len(found) == 1 else None)
+
+
+def _stillness(session: Recording, spans: Intervals, movement: bool) -> tuple[Intervals, str]:
+    """`spans` without movement, and a sentence."""
+    if movement:
+        return spans, "kept"
+    if not session.signals_of("position"):
+        return spans, "unknown (no position)"
+    position = position_of(session)
+    limit = speed_threshold(position)
+    fast = moving(position, limit, shortest=0.1)
+    out = spans.subtract(fast)
+    return out, f"left out above {limit:g} {position.unit or 'units'}/s ({spans.duration - out.duration:.1f} s)"
+
+
+def _baseline(session: Recording, given: Intervals | str | None, scored: Hypnogram | None, kind: str) -> tuple[Intervals, str]:
+    everything = Intervals([[session.start, session.stop]]) if session.duration > 0 else Intervals()
+    if isinstance(given, Intervals):
+        if not len(given):
+            raise MissingDataError("the baseline that was given is empty, expected some seconds")
+        return given, "given"
+    if given not in (None, "NREM", "immobility", "session"):
+        raise InputError(f"baseline is {given!r}, expected Intervals, 'NREM', 'immobility' or 'session'")
+    if given in (None, "NREM") and scored is not None:
+        nrem = scored.intervals("NREM").intersect(everything)
+        if nrem.duration >= _LEAST_BASELINE or given == "NREM":
+            return _some(nrem, "NREM", session), "NREM"
+    if given == "NREM":
+        raise MissingDataError(f"{session.id}: baseline 'NREM' needs a hypnogram, the recording has none: score it, or name another baseline")
+    if given in (None, "immobility") and session.signals_of("position"):
+        position = position_of(session)
+        known = Intervals([[position.times[0], position.times[-1]]]).intersect(everything)
+        still = known.subtract(moving(position, speed_threshold(position), shortest=0.1))
+        if still.duration >= _LEAST_BASELINE or given == "immobility":
+            return _some(still, "immobility", session), "immobility"
+    if given == "immobility":
+        raise MissingDataError(f"{session.id}: baseline 'immobility' needs a position signal, the recording has none")
+    return _some(everything, "session", session), "session"
+
+
+def _some(spans: Intervals, name: str, session: Recording) -> Intervals:
+    if spans.duration <= 0:
+        raise MissingDataError(f"{session.id}: no {name} in the recording, it cannot be the baseline of events")
+    return spans
+
+
+def _channels(session: Recording, channels: Sequence[str] | None, baseline: Intervals, band: Any, most: int = 8) -> tuple[Signal, str]:
+    """The LFP signal to search with only the chosen channels, and how they were chosen."""
+    found = session.signals_of("lfp") or session.signals_of("eeg")
+    if not found:
+        raise MissingDataError(f"{session.id}: no LFP or EEG channels among {', '.join(session.signals) or 'no signals'}: ripples need some")
+    if channels is not None:
+        wanted = [str(c) for c in channels]
+        for s in found.values():
+            if set(wanted) <= set(s.names):
+                return s.pick(wanted), "named"
+        have = ", ".join(n for s in found.values() for n in s.names[:20])
+        raise MissingDataError(f"{session.id}: channels {', '.join(wanted)} are not together in one LFP signal; there are {have}")
+    signal = max(found.values(), key=lambda s: (s.rate or 0, s.n_channels))
+    region = signal.channels["region"].astype(str).str.lower()
+    inside = region.apply(lambda r: any(h in r for h in _HIPPOCAMPUS)).to_numpy(dtype=bool)
+    if inside.any() and not inside.all():
+        signal, how = signal.pick(inside), "hippocampal"
+    else:
+        how = "all"
+    if signal.n_channels <= most:
+        return signal, how
+    return signal.pick(_liveliest(signal, baseline, band or (150.0, 250.0), most)), f"{how}, the {most} of {signal.n_channels} whose power rises highest"
+
+
+def _liveliest(signal: Signal, baseline: Intervals, band: tuple[float, float], most: int) -> np.ndarray:
+    """Channels whose power in the band has the highest 99.5th percentile over its median, in up to 60 s of the baseline."""
+    from brainmu.dsp.filters import check_band, envelope
+
+    check_band(signal.rate or 0.0, *band, what="ripple band")
+    starts = baseline.windows(4.0)
+    if not len(starts):
+        return np.arange(most)
+    chosen = starts[np.linspace(0, len(starts) - 1, min(15, len(starts))).astype(int)]
+    score = np.zeros(signal.n_channels)
+    block = np.concatenate([signal.span(t, t + 4.0)[1] for t in chosen])
+    for c in range(signal.n_channels):
+        x = block[:, c]
+        if np.isfinite(x).mean() < 0.5 or not np.nanstd(x) > 0:
+            score[c] = -np.inf
+            continue
+        e = envelope(x, signal.rate or 0.0, *band)
+        score[c] = np.nanpercentile(e, 99.5) / max(float(np.nanmedian(e)), 1e-12)
+    return np.sort(np.argsort(score)[::-1][:most])

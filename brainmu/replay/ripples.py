@@ -1,0 +1,380 @@
+"""Ripples: short bursts of narrow-band power shared by the channels, found at a stated rate of false detections.
+
+1. From up to ten minutes of the baseline, each channel's spectrum (median over windows, so that events do not count; mains lines
+   stay in it) becomes a whitening gain: coloured noise and hum then weigh no more than anything else.
+2. The statistic is the whitened power in the band, averaged over channels, smoothed, as a z-score on the baseline's median and MAD.
+3. Surrogates of the same baseline (events silenced, phases drawn anew, one draw for all channels, so that their coherence stays)
+   go through the same detector; the threshold is where they give `false_rate` events a minute.
+4. Each candidate's own spectrum must peak in the band and exceed the bands beside it: transients, muscle and high gamma do not.
+
+References
+----------
+Kay et al. (2016), Nature 531:185 (consensus over channels). Karlsson & Frank (2009), Nat Neurosci 12:913.
+Fernández-Ruiz et al. (2019), Science 364:1082 (long ripples matter). Theiler et al. (1992), Physica D 58:77 (surrogates).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft as sp_fft
+from scipy.ndimage import gaussian_filter1d, maximum_filter1d, median_filter
+
+from brainmu.core import EventTable, Intervals, Signal
+from brainmu.dsp.filters import WORKERS, check_band, fill_missing, gain
+from brainmu.errors import InputError, MissingDataError
+
+__all__ = ["Detector", "find_ripples"]
+
+_BLOCK_SECONDS = 40.0
+_PAD_SECONDS = 1.0
+_SAMPLE_SECONDS = 600.0
+_STEP_RATE = 500.0
+"""Rate of the statistic, Hz: the band is shifted to 0 Hz and cut out in the frequency domain, so no more is needed."""
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class RippleSettings:
+    """What a ripple is. Lengths in s, frequencies in Hz."""
+
+    band: tuple[float, float] = (150.0, 250.0)
+    threshold: float | None = None
+    false_rate: float = 0.1
+    sigma: float = 0.01
+    edge_sigma: float = 0.004
+    edge: float = 0.3
+    shortest: float = 0.015
+    longest: float = 0.5
+    gap: float = 0.015
+    lowest: float = 3.0
+    flank_low: float = 1.0
+    flank_high: float = 0.5
+
+
+def find_ripples(
+    signal: Signal, spans: Intervals, baseline: Intervals, settings: RippleSettings = RippleSettings(), *, seed: int = 0,
+    progress: Callable[[str, float], None] | None = None,
+) -> EventTable:  # fmt: skip
+    """Ripples of the channels of `signal` inside `spans`; see the module for the method.
+
+    Columns: score (peak z), frequency (Hz, of the whitened spectrum's peak), amplitude (whitened, in baseline units).
+    attrs: threshold, rate and surrogate_rate (events a minute), baseline statistics, vetoed (how many candidates, by reason).
+
+    Raises
+    ------
+    InputError
+        If the band does not fit below half the sampling rate, or the signal is irregular.
+    MissingDataError
+        If the baseline holds less than 10 s without gaps, or no channel is usable.
+    """
+    detector = Detector.fit(signal, baseline, settings, seed)
+    candidates = []
+    total = max(spans.duration, 1e-9)
+    done = 0.0
+    for a, b in spans:
+        for start, block, keep in _blocks(detector.signal, a, b):
+            candidates.append(detector.detect(block, start, keep))
+            done += keep[1] - keep[0]
+            if progress:
+                progress("ripples", min(done / total, 1.0))
+    rows = np.concatenate(candidates) if candidates else np.empty((0, 7))
+    return detector.table(rows, spans)
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A ripple detector fitted to a baseline."""
+
+    signal: Signal
+    settings: RippleSettings
+    frequencies: NDArray[np.float64]
+    spectrum: NDArray[np.float64]
+    centre: float
+    spread: float
+    threshold: float
+    surrogate_rate: float
+    surrogate_seconds: float
+
+    @classmethod
+    def fit(cls, signal: Signal, baseline: Intervals, settings: RippleSettings, seed: int = 0) -> Detector:
+        """Spectrum, centre and spread from the baseline; threshold from its surrogates."""
+        if signal.rate is None:
+            raise InputError("ripples: the signal is irregular, expected a fixed rate: resample it first")
+        check_band(signal.rate, *settings.band, what="ripple band")
+        pieces = _sample(signal, baseline)
+        good = _usable(pieces)
+        if not good.any():
+            raise MissingDataError("ripples: every channel is flat or missing throughout the baseline, expected at least one that is not")
+        signal = signal if good.all() else signal.pick(good)
+        pieces = [p[good] for p in pieces]
+        frequencies, spectrum = _spectrum(pieces, signal.rate)
+        first = cls(signal, settings, frequencies, spectrum, 0.0, 1.0, np.inf, 0.0, 0.0)
+        power = [first._power(p) for p in pieces]
+        values = np.sqrt(np.concatenate([first._smooth(p, settings.sigma)[_trim(p)] for p in power]))
+        centre, spread = float(np.median(values)), 1.4826 * float(np.median(np.abs(values - np.median(values))))
+        fitted = cls(signal, settings, frequencies, spectrum, centre, spread, settings.threshold or settings.lowest, 0.0, 0.0)
+        threshold, rate, seconds = fitted._calibrate(pieces, np.random.default_rng(seed))
+        return cls(signal, settings, frequencies, spectrum, centre, spread, threshold, rate, seconds)
+
+    # -- the statistic ----------------------------------------------------------------------------------------------------
+    def _power(self, block: Float) -> Float:
+        """Whitened power in the band (time,) at about 500 Hz, averaged over channels, of a block (channel, time)."""
+        n = block.shape[1]
+        rate = self.signal.rate or 0.0
+        m = sp_fft.next_fast_len(n, real=True)
+        spectrum = sp_fft.rfft(block, m, axis=1, workers=WORKERS)
+        f = np.fft.rfftfreq(m, 1 / rate)
+        low, high = self.settings.band
+        width = min(20.0, rate / 2 - high)
+        i, j = np.searchsorted(f, [low - width, high + width])
+        k = sp_fft.next_fast_len(max(int(round(m * _STEP_RATE / rate)), j - i))
+        part = np.zeros((len(block), k), dtype=np.complex64)
+        part[:, : j - i] = spectrum[:, i:j] * (gain(f[i:j], low, high, width) * self._whitening(f[i:j]))
+        a = sp_fft.ifft(part, axis=1, workers=WORKERS, overwrite_x=True)
+        power = (a.real**2 + a.imag**2).mean(0) * np.float32((k / m) ** 2)
+        return power[: max(int(np.floor(n * k / m)), 1)]
+
+    def _step(self, n: int) -> float:
+        """Seconds between values of the statistic of a block of n samples."""
+        rate = self.signal.rate or 0.0
+        m = sp_fft.next_fast_len(n, real=True)
+        f = np.fft.rfftfreq(m, 1 / rate)
+        low, high = self.settings.band
+        width = min(20.0, rate / 2 - high)
+        i, j = np.searchsorted(f, [low - width, high + width])
+        return m / rate / sp_fft.next_fast_len(max(int(round(m * _STEP_RATE / rate)), j - i))
+
+    def _whitening(self, f: NDArray[np.float64]) -> Float:
+        """Gain (channel, frequency) that gives the baseline unit density."""
+        return np.stack([1 / np.sqrt(np.interp(f, self.frequencies, s)) for s in self.spectrum]).astype(np.float32)
+
+    def _smooth(self, power: Float, sigma: float) -> Float:
+        return gaussian_filter1d(power, sigma * _STEP_RATE, mode="nearest")
+
+    # -- detection --------------------------------------------------------------------------------------------------------
+    def detect(self, block: Float, start: float, keep: tuple[float, float], threshold: float | None = None) -> NDArray[np.float64]:
+        """Candidates (n, 7): start, stop, peak (s), z, frequency (Hz), amplitude, reason of veto (0 none, 1 flank, 2 length); peak in `keep`."""
+        s = self.settings
+        filled, missing = fill_missing(block.T)
+        gone = missing.any(1)
+        filled = np.ascontiguousarray(filled.T)
+        power = self._power(filled)
+        step = self._step(block.shape[1])
+        z = (np.sqrt(self._smooth(power, s.sigma)) - self.centre) / self.spread
+        fine = np.sqrt(self._smooth(power, s.edge_sigma))
+        level = self.threshold if threshold is None else threshold
+        near = maximum_filter1d(z, int(0.05 / step) | 1)
+        rows = []
+        reach = int(s.longest / step)
+        for top in np.flatnonzero((z >= level) & (z == near)):
+            at = start + top * step
+            if not keep[0] <= at < keep[1]:
+                continue
+            crest = max(top - 5, 0) + int(fine[max(top - 5, 0) : top + 6].argmax())
+            a, b = _edges(fine, crest, self.centre + s.edge * (float(fine[crest]) - self.centre), reach)
+            span = (start + a * step, start + (b + 1) * step)
+            i, j = ((np.array(span) - start + [-0.05, 0.05]) * (self.signal.rate or 0.0)).astype(int)
+            if gone[max(i, 0) : j].any():
+                continue
+            rows.append((*span, at, float(z[top]), 0.0, float(fine[crest]) / self.centre, 0.0))
+        out = _united(np.array(rows, dtype=np.float64).reshape(-1, 7), s.gap)
+        if len(out):
+            out[:, 4], out[:, 6] = self._veto(filled, out, start)
+        return out
+
+    def _veto(self, block: Float, rows: NDArray[np.float64], start: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Peak frequency of each candidate and the reason against it, from its own whitened spectrum."""
+        s, rate = self.settings, self.signal.rate or 0.0
+        n = int(0.128 * rate)
+        first = np.clip(((rows[:, 2] - start) * rate).astype(int) - n // 2, 0, max(block.shape[1] - n, 0))
+        windows = np.stack([block[:, i : i + n] for i in first])
+        windows = windows - windows.mean(2, keepdims=True)
+        taper = np.hanning(windows.shape[2]).astype(np.float32)
+        spectra = np.abs(np.fft.rfft(windows * taper, axis=2)) ** 2
+        f = np.fft.rfftfreq(windows.shape[2], 1 / rate)
+        density = spectra * 2 / (rate * float((taper**2).sum()))
+        excess = (density / np.stack([np.interp(f, self.frequencies, p) for p in self.spectrum])[None]).mean(1) - 1
+        low, high = s.band
+        inside = (f >= low) & (f <= high)
+        below = (f >= 0.55 * low) & (f <= low - 20)
+        above = (f >= high + 30) & (f <= min(high + 230, 0.45 * rate))
+        r = excess[:, inside].mean(1)
+        bad = np.zeros(len(rows))
+        bad[excess[:, below].mean(1) > s.flank_low * r] = 1
+        if above.sum() >= 3:
+            bad[excess[:, above].mean(1) > s.flank_high * r] = 1
+        wide = (f >= 0.55 * low) & (f <= min(high + 230, 0.45 * rate))
+        peak = f[wide][excess[:, wide].argmax(1)]
+        bad[(peak < low - 10) | (peak > high + 10)] = 1
+        length = rows[:, 1] - rows[:, 0]
+        bad[(length < s.shortest) | (length > s.longest)] = 2
+        return peak, bad
+
+    # -- the threshold ----------------------------------------------------------------------------------------------------
+    def _calibrate(self, pieces: list[Float], rng: np.random.Generator) -> tuple[float, float, float]:
+        """Threshold at which surrogates of the baseline give `false_rate` events a minute, their rate there, and how long they were."""
+        s, rate = self.settings, self.signal.rate or 0.0
+        scores, seconds = [], 0.0
+        for piece in pieces:
+            surrogate = self._surrogate(piece, rng)
+            n = surrogate.shape[1] / rate
+            rows = self.detect(surrogate, 0.0, (0.0, n), threshold=1.5)
+            scores.append(rows[rows[:, 6] == 0, 3])
+            seconds += n
+        z = np.sort(np.concatenate(scores))[::-1]
+        minutes = seconds / 60
+        if s.threshold is not None:
+            return s.threshold, float((z >= s.threshold).sum() / minutes), seconds
+        level = max(_tail_level(z, s.false_rate * minutes), s.lowest)
+        return level, float((z >= level).sum() / minutes), seconds
+
+    def _surrogate(self, piece: Float, rng: np.random.Generator) -> Float:
+        """Noise with the whitened spectrum and coherence of the event-free part of `piece` (channel, time), coloured as the baseline is."""
+        n = piece.shape[1]
+        rate = self.signal.rate or 0.0
+        f = np.fft.rfftfreq(n, 1 / rate)
+        white = self._whitening(f) * gain(f, 40.0, rate / 2, 20.0)
+        flat = sp_fft.irfft(sp_fft.rfft(piece, axis=1, workers=WORKERS) * white, n, axis=1, workers=WORKERS)
+        power = self._power(piece)
+        z = (np.sqrt(self._smooth(power, self.settings.sigma)) - self.centre) / self.spread
+        busy = maximum_filter1d((z > 4).astype(np.float32), 25)
+        quiet = 1 - gaussian_filter1d(busy, 5.0)
+        envelope = np.interp(np.arange(n) / rate, np.arange(len(quiet)) * self._step(n), quiet).astype(np.float32)
+        share = float((envelope**2).mean())
+        spectrum = sp_fft.rfft(flat * envelope / np.sqrt(max(share, 0.05)), axis=1, workers=WORKERS)
+        phase = np.exp(2j * np.pi * rng.random(spectrum.shape[1], dtype=np.float32)).astype(np.complex64)
+        colour = np.divide(1, self._whitening(f), dtype=np.float32)
+        return sp_fft.irfft(spectrum * phase * colour, n, axis=1, workers=WORKERS).astype(np.float32)
+
+    # -- the result -------------------------------------------------------------------------------------------------------
+    def table(self, rows: NDArray[np.float64], spans: Intervals) -> EventTable:
+        """The candidates that stand, as a table with its provenance."""
+        rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+        good = rows[rows[:, 6] == 0]
+        minutes = max(spans.duration / 60, 1e-9)
+        s = self.settings
+        attrs: dict[str, Any] = {
+            "method": "whitened power, consensus over channels", "channels": self.signal.names, "band": list(s.band), "threshold": self.threshold,
+            "false_rate": s.false_rate if s.threshold is None else None, "rate": len(good) / minutes, "surrogate_rate": self.surrogate_rate,
+            "surrogate": "phases drawn anew, one draw for all channels, events silenced", "surrogate_seconds": self.surrogate_seconds,
+            "sigma": s.sigma, "shortest": s.shortest, "longest": s.longest, "gap": s.gap,
+            "baseline_centre": self.centre, "baseline_spread": self.spread,
+            "vetoed": {"spectrum": int((rows[:, 6] == 1).sum()), "length": int((rows[:, 6] == 2).sum())},
+        }  # fmt: skip
+        return EventTable(
+            good[:, 0], good[:, 1], good[:, 2], kind="ripple", attrs=attrs, score=good[:, 3].astype(np.float32),
+            frequency=good[:, 4].astype(np.float32), amplitude=good[:, 5].astype(np.float32),
+        )  # fmt: skip
+
+
+# -- parts -----------------------------------------------------------------------------------------------------------------
+
+
+def _blocks(signal: Signal, a: float, b: float) -> Iterator[tuple[float, Float, tuple[float, float]]]:
+    """(start, block (channel, time), (from, to) of what to keep) over [a, b), with a second of overlap."""
+    rate = signal.rate or 0.0
+    i, j = signal.index(a), signal.index(b)
+    size, pad = int(_BLOCK_SECONDS * rate), int(_PAD_SECONDS * rate)
+    for first in range(i, j, size):
+        last = min(first + size, j)
+        lo, hi = max(first - pad, 0), min(last + pad, signal.n_samples)
+        if hi - lo < 0.2 * rate:
+            continue
+        block = np.ascontiguousarray(signal.read(lo, hi).T)
+        yield signal.start + lo / rate, block, (signal.start + first / rate, signal.start + last / rate)
+
+
+def _sample(signal: Signal, baseline: Intervals) -> list[Float]:
+    """Up to ten minutes of the baseline without missing samples, as pieces (channel, time) of at most 40 s spread evenly over it."""
+    rate = signal.rate or 0.0
+    inside = baseline.intersect(Intervals([[signal.start, signal.stop]])) if signal.n_samples else Intervals()
+    cuts = []
+    for a, b in inside:
+        n = max(int(np.ceil((b - a) / _BLOCK_SECONDS)), 1)
+        edges = np.linspace(a, b, n + 1)
+        cuts += [(p, q) for p, q in pairwise(edges) if q - p >= 2.0]
+    if not cuts:
+        raise MissingDataError(f"ripples: {inside.duration:.1f} s of baseline overlap the signal, expected a stretch of 2 s or more")
+    most = max(int(_SAMPLE_SECONDS / max(np.mean([q - p for p, q in cuts]), 2.0)), 1)
+    if len(cuts) > most:
+        cuts = [cuts[k] for k in np.linspace(0, len(cuts) - 1, most).astype(int)]
+    pieces = []
+    for a, b in cuts:
+        block = signal.read(signal.index(a), signal.index(b))
+        dead = ~np.isfinite(block).any(0)
+        filled, missing = fill_missing(block)
+        if missing[:, ~dead].mean() < 0.05 if (~dead).any() else False:
+            pieces.append(np.ascontiguousarray(filled.T))
+    seconds = sum(p.shape[1] for p in pieces) / rate
+    if seconds < 5:
+        raise MissingDataError(f"ripples: {seconds:.1f} s of the baseline are free of gaps, expected at least 5 s: name another baseline or channels")
+    return pieces
+
+
+def _usable(pieces: list[Float]) -> NDArray[np.bool_]:
+    """Channels that vary."""
+    spread = np.stack([p.std(1) for p in pieces])
+    return np.median(spread, axis=0) > 1e-6 * max(float(np.median(spread)), 1e-12)
+
+
+def _spectrum(pieces: list[Float], rate: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Frequencies and power density (channel, frequency) of the baseline: median over windows of 1 s, smooth but for mains lines."""
+    n = int(rate)
+    taper = np.hanning(n).astype(np.float32)
+    spectra = []
+    for p in pieces:
+        m = p.shape[1] // n
+        if m:
+            w = p[:, : m * n].reshape(len(p), m, n)
+            spectra.append(np.abs(sp_fft.rfft((w - w.mean(2, keepdims=True)) * taper, axis=2, workers=WORKERS)) ** 2)
+    density = np.median(np.concatenate(spectra, axis=1), axis=1) / np.log(2) * 2 / (rate * float((taper**2).sum()))
+    f = np.fft.rfftfreq(n, 1 / rate)
+    smooth = gaussian_filter1d(np.log(median_filter(density, (1, 21), mode="nearest") + 1e-30), 3, axis=1, mode="nearest")
+    line = maximum_filter1d(density, 3, axis=1)
+    floor = np.exp(smooth)
+    out = np.where((line > 4 * floor) & (f > 20), np.maximum(line, floor), floor)
+    # A low-passed recording has nothing near half its rate: what is not there must not be amplified.
+    return f, np.maximum(out, 1e-4 * np.median(floor[:, (f > 50) & (f < 0.45 * rate)], axis=1, keepdims=True))
+
+
+def _trim(power: Float) -> slice:
+    k = min(int(0.2 * _STEP_RATE), len(power) // 4)
+    return slice(k, len(power) - k)
+
+
+def _edges(fine: Float, top: int, level: float, reach: int) -> tuple[int, int]:
+    """Indices of the first and last value around `top` that stay above `level`."""
+    lo, hi = max(top - reach, 0), min(top + reach + 1, len(fine))
+    left, right = np.flatnonzero(fine[lo : top + 1] < level), np.flatnonzero(fine[top:hi] < level)
+    return (lo + left[-1] + 1 if len(left) else lo), (top + right[0] - 1 if len(right) else hi - 1)
+
+
+def _united(rows: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
+    """Candidates that overlap or lie within `gap` become one, with the peak of the strongest."""
+    if len(rows) < 2:
+        return rows
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    group = np.cumsum(np.r_[True, rows[1:, 0] > np.maximum.accumulate(rows[:, 1])[:-1] + gap]) - 1
+    out = np.empty((group[-1] + 1, rows.shape[1]))
+    for g in range(len(out)):
+        mine = rows[group == g]
+        out[g] = mine[mine[:, 3].argmax()]
+        out[g, 0], out[g, 1] = mine[:, 0].min(), mine[:, 1].max()
+    return out
+
+
+def _tail_level(z: NDArray[np.float64], allowed: float) -> float:
+    """Where `allowed` of the descending peaks `z` are expected to lie above, by an exponential fit to the highest 60 of them."""
+    top = z[:60]
+    if len(top) < 10:
+        return 0.0
+    base = top[-1]
+    scale = float((top[:-1] - base).mean())
+    return float(base + scale * np.log((len(top) - 1) / allowed))
