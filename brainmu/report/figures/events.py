@@ -60,10 +60,10 @@ def events_figure(
     """
     if not len(events):
         raise InputError(f"{recording.id}: the event table is empty, so there is no example to draw")
-    chosen = [int(i) for i in (best_examples(events) if rows is None else rows)]
+    trace = pick_channel(recording, channel)
+    chosen = [int(i) for i in (_with_signal(events, trace) if rows is None else rows)]
     if not chosen or min(chosen) < 0 or max(chosen) >= len(events):
         raise InputError(f"{recording.id}: rows {chosen} were asked for, the event table has {len(events)} rows")
-    trace = pick_channel(recording, channel)
     has_spikes = recording.spikes is not None and len(recording.spikes) > 0
     shown = {k: p for k, p in (posteriors or {}).items() if k in chosen}
     passes = None if trace is None else _narrowed(band, trace[1])
@@ -91,6 +91,15 @@ def events_figure(
         grid[-1, column].set_xlabel("time from peak (ms)")
     _label_rows(grid, panels, trace, passes, shown, recording, order)
     return finish(fig)
+
+
+def _with_signal(events: EventTable, trace: tuple[str, Signal] | None, n: int = 4) -> list[int]:
+    """The best examples whose trace is there; the best ones where none is."""
+    best = best_examples(events, 10 * n)
+    if trace is not None:
+        seen = [i for i in best if np.isfinite(trace[1].span(float(events.start[i]), float(events.stop[i]) + 1e-3)[1]).any()]
+        best = np.array(seen, dtype=np.intp) if seen else best
+    return best[:n].tolist()
 
 
 def _narrowed(band: tuple[float, float], signal: Signal) -> tuple[float, float] | None:

@@ -236,7 +236,7 @@ def _p_values(ax: Axes, p: NDArray[np.float64], alpha: float) -> None:
     ax.hist(p, np.linspace(0, 1, 21), color=ACCENT, linewidth=0)
     ax.axhline(len(p) / 20, color=_RED, linewidth=1, linestyle=(0, (4, 2)))
     ax.margins(y=0.25)
-    note(ax, f"dashed: no replay at all\n{np.count_nonzero(p < alpha)} of {len(p)} at p < {alpha:g}\n({alpha * len(p):.1f} expected by chance)")
+    note(ax, f"dashed: chance alone\n{np.count_nonzero(p < alpha)} of {len(p)} at p < {alpha:g}\n({alpha * len(p):.1f} expected by chance)")
     ax.set_xlim(0, 1)
     ax.set_xlabel("p-value")
     ax.set_ylabel("events")

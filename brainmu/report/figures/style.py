@@ -108,7 +108,7 @@ def histogram_edges(*samples: Any, bins: int = 40) -> np.ndarray:
     values = np.concatenate([np.ravel(np.asarray(s, dtype=np.float64)) for s in samples]) if samples else np.empty(0)
     values = values[np.isfinite(values)]
     lo, hi = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-    if hi - lo <= 1e-12 * max(abs(lo), abs(hi), 1e-300):
+    if hi - lo <= 1e-6 * max(abs(lo), abs(hi), 1e-300):  # rounding noise is no spread
         pad = max(abs(lo) * 0.05, 1e-6)
         lo, hi = lo - pad, hi + pad
     return np.linspace(lo, hi, bins + 1)

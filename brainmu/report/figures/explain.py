@@ -1,0 +1,178 @@
+"""What a head used: attribution by channel, unit, band and time, drawn on one diverging scale with its unit."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from brainmu.core import EventTable, Hypnogram
+from brainmu.errors import InputError
+from brainmu.report.figures.sleep import draw_hypnogram
+from brainmu.report.figures.style import ACCENT, CONTENT, GREY, finish, new_figure, panel_letters, time_axis
+
+__all__ = ["attribution_figure"]
+
+_AXES = ("channel", "unit", "band", "time")
+
+
+def attribution_figure(
+    attribution: xr.DataArray | xr.Dataset, *, hypnogram: Hypnogram | None = None, events: EventTable | None = None, most_channels: int = 40
+) -> Figure:
+    """Attribution maps: channel x band, channel x time (with the hypnogram above and events marked), and bars for single axes.
+
+    Parameters
+    ----------
+    attribution : DataArray or Dataset
+        Axes among `channel`, `unit`, `band`, `time` (s, session clock); any other axis (window, sample) is averaged. A Dataset gives one row of
+        panels a variable. ``attrs["units"]`` names what is attributed (log odds, say), ``attrs["target"]`` the read-out.
+
+    Raises
+    ------
+    InputError
+        If no axis is known, or nothing in it is finite.
+    """
+    arrays = {str(k): v for k, v in attribution.data_vars.items()} if isinstance(attribution, xr.Dataset) else {str(attribution.name or "attribution"): attribution}
+    shared = dict(attribution.attrs)
+    panels: list[tuple[str, str, xr.DataArray]] = []
+    for name, a in arrays.items():
+        if a.dtype.kind in "fiu" and set(a.dims) & set(_AXES) and np.isfinite(a.to_numpy().astype(np.float64)).any():
+            a = a.mean([d for d in a.dims if d not in _AXES], keep_attrs=True)
+            panels += [(name, what, part) for what, part in _views(a)]
+    if not panels:
+        have = ", ".join(f"{k} ({', '.join(map(str, v.dims))})" for k, v in arrays.items())
+        raise InputError(f"attribution holds {have or 'nothing'}, expected finite values over channel, unit, band or time")
+    over_time = [p for p in panels if p[1] == "time"][:4]
+    still = [p for p in panels if p[1] != "time"][:4]
+    return _layout(over_time, still, shared, hypnogram, events, most_channels)
+
+
+def _views(a: xr.DataArray) -> list[tuple[str, xr.DataArray]]:
+    """The two-dimensional (else one-dimensional) pictures that an array of up to four axes gives, others summed."""
+    who = next((d for d in ("channel", "unit") if d in a.dims), None)
+    out: list[tuple[str, xr.DataArray]] = []
+    rest = [d for d in a.dims if d != "time"]
+    if rest:
+        keep = [d for d in (who, "band") if d in a.dims]
+        # Attributions add up: over an axis that is not drawn they are summed; over time they are averaged.
+        still = a.mean("time", keep_attrs=True) if "time" in a.dims else a
+        out.append(("still", still.sum([d for d in still.dims if d not in keep], skipna=True, keep_attrs=True).transpose(*keep)))
+    if "time" in a.dims and a.sizes["time"] > 1:
+        row = who or ("band" if "band" in a.dims else None)
+        moving = a.sum([d for d in a.dims if d not in (row, "time")], skipna=True, keep_attrs=True)
+        out.append(("time", moving.transpose(*([row] if row else []), "time")))
+    return out
+
+
+def _layout(
+    over_time: list[tuple[str, str, xr.DataArray]], still: list[tuple[str, str, xr.DataArray]], shared: dict, hypnogram: Hypnogram | None,
+    events: EventTable | None, most: int,
+) -> Figure:  # fmt: skip
+    heights = ([max(2.4, min(4.5, 1.0 + 0.16 * max(p[2].shape[0] for p in still)))] if still else []) + ([0.9] if over_time and hypnogram is not None else [])
+    heights += [1.5 if p[2].ndim == 2 else 1.1 for p in over_time]
+    fig = new_figure(0.5 + sum(heights))
+    grid = fig.add_gridspec(len(heights), 1, height_ratios=heights)
+    letters: list[Axes] = []
+    row = 0
+    if still:
+        inner = grid[0].subgridspec(1, len(still))
+        for k, (name, _, a) in enumerate(still):
+            ax = fig.add_subplot(inner[0, k])
+            _draw_still(fig, ax, name, a, shared, most)
+            letters.append(ax)
+        row = 1
+    if over_time:
+        time = over_time[0][2].coords["time"].to_numpy().astype(float) if "time" in over_time[0][2].coords else np.arange(over_time[0][2].sizes["time"])
+        step = float(np.median(np.diff(time)))
+        span = (float(time[0]) - step / 2, float(time[-1]) + step / 2)
+        if hypnogram is not None:
+            ax = fig.add_subplot(grid[row])
+            draw_hypnogram(ax, hypnogram)
+            time_axis(ax, *span, label=False)
+            row += 1
+        for k, (name, _, a) in enumerate(over_time):
+            ax = fig.add_subplot(grid[row + k])
+            _draw_moving(fig, ax, name, a, shared, events, span, most)
+            time_axis(ax, *span, label=k == len(over_time) - 1)
+            letters.append(ax)
+    if len(letters) > 1:
+        panel_letters(letters)
+    return finish(fig)
+
+
+def _words(a: xr.DataArray, shared: dict) -> str:
+    unit = str(a.attrs.get("units") or shared.get("units") or "a.u.")
+    target = a.attrs.get("target") or shared.get("target")
+    return f"attribution{f' to {target}' if target else ''} ({unit})"
+
+
+def _strongest(a: xr.DataArray, most: int) -> tuple[xr.DataArray, str]:
+    """The first axis cut to its `most` strongest entries, in their own order, and a remark that says so."""
+    if a.shape[0] <= most:
+        return a, ""
+    strength = np.nansum(np.abs(a.to_numpy().reshape(a.shape[0], -1)), axis=1)
+    keep = np.sort(np.argsort(-strength, kind="stable")[:most])
+    return a.isel({a.dims[0]: keep}), f", strongest {most} of {a.shape[0]}"
+
+
+def _labels(a: xr.DataArray, dim: str) -> list[str]:
+    values = a.coords[dim].to_numpy() if dim in a.coords else np.arange(a.sizes[dim])
+    return [str(v).replace("uV", "µV") for v in values]
+
+
+def _draw_still(fig: Figure, ax: Axes, name: str, a: xr.DataArray, shared: dict, most: int) -> None:
+    a, remark = _strongest(a, most)
+    rows = _labels(a, str(a.dims[0]))
+    if a.ndim == 1:
+        y = np.arange(len(rows))[::-1]
+        value = a.to_numpy().astype(float)
+        ax.barh(y, value, 0.75, color=np.where(value >= 0, CONTENT[1], ACCENT), linewidth=0)
+        ax.axvline(0, color=GREY, linewidth=0.6)
+        ax.set_yticks(y, rows)
+        ax.set_xlabel(_words(a, shared))
+    else:
+        value = a.to_numpy().astype(float)
+        reach = float(np.nanmax(np.abs(value))) or 1.0
+        mesh = ax.pcolormesh(np.arange(value.shape[1] + 1), np.arange(len(rows) + 1), value[::-1], cmap="RdBu_r", vmin=-reach, vmax=reach, rasterized=True)
+        ax.set_xticks(np.arange(value.shape[1]) + 0.5, _labels(a, str(a.dims[1])), rotation=30, ha="right", rotation_mode="anchor")
+        ax.set_yticks(np.arange(len(rows)) + 0.5, rows[::-1])
+        ax.set_xlabel(str(a.dims[1]))
+        bar = fig.colorbar(mesh, ax=ax, pad=0.02, fraction=0.05)
+        bar.set_label(_words(a, shared))
+        bar.outline.set_visible(False)
+    ax.set_ylabel(str(a.dims[0]))
+    ax.set_title(f"{name}{remark}", loc="left")
+
+
+def _draw_moving(
+    fig: Figure, ax: Axes, name: str, a: xr.DataArray, shared: dict, events: EventTable | None, span: tuple[float, float], most: int
+) -> None:
+    n = a.sizes["time"]
+    edges = np.linspace(span[0], span[1], n + 1)
+    remark = ""
+    if a.ndim == 1:
+        value = a.to_numpy().astype(float)
+        middle = (edges[:-1] + edges[1:]) / 2
+        ax.fill_between(middle, 0, value, where=value >= 0, color=CONTENT[1], linewidth=0, step="mid")
+        ax.fill_between(middle, 0, value, where=value < 0, color=ACCENT, linewidth=0, step="mid")
+        ax.axhline(0, color=GREY, linewidth=0.6)
+        ax.set_ylabel(_words(a, shared).replace(" (", "\n("))
+    else:
+        a, remark = _strongest(a, most)
+        value = a.to_numpy().astype(float)
+        reach = float(np.nanpercentile(np.abs(value), 99.5)) or 1.0
+        mesh = ax.pcolormesh(edges, np.arange(a.shape[0] + 1), value[::-1], cmap="RdBu_r", vmin=-reach, vmax=reach, rasterized=True)
+        rows = _labels(a, str(a.dims[0]))[::-1]
+        every = max(1, int(np.ceil(len(rows) / 8)))
+        ax.set_yticks(np.arange(0, len(rows), every) + 0.5, rows[::every])
+        ax.set_ylabel(str(a.dims[0]))
+        bar = fig.colorbar(mesh, ax=ax, pad=0.008, fraction=0.02, aspect=14)
+        bar.set_label(_words(a, shared).replace(" (", "\n("))
+        bar.outline.set_visible(False)
+    marked = ""
+    if events is not None and len(events):
+        peaks = events.peak[(events.peak >= span[0]) & (events.peak < span[1])]
+        ax.plot(peaks, np.full(len(peaks), 1.02), "v", color=CONTENT[2], markersize=2.5, transform=ax.get_xaxis_transform(), clip_on=False)
+        marked = f"; triangles: {len(peaks)} {events.kind[0]}s" if len(peaks) else ""
+    ax.set_title(f"{name} over time{remark}{marked}", loc="left", pad=8 if marked else None)
