@@ -1,0 +1,257 @@
+"""The parts of a manifest turned into signals, spikes and labels."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal, Spikes
+from brainmu.core.hypnogram import CODECS
+from brainmu.core.recording import Label
+from brainmu.core.signal import KINDS
+from brainmu.core.units import unit_factor
+from brainmu.errors import FormatError, InputError
+from brainmu.formats.arrays import ArrayFile, load_array, open_array, read_table, table_names
+from brainmu.formats.lazy import Stacked
+from brainmu.formats.manifest import LabelEntry, Manifest, SignalEntry, SpikesEntry
+from brainmu.formats.timing import lay_out, seconds
+
+__all__ = ["read_label", "read_signal", "read_spikes"]
+
+
+def read_signal(m: Manifest, entry: SignalEntry, name: str, rec: Recording) -> Signal:
+    """A lazy Signal; voltages are brought to µV and positions to m, unknown units are kept and noted."""
+    if entry.kind is None:
+        raise InputError(f"signal {name!r} has no kind: give one of {', '.join(KINDS)}")
+    if entry.kind not in KINDS:
+        from brainmu.config import suggest
+
+        raise InputError(f"signal {name!r}: kind is {entry.kind!r}{suggest(entry.kind, KINDS)}; expected one of {', '.join(KINDS)}")
+    if entry.unit is None:
+        raise InputError(f"signal {name!r} has no unit: give the physical unit of its values (uV, mV, m, px, …), or a.u. where it is arbitrary")
+    files = entry.files if entry.files is not None else [entry.file]
+    if not isinstance(files, list) or not files or not all(isinstance(f, str) and f for f in files):
+        raise InputError(f"signal {name!r} names no file: give file: (one) or files: (a list, side by side as channels)")
+    parts = [open_array(_use(m, rec, f), _at(entry, f)) for f in files]
+    if len({p.shape[0] for p in parts}) > 1:
+        raise FormatError(f"signal {name!r}: its files have {', '.join(str(p.shape[0]) for p in parts)} samples, expected the same number in each")
+    values = parts[0] if len(parts) == 1 else Stacked(parts)
+    timing = _timing(m, entry, name, rec, values)
+    factor, unit = unit_factor(entry.unit, kind=entry.kind)
+    if entry.kind in ("lfp", "eeg", "emg", "eog", "ecg") and unit != "uV":
+        rec.warn(f"signal {name}: its unit is {unit!r}, which is not a voltage: values stay unscaled, thresholds in µV do not apply")
+    elif entry.kind == "position" and unit != "m":
+        rec.warn(f"signal {name}: position is in {unit!r}, not metres: speeds and errors are in that unit")
+    scale = factor * (1.0 if entry.scale is None else entry.scale)
+    channels = _channels(entry, values.shape[1], m.root / files[0] if len(files) == 1 else None)
+    signal = Signal(**timing, unit=unit, kind=entry.kind, channels=channels, scale=scale, missing=entry.missing, attrs=dict(entry.attrs))
+    if entry.region:
+        signal.channels.loc[signal.channels["region"] == "", "region"] = entry.region
+    return signal
+
+
+def read_spikes(m: Manifest, entry: SpikesEntry, rec: Recording) -> Spikes:
+    """All spikes, from one array of times and one of unit ids, or from an array (cell) a unit."""
+    ref = _reference(m, entry.times, "spikes: times")
+    times = load_array(_use(m, rec, ref.file), ref)
+    where = f"{m.root / ref.file}{' ' + ref.key if ref.key else ''}"
+    if entry.unit is not None:
+        other = _reference(m, entry.unit, "spikes: unit")
+        unit = np.asarray(load_array(_use(m, rec, other.file), other)).ravel()
+        t = seconds(times, entry.time_unit, entry.rate, where)
+    elif times.dtype == object:
+        cells = [seconds(np.asarray(c, dtype=np.float64), entry.time_unit, entry.rate, where) for c in times.ravel()]
+        unit = np.repeat(np.arange(len(cells)), [len(c) for c in cells])
+        t = np.concatenate(cells) if cells else np.empty(0)
+    else:
+        raise InputError(f"spikes: times is one array of shape {times.shape} and no unit is given: name the array of unit ids with unit:")
+    bad = ~np.isfinite(t)
+    if bad.any():
+        first = int(np.flatnonzero(bad)[0])
+        raise FormatError(f"{where}: {int(bad.sum())} of {len(t)} spike times are NaN or infinite (the first is spike {first}): drop them first")
+    units = None
+    if entry.units is not None:
+        table = _reference(m, entry.units, "spikes: units")
+        units = read_table(_use(m, rec, table.file), table)
+    elif entry.unit is None:
+        units = pd.DataFrame({"id": np.arange(len(cells))})
+    if units is not None and "id" in units:
+        silent = [int(i) for i in units["id"] if not (unit == i).any()]
+        if silent:
+            shown = ", ".join(map(str, silent[:10])) + ("…" if len(silent) > 10 else "")
+            rec.warn(f"spikes: {len(silent)} of {len(units)} units have no spikes ({shown}), left out")
+            units = units[~units["id"].isin(silent)]
+    return Spikes(t + entry.start, unit, units)
+
+
+def read_label(m: Manifest, entry: LabelEntry, name: str, rec: Recording) -> Label:
+    """A Hypnogram, an EventTable or Intervals."""
+    if entry.type is None:
+        raise InputError(f"label {name!r} has no type: give hypnogram, events or intervals")
+    if (entry.bounds is None) == (not entry.file):
+        raise InputError(f"label {name!r}: give either file: or bounds: (a list of [start, stop] in s)")
+    if entry.type == "hypnogram":
+        return _hypnogram(m, entry, name, rec)
+    if entry.type == "intervals":
+        return _intervals(m, entry, name, rec)
+    if entry.bounds is not None:
+        b = _bounds(entry, name)
+        return EventTable(b[:, 0], b[:, 1], kind=entry.kind, content=entry.content, attrs=dict(entry.attrs))
+    return _events(m, entry, name, rec)
+
+
+# -- parts ----------------------------------------------------------------------------------------------------------
+def _use(m: Manifest, rec: Recording, file: str) -> Path:
+    path = m.root / file
+    full = str(path.resolve())
+    if full not in rec.source["files"]:
+        rec.source["files"].append(full)
+    return path
+
+
+def _at(entry: ArrayFile, file: str) -> ArrayFile:
+    return ArrayFile(**{k: getattr(entry, k) for k in ArrayFile.__dataclass_fields__} | {"file": file})
+
+
+def _reference(m: Manifest, value: Any, what: str) -> ArrayFile:
+    return m.build(ArrayFile, {"file": value} if isinstance(value, str) else value, what, "spikes")
+
+
+def _timing(m: Manifest, entry: SignalEntry, name: str, rec: Recording, values: Any) -> dict[str, Any]:
+    """values with rate and start, or with times; evenly spaced times become a rate (with gaps, if pieces are missing)."""
+    if entry.times is None:
+        if entry.rate is None:
+            raise InputError(f"signal {name!r} has neither rate nor times: give rate (Hz)")
+        if not entry.rate > 0:
+            raise InputError(f"signal {name!r}: rate is {entry.rate:g} Hz, expected a positive number")
+        return {"values": values, "rate": entry.rate, "start": entry.start}
+    if entry.rate is not None and entry.time_unit != "samples":
+        raise InputError(f"signal {name!r} has both rate and times: give one of them (or time_unit: samples)")
+    ref = _reference(m, entry.times, f"signal {name!r}: times")
+    t = seconds(load_array(_use(m, rec, ref.file), ref), entry.time_unit, entry.rate, str(m.root / ref.file)) + entry.start
+    if len(t) != values.shape[0]:
+        raise FormatError(f"signal {name!r}: {len(t)} times in {m.root / ref.file} for {values.shape[0]} samples: give one time a sample")
+    if entry.missing is not None:
+        return {"values": values, "times": t}
+    laid = lay_out(values, t)
+    if "gaps" in laid:
+        rec.warn(f"signal {name}: {len(laid['gaps'])} gaps of {laid['gaps'].duration:.3f} s in all are missing samples (NaN)")
+    return laid
+
+
+def _channels(entry: SignalEntry, n: int, path: Path | None) -> Any:
+    given = entry.channels
+    if given is None:
+        return table_names(path, entry) if path is not None else None
+    if not isinstance(given, list) or not given:
+        raise InputError(f"channels are {given!r}, expected a list of names")
+    if all(isinstance(c, dict) for c in given):
+        frame = pd.DataFrame(given)
+        for column in ("kind", "region"):
+            if column in frame:
+                frame[column] = frame[column].fillna(entry.kind if column == "kind" else entry.region)
+        return frame
+    if all(isinstance(c, list) for c in given):
+        return ["_".join(map(str, names)) for names in itertools.product(*given)]
+    return [str(c) for c in given]
+
+
+def _hypnogram(m: Manifest, entry: LabelEntry, name: str, rec: Recording) -> Hypnogram:
+    if entry.epoch is None or not entry.epoch > 0:
+        raise InputError(f"label {name!r}: epoch is {entry.epoch!r}, expected the length of an epoch in s")
+    if entry.bounds is not None:
+        raise InputError(f"label {name!r}: a hypnogram is read from a file, not from bounds")
+    path = _use(m, rec, entry.file)
+    raw = np.asarray(load_array(path, _at(entry, entry.file)))
+    codes = raw.ravel()
+    if not len(codes):
+        raise FormatError(f"{path}: holds no epochs")
+    if raw.ndim > 1 and max(raw.shape) != raw.size:
+        raise FormatError(f"{path}: has shape {raw.shape}, expected one stage an epoch: choose one column with columns:")
+    if codes.dtype.kind not in "fiub":
+        stages: list[Any] = [str(s) for s in codes]
+        table: dict[Any, str] | None = {str(k): str(v) for k, v in entry.map.items()} if entry.map else None
+    else:
+        if codes.dtype.kind == "f" and not (codes == np.rint(codes)).all():
+            raise FormatError(f"{path}: holds {codes[codes != np.rint(codes)][0]}, expected whole numbers, one code an epoch")
+        stages = [int(c) for c in codes]
+        if entry.map is None and entry.codec is None:
+            found = ", ".join(map(str, sorted(set(stages))))
+            raise InputError(f"label {name!r}: {entry.file} holds the codes {found}: say what they mean with map: or codec: ({', '.join(CODECS)})")
+        if entry.codec is not None and entry.codec not in CODECS:
+            raise InputError(f"label {name!r}: codec is {entry.codec!r}, expected one of {', '.join(CODECS)} (or map:)")
+        table = {int(k): str(v) for k, v in entry.map.items()} if entry.map is not None else CODECS[str(entry.codec)]
+    if table is not None:
+        stray = sorted({s for s in stages if s not in table}, key=str)
+        if stray:
+            raise InputError(f"label {name!r}: {entry.file} holds {stray[0]!r}, which map does not name (it names {', '.join(map(str, table))})")
+        stages = [table[s] for s in stages]
+    scorer = entry.scorer or (entry.codec or "")
+    h = Hypnogram.from_stages(stages, entry.epoch, entry.start, scorer=scorer, rk=entry.rk, stage_set=entry.stages, attrs=dict(entry.attrs))
+    if "merged" in h.attrs:
+        rec.warn(f"label {name}: {h.attrs['merged']}")
+    return h
+
+
+def _bounds(entry: LabelEntry, name: str) -> Any:
+    b = np.asarray(entry.bounds, dtype=np.float64) if _numbers(entry.bounds) else None
+    if b is None or b.ndim != 2 or b.shape[1] != 2:
+        raise InputError(f"label {name!r}: bounds are {entry.bounds!r}, expected [[start, stop], …] in s")
+    return b + entry.start
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(_numbers(v) if isinstance(v, list) else isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
+
+
+def _intervals(m: Manifest, entry: LabelEntry, name: str, rec: Recording) -> Intervals:
+    if entry.bounds is not None:
+        return Intervals(_bounds(entry, name))
+    path = _use(m, rec, entry.file)
+    values = np.asarray(load_array(path, _at(entry, entry.file)))
+    if values.ndim == 2 and values.shape[0] == 2 and values.shape[1] != 2 and entry.transpose is not False:
+        values = values.T
+    if values.ndim != 2 or values.shape[1] != 2:
+        raise FormatError(f"{path}: has shape {values.shape}, expected (n, 2): start and stop of each interval (choose with columns:)")
+    t = seconds(values, entry.time_unit, entry.rate, str(path)).reshape(-1, 2)
+    try:
+        return Intervals(t + entry.start)
+    except InputError as error:
+        raise FormatError(f"{path}: {error}") from None
+
+
+def _events(m: Manifest, entry: LabelEntry, name: str, rec: Recording) -> EventTable:
+    path = _use(m, rec, entry.file)
+    ref = _at(entry, entry.file)
+    if path.suffix.lower() in (".csv", ".tsv", ".txt"):
+        frame = read_table(path, ref)
+    else:
+        values = np.asarray(load_array(path, ref))
+        values = values[:, None] if values.ndim == 1 else values
+        frame = pd.DataFrame(values)
+    frame = frame.rename(columns={column: ours for ours, column in entry.rename.items()})
+    absent = [c for c in entry.rename if c not in frame]
+    if absent:
+        have = ", ".join(map(str, frame.columns))
+        raise InputError(f"label {name!r}: rename says {absent[0]} is column {entry.rename[absent[0]]!r}, which {entry.file} has not; it has {have}")
+    if not {"start", "onset"} & set(frame.columns):
+        have = ", ".join(map(str, frame.columns))
+        raise InputError(f"label {name!r}: {entry.file} has columns {have}: say which is start (and stop or duration) with rename:")
+    frame.columns = pd.Index([str(c) for c in frame.columns])
+    for column in ("start", "onset", "stop", "duration", "peak"):
+        if column in frame:
+            t = seconds(pd.to_numeric(frame[column], errors="coerce"), entry.time_unit, entry.rate, str(path))
+            frame[column] = t + (entry.start if column not in ("duration",) else 0.0)
+    if "stop" not in frame and "duration" not in frame:
+        frame["stop"] = frame["start"] if "start" in frame else frame["onset"]
+    for column, value in (("kind", entry.kind), ("content", entry.content)):
+        if value is not None and column not in frame:
+            frame[column] = value
+    try:
+        return EventTable.from_frame(frame, attrs=dict(entry.attrs))
+    except InputError as error:
+        raise FormatError(f"{path}: {error}") from None

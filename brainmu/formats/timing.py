@@ -1,0 +1,93 @@
+"""Sample times to a regular grid where they are one, with gaps where pieces are missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from brainmu.core import Intervals
+from brainmu.errors import FormatError
+from brainmu.formats.lazy import Spread
+
+__all__ = ["TIME_UNITS", "Grid", "as_grid", "lay_out", "seconds"]
+
+TIME_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A uniform grid (`rate` Hz, `start` s) and where pieces of samples lie on it; one piece if nothing is missing."""
+
+    rate: float
+    start: float
+    first: NDArray[np.int64]
+    length: NDArray[np.int64]
+
+    @property
+    def gaps(self) -> Intervals:
+        """Spans between the pieces, s."""
+        return Intervals(self.start + np.c_[(self.first + self.length)[:-1], self.first[1:]] / self.rate)
+
+
+def as_grid(times: ArrayLike, tolerance: float = 0.02) -> Grid | None:
+    """The uniform grid on which `times` (n,), s, lie within `tolerance` of a step; None if they lie on none.
+
+    Missing samples leave gaps; more than half of the grid missing, or more than one gap in twenty samples, is not a grid.
+    """
+    t = np.asarray(times, dtype=np.float64)
+    n = len(t)
+    if n < 3:
+        return None
+    steps = np.diff(t)
+    step = float(np.median(steps))
+    if step <= 0 or (steps <= 0).any():
+        return None
+    # Refine the step on the stretches without a gap, so that a whole day's rounding does not add up.
+    whole = np.rint(steps / step)
+    if (whole < 1).any():
+        return None
+    single = whole == 1
+    if (~single).sum() * 20 > n:
+        return None
+    index = np.concatenate([[0], np.cumsum(whole)])
+    fit = np.polynomial.polynomial.polyfit(index, t - t[0], 1)
+    resid = t - t[0] - np.polynomial.polynomial.polyval(index, fit)
+    if np.abs(resid).max() > tolerance * fit[1] or index[-1] + 1 > 2 * n:
+        return None
+    new = np.flatnonzero(np.r_[True, ~single])
+    return Grid(_tidy(1.0 / float(fit[1])), float(t[0]), index[new].astype(np.int64), np.diff(np.r_[new, n]).astype(np.int64))
+
+
+def lay_out(values: Any, times: ArrayLike) -> dict[str, Any]:
+    """Arguments of a Signal for `values` (time, channel) sampled at `times`: a rate where they are even (with gaps where pieces miss)."""
+    t = np.asarray(times, dtype=np.float64)
+    grid = as_grid(t)
+    if grid is None:
+        return {"values": values, "times": t}
+    if len(grid.first) == 1:
+        return {"values": values, "rate": grid.rate, "start": grid.start}
+    return {"values": Spread(values, grid.first, grid.length), "rate": grid.rate, "start": grid.start, "gaps": grid.gaps}
+
+
+def _tidy(rate: float) -> float:
+    """1249.9999999997 Hz, the rounding of a time stamp, is 1250 Hz; a true clock error (parts per million) stays."""
+    for digits in (0, 3):
+        near = round(rate, digits)
+        if near and abs(rate - near) < 1e-8 * rate:
+            return float(near)
+    return rate
+
+
+def seconds(values: ArrayLike, unit: str, rate: float | None, where: str) -> NDArray[np.float64]:
+    """Times in `unit` ("s", "ms", "us", "min", "h", or "samples" with `rate`) as float64 s, raveled."""
+    t = np.asarray(values, dtype=np.float64).ravel()
+    if unit == "samples":
+        if rate is None or not rate > 0:
+            raise FormatError(f"{where}: times are in samples and the sampling rate is {rate!r}: give rate (Hz)")
+        return t / rate
+    if unit not in TIME_UNITS:
+        raise FormatError(f"{where}: time_unit is {unit!r}, expected one of {', '.join(TIME_UNITS)}, samples")
+    return t * TIME_UNITS[unit]
