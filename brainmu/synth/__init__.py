@@ -1,8 +1,28 @@
 """Recordings whose answers are known: sleep, signals, spikes, replay and causal effects, each with its truth."""
 
 from brainmu.synth.effects import Mechanism
+from brainmu.synth.human import EEGModel
+from brainmu.synth.reactivation import RippleModel
+from brainmu.synth.recording import PRESETS, recording
+from brainmu.synth.signals import LFPModel
 from brainmu.synth.sleep import HumanSleep, RodentSleep
+from brainmu.synth.spikes import CellModel
 from brainmu.synth.study import StudyTruth, study
 from brainmu.synth.truth import PlaceFields, TrueEffect, Truth
 
-__all__ = ["HumanSleep", "Mechanism", "PlaceFields", "RodentSleep", "StudyTruth", "TrueEffect", "Truth", "study"]
+__all__ = [
+    "PRESETS",
+    "CellModel",
+    "EEGModel",
+    "HumanSleep",
+    "LFPModel",
+    "Mechanism",
+    "PlaceFields",
+    "RippleModel",
+    "RodentSleep",
+    "StudyTruth",
+    "TrueEffect",
+    "Truth",
+    "recording",
+    "study",
+]

@@ -102,7 +102,7 @@ def study(
     fields: dict[str, Any] = dict(mechanism) | dict(confounding=confounding, feedback=feedback, animal_sd=animal_sd, trials=trials)
     if log_hazard_ratio is not None:
         fields["log_hazard_ratio"] = dict(log_hazard_ratio)
-        fields.setdefault("reactivation_rate", {c: 0.04 for c in dict.fromkeys([*log_hazard_ratio, "negative", "positive"])})
+        fields.setdefault("reactivation_rate", dict.fromkeys([*log_hazard_ratio, "negative", "positive"], 0.04))
     m, s = Mechanism(**fields), sleep or RodentSleep()
     lives = [live(m, s, 0.0, hours * 3600.0, np.random.default_rng(child)) for child in np.random.SeedSequence(seed).spawn(n_animals)]
     recordings = [_recording(life, i, hours * 3600.0, epoch) for i, life in enumerate(lives)]

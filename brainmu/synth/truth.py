@@ -112,7 +112,7 @@ class Truth:
 
     @cached_property
     def effects(self) -> dict[str, TrueEffect]:
-        """The planted effects by name: the coefficients, and what each estimand comes to when the interventions are simulated (first use takes a few seconds)."""
+        """The coefficients, and what each estimand comes to when the interventions are simulated (a few seconds on first use)."""
         return dict(self.planted) | (self.simulate() if self.simulate is not None else {})
 
     def summary(self) -> str:

@@ -1,0 +1,266 @@
+"""A whole synthetic recording and its truth: running, rest, signals, spikes, replay that drives sleep, randomised trials."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from brainmu.config import suggest
+from brainmu.core import EventTable, Intervals, Recording, Signal
+from brainmu.errors import InputError
+from brainmu.synth.effects import Life, Mechanism, live
+from brainmu.synth.human import human_recording
+from brainmu.synth.interventions import planted_effects, simulate_interventions
+from brainmu.synth.reactivation import RippleModel, microstructure
+from brainmu.synth.signals import Drivers, LFPModel, drivers, emg_signal, lfp_signal, ripple_background
+from brainmu.synth.sleep import RodentSleep, bout_table, score
+from brainmu.synth.spikes import CellModel, spike_trains
+from brainmu.synth.track import Run, place_fields, run_laps
+from brainmu.synth.truth import Truth
+
+__all__ = ["PRESETS", "recording"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "easy": {"confounding": 0.0, "amplitude": 90.0, "amplitude_spread": 0.25, "replay_gain": 70.0, "replay_noise": 0.0, "movement": 0.0, "hum": 0.0},
+    "typical": {"confounding": 0.5},
+    "hard": {
+        "confounding": 0.8, "feedback": 0.2, "reliability": 0.7, "amplitude": 38.0, "amplitude_spread": 0.65, "replay_gain": 30.0, "replay_noise": 0.3,
+        "movement": 1 / 60, "hum": 15.0, "lap_spread": 0.6, "nrem_rate": 0.45, "emg_leak": 0.06,
+    },
+}  # fmt: skip
+"""What each preset changes; anything else passed to :func:`recording` goes on top."""
+
+_SPECIES = {
+    "mouse": {"track_length": 1.6, "run_speed": 0.35, "frequency": 176.0, "theta": 7.2},
+    "rat": {"track_length": 2.4, "run_speed": 0.45, "frequency": 166.0, "theta": 7.0, "field_width": 0.15, "rem_mean": 90.0, "wake_rate": 1 / 160, "compression": 12.0},
+}  # fmt: skip
+_MODELS: dict[str, type] = {"sleep": RodentSleep, "ripples": RippleModel, "lfp": LFPModel, "cells": CellModel, "mechanism": Mechanism}
+
+
+def recording(
+    hours: float = 2.0, seed: int = 0, species: str = "mouse", *, id: str | None = None, subject: str | None = None, n_channels: int = 4,
+    n_cortex: int = 1, lfp_rate: float | None = None, n_cells: int = 40, preset: str = "typical", epoch: float | None = None, run_minutes: float = 15.0,
+    contexts: Mapping[str, str] | None = None, track_length: float | None = None, run_speed: float | None = None, position_rate: float = 40.0,
+    **parameters: Any,
+) -> tuple[Recording, Truth]:  # fmt: skip
+    """A recording of `hours` whose answers are known.
+
+    Rodents run on two tracks first, then rest and sleep; reactivations of the two tracks come inside ripples and drive waking as
+    :class:`~brainmu.synth.Mechanism` says. Humans sleep a night with EEG, EOG and EMG. Signals are made when they are read: the
+    recording holds no samples, and reading any span twice gives the same numbers.
+
+    Parameters
+    ----------
+    hours : float, h
+        Whole length. From 0.1.
+    seed : int
+        Same seed and parameters, same bytes.
+    species : {"mouse", "rat", "human"}
+    id, subject : str
+        Default "synth_mouse_0", "mouse01".
+    n_channels, n_cortex : int
+        CA1 and cortical LFP channels; for a human `n_channels` EEG channels.
+    lfp_rate : float, Hz
+        1250 for rodents, 128 for humans.
+    n_cells : int
+        Place cells and interneurons; 0 for a recording without spikes.
+    preset : {"easy", "typical", "hard"}
+        See :data:`PRESETS`.
+    epoch : float, s
+        Of the scored hypnogram: 4 for rodents, 30 for humans.
+    run_minutes : float, min
+        On the tracks together, at most 30 % of a short recording; 0 for rest alone.
+    contexts : mapping of track to content
+        Default ``{"A": "negative", "B": "positive"}``: what the reactivation of each track's cells means.
+    track_length, run_speed : float, m and m/s
+        1.6 and 0.35 (mouse), 2.4 and 0.45 (rat).
+    position_rate : float, Hz
+    **parameters
+        Any field of :class:`Mechanism`, :class:`RodentSleep`, :class:`RippleModel`, :class:`LFPModel` or :class:`CellModel` by its name
+        (for humans of :class:`HumanSleep` and :class:`EEGModel`).
+
+    Returns
+    -------
+    Recording
+        Signals "lfp" (regions CA1 and CTX), "emg", "position" (rodents on the track), "pressure" (1 Hz; the latent pressure as
+        measured); labels "scoring", "run", "rest", "context", "reactivation", "trials".
+    Truth
+
+    Raises
+    ------
+    InputError
+        If a number is out of range or a parameter is not known.
+
+    Examples
+    --------
+    >>> rec, truth = recording(hours=0.3, seed=1)
+    >>> rec.signals["lfp"].rate, sorted(rec.labels)
+    (1250.0, ['context', 'reactivation', 'rest', 'run', 'scoring', 'trials'])
+    """
+    if not (np.isfinite(hours) and hours >= 0.1):
+        raise InputError(f"a synthetic recording of {hours!r} h, expected 0.1 h or more")
+    if species not in (*_SPECIES, "human"):
+        raise InputError(f"species is {species!r}, expected one of {', '.join((*_SPECIES, 'human'))}")
+    if preset not in PRESETS:
+        raise InputError(f"preset is {preset!r}, expected one of {', '.join(PRESETS)}{suggest(preset, PRESETS)}")
+    if n_channels < 1 or n_cortex < 0 or n_cells < 0 or not run_minutes >= 0:
+        raise InputError(
+            f"n_channels {n_channels}, n_cortex {n_cortex}, n_cells {n_cells}, run_minutes {run_minutes}: expected at least one channel and no negative number"
+        )
+    name, who = id or f"synth_{species}_{seed}", subject or f"{species}01"
+    if species == "human":
+        return human_recording(hours, seed, name, who, n_channels, lfp_rate or 128.0, epoch or 30.0, preset, parameters)
+    given = dict(contexts or {"A": "negative", "B": "positive"})
+    if len(set(given.values())) != len(given):
+        raise InputError(f"contexts are {given}, expected a different content for each track")
+    return _Rodent(hours, seed, species, name, who, n_channels, n_cortex, lfp_rate or 1250.0, n_cells, preset, epoch or 4.0, run_minutes, given,
+                   track_length, run_speed, position_rate, parameters).build()  # fmt: skip
+
+
+@dataclasses.dataclass
+class _Rodent:
+    """The parameters of one recording, and the steps that make it, in order."""
+
+    hours: float
+    seed: int
+    species: str
+    id: str
+    subject: str
+    n_channels: int
+    n_cortex: int
+    lfp_rate: float
+    n_cells: int
+    preset: str
+    epoch: float
+    run_minutes: float
+    contexts: dict[str, str]
+    track_length: float | None
+    run_speed: float | None
+    position_rate: float
+    parameters: dict[str, Any]
+
+    def build(self) -> tuple[Recording, Truth]:
+        stop = self.hours * 3600.0
+        models = self._models()
+        track, sleeping, micro, cells, slow = (np.random.default_rng(c) for c in np.random.SeedSequence(self.seed).spawn(5))
+        runs = self._runs(stop, track)
+        ready = runs[-1].stop + min(30.0, 0.02 * stop) if runs else 0.0
+        life = live(models["mechanism"], models["sleep"], ready, stop, sleeping, latency=min(180.0, 0.12 * (stop - ready)))
+        bouts = bout_table(["WAKE", *life.bouts["stage"]], [0.0, *life.bouts["start"]], stop)
+        pauses = Intervals.merge(np.concatenate([r.pauses.bounds for r in runs])) if runs else Intervals()
+        background = ripple_background(models["lfp"])
+        tracks = {content: context for context, content in self.contexts.items()}
+        events = microstructure(bouts, pauses, life.reactivation, tracks, models["ripples"], background, micro)
+        speed = (np.concatenate([r.time for r in runs]), np.concatenate([r.speed for r in runs])) if runs else None
+        d = drivers(bouts, 0.0, stop, speed, models["lfp"], slow)
+        spikes = fields = None
+        if self.n_cells:
+            m: CellModel = models["cells"]
+            n_inter = round(m.inter_share * self.n_cells)
+            n_place = self.n_cells - n_inter
+            fields = place_fields(
+                tuple(self.contexts),
+                n_place,
+                n_inter,
+                cells,
+                length=self.length,
+                width=m.field_width,
+                peak=m.field_peak,
+                active=m.active,
+                inter_rate=m.inter_rate,
+            )
+            spikes, paths = spike_trains(fields, n_place, runs, d, events, 0.0, stop, m, self.speed, cells)
+            events.reactivation = events.reactivation.assign(**{c: paths[c].to_numpy() for c in paths})
+        rec = Recording(
+            id=self.id, subject=self.subject, species=self.species, spikes=spikes, zeitgeber=2.0,
+            signals=self._signals(stop, d, events, models["lfp"], life, runs),
+            labels=self._labels(bouts, life, runs, ready, stop, events.reactivation),
+            source={"format": "synthetic", "files": []},
+        )  # fmt: skip
+        if models["ripples"].frequency > 0.42 * self.lfp_rate:
+            rec.warn(f"ripples of {models['ripples'].frequency:g} Hz do not fit into an LFP of {self.lfp_rate:g} Hz: they are in the truth and the spikes only")
+        truth = Truth(
+            id=self.id, bouts=bouts, hypnogram=score(bouts, self.epoch, "rodent3", 0.0, stop), ripples=events.ripples, reactivation=events.reactivation,
+            spindles=events.spindles, slow_waves=events.slow_waves, trials=life.trials, place_fields=fields,
+            drivers={"time": life.time, "pressure": life.pressure, "activity": np.interp(life.time, d.time, d.activity)},
+            parameters=self._record(models), planted=planted_effects(models["mechanism"]),
+            simulate=functools.partial(simulate_interventions, models["mechanism"], models["sleep"], epoch=self.epoch, seed=self.seed),
+        )  # fmt: skip
+        return rec, truth
+
+    @property
+    def length(self) -> float:
+        return self.track_length or _SPECIES[self.species]["track_length"]
+
+    @property
+    def speed(self) -> float:
+        return self.run_speed or _SPECIES[self.species]["run_speed"]
+
+    def _models(self) -> dict[str, Any]:
+        """Every model with species, preset and the caller's parameters on top of its defaults."""
+        owner = {f.name: name for name, cls in _MODELS.items() for f in dataclasses.fields(cls)}
+        stray = sorted(set(self.parameters) - set(owner))
+        if stray:
+            raise InputError(
+                f"recording has no parameter {stray[0]!r}{suggest(stray[0], owner)}; see Mechanism, RodentSleep, RippleModel, LFPModel and CellModel"
+            )
+        rates = {"reactivation_rate": dict.fromkeys(self.contexts.values(), 0.04)}
+        contents = set(self.contexts.values())
+        for name, default in (("log_hazard_ratio", {"negative": 0.7, "positive": -0.5}),):
+            rates[name] = {c: v for c, v in default.items() if c in contents}
+        chosen = rates | {k: v for k, v in _SPECIES[self.species].items() if k in owner} | PRESETS[self.preset] | self.parameters
+        unknown = set(chosen["reactivation_rate"]) - contents
+        if unknown:
+            raise InputError(f"reactivation_rate names {sorted(unknown)[0]!r}, which is the content of no track: contexts are {self.contexts}")
+        return {name: cls(**{k: v for k, v in chosen.items() if owner[k] == name}) for name, cls in _MODELS.items()}
+
+    def _runs(self, stop: float, rng: np.random.Generator) -> list[Run]:
+        total = min(self.run_minutes * 60.0, 0.3 * stop)
+        if total == 0:
+            return []
+        each, between, runs, t = total / len(self.contexts), min(20.0, 0.01 * stop), [], 0.0
+        for number, context in enumerate(self.contexts):
+            runs.append(
+                run_laps(context, number, t, t + each - between, rng, length=self.length, speed=self.speed, pause=4.0, rate=self.position_rate, jitter=0.003)
+            )
+            t += each
+        return runs
+
+    def _signals(self, stop: float, d: Drivers, events: Any, model: LFPModel, life: Life, runs: list[Run]) -> dict[str, Signal]:
+        seed = (self.seed, 11)
+        out = {
+            "lfp": lfp_signal(self.lfp_rate, 0.0, stop, d, events, model, n_channels=self.n_channels, n_cortex=self.n_cortex, seed=seed),
+            "emg": emg_signal(self.lfp_rate, 0.0, stop, d, model, (self.seed, 12)),
+        }
+        if runs:
+            n = round((runs[-1].stop) * self.position_rate)
+            xy = np.full((n, 2), np.nan, dtype=np.float32)
+            for r in runs:
+                i = round(r.start * self.position_rate)
+                xy[i : i + len(r.xy)] = r.xy[: n - i]
+            gaps = Intervals([[r.start, r.stop] for r in runs]).complement(0.0, n / self.position_rate)
+            out["position"] = Signal(xy, rate=self.position_rate, unit="m", kind="position", channels=["x", "y"], gaps=gaps)
+        first = int(life.time[0])
+        values = np.interp(np.arange(first, int(stop), dtype=np.float64), life.time, life.measured)[:, None].astype(np.float32)
+        out["pressure"] = Signal(values, rate=1.0, start=float(first), unit="SD", kind="other", channels=["pressure"])
+        return out
+
+    def _labels(self, bouts: Any, life: Life, runs: list[Run], ready: float, stop: float, reactivation: EventTable) -> dict[str, Any]:
+        labels: dict[str, Any] = {"scoring": score(bouts, self.epoch, "rodent3", 0.0, stop), "rest": Intervals([[ready, stop]])}
+        if runs:
+            labels["run"] = Intervals([[r.start, r.stop] for r in runs])
+            spans = np.array([[r.start, r.stop] for r in runs])
+            labels["context"] = EventTable(spans[:, 0], spans[:, 1], content=[r.context for r in runs], kind="context")
+        plain = ("start", "stop", "peak", "kind", "content", "context")
+        frame = reactivation.to_frame()
+        labels["reactivation"] = EventTable.from_frame(frame[[c for c in plain if c in frame]])
+        labels["trials"] = life.trials
+        return labels
+
+    def _record(self, models: dict[str, Any]) -> dict[str, Any]:
+        given = {k: v for k, v in dataclasses.asdict(self).items() if k != "parameters"}
+        return given | {"track_length": self.length, "run_speed": self.speed} | {k: dataclasses.asdict(v) for k, v in models.items()}
