@@ -42,8 +42,8 @@ class ArrayFile:
         Columns of a table, or channels of an array, to take (default all).
     dtype, n_channels, order, header_bytes
         Of a .bin: NumPy type name, channels, "C" (sample by sample) or "F" (channel by channel), bytes to skip.
-    skiprows, delimiter
-        Of a table: lines to skip before the header or the numbers; what separates columns.
+    skiprows, header, delimiter
+        Of a table: lines to skip first; whether a line of column names follows (default: yes if it holds no number); what separates columns.
     transpose : bool or None
         The array is (channel, time). None refuses more channels than samples.
     flatten : bool
@@ -58,6 +58,7 @@ class ArrayFile:
     order: Literal["C", "F"] = "C"
     header_bytes: int = 0
     skiprows: int = 0
+    header: bool | None = None
     delimiter: str | None = None
     transpose: bool | None = None
     flatten: bool = False
@@ -423,7 +424,7 @@ def _table_layout(path: Path, ref: ArrayFile) -> tuple[int, list[Any], bool]:
         raise FormatError(f"{path}: holds no table after {ref.skiprows} skipped lines")
     sep = _separator(path, ref)
     cells = [c.strip().strip('"') for c in (lines[first].split() if sep == r"\s+" else lines[first].rstrip("\n").split(sep))]
-    if any(_is_number(c) or c in ("", "nan", "NaN", "n/a") for c in cells):
+    if not (ref.header if ref.header is not None else not any(_is_number(c) or c in ("", "nan", "NaN", "n/a") for c in cells)):
         return ref.skiprows + first, list(range(len(cells))), False
     return ref.skiprows + first + 1, cells, True
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from brainmu.errors import FormatError, NotFoundError
-from brainmu.formats.arrays import ARRAY_SUFFIXES, members
+from brainmu.formats.arrays import ARRAY_SUFFIXES, ArrayFile, load_array, members, open_array
 
 __all__ = ["draft_manifest"]
 
@@ -21,6 +23,7 @@ _KIND_WORDS = {
 }  # fmt: skip
 _LABEL_WORDS = ("states", "state", "labels", "label", "hypnogram", "hypno", "stages", "scoring", "score", "sleep")
 _SPIKE_WORDS = ("spikes", "spike", "units", "clusters", "cells")
+_TIME_WORDS = ("times", "time", "timestamps", "onsets", "onset", "t", "ts")
 _TABLE_WORDS = ("events", "event", "trials", "trial", "ripples", "spindles", "cues", "stim", "log")
 
 
@@ -30,8 +33,10 @@ class _Array:
     key: str
     shape: tuple[int, ...]
     dtype: str
-    role: str  # signal kind, "hypnogram", "spikes", "events" or "?"
+    role: str  # signal kind, "hypnogram", "spikes", "events", "times" or "?"
     group: str
+    codes: str = ""  # what a hypnogram holds
+    skiprows: int = 0
 
 
 def draft_manifest(folder: str | os.PathLike[str]) -> str:
@@ -73,31 +78,60 @@ def _arrays(path: Path, root: Path) -> list[_Array]:
     try:
         found = members(path)
     except (FormatError, NotFoundError):
-        # Licences and notes end in .txt as well; a damaged array is named when the manifest is read.
+        # A damaged array is named when the manifest is read.
         return []
+    skip = 0
+    if path.suffix.lower() == ".txt":
+        skip = _text_header(path)
+        if skip < 0:
+            return []
+        # Counted again from where the numbers begin.
+        table = open_array(path, ArrayFile(file, skiprows=skip))
+        found = {"": (tuple(int(n) for n in table.shape), "numbers")}
     out = []
     for key, (shape, dtype) in found.items():
         words = re.split(r"[^a-z]+", f"{path.stem} {key}".lower())
-        role = _role(words, shape, dtype, path.suffix.lower())
+        role = _role(words, shape, dtype)
         if role is None:
             continue
-        known = {w for ws in (*_KIND_WORDS.values(), _LABEL_WORDS, _SPIKE_WORDS, _TABLE_WORDS) for w in ws}
+        known = {w for ws in (*_KIND_WORDS.values(), _LABEL_WORDS, _SPIKE_WORDS, _TABLE_WORDS, _TIME_WORDS) for w in ws}
         group = "_".join(w for w in re.split(r"[\s_.-]+", path.stem) if w.lower() not in known)
-        out.append(_Array(file, key, shape, dtype, role, group))
+        codes = _codes(path, ArrayFile(file, key=key or None, skiprows=skip)) if role == "hypnogram" and max(shape, default=0) < 100_000 else ""
+        out.append(_Array(file, key, shape, dtype, role, group, codes, skip))
     return out
 
 
-def _role(words: list[str], shape: tuple[int, ...], dtype: str, suffix: str) -> str | None:
-    if suffix == ".txt" and (not shape or shape[0] < 10 or "table: 0" not in dtype):
-        return None
+def _text_header(path: Path) -> int:
+    """Lines before the numbers of a .txt; -1 if it is prose (licences and notes end in .txt as well)."""
+    with path.open(encoding="utf-8", errors="replace") as f:
+        lines = [f.readline() for _ in range(12)]
+    numeric = [bool(re.fullmatch(r"[\s\d.,;eE+-]+|nan", line.strip())) and bool(line.strip()) for line in lines]
+    first = next((i for i, ok in enumerate(numeric) if ok), -1)
+    return first if 0 <= first <= 3 and all(ok or not line for ok, line in zip(numeric[first:], lines[first:])) else -1
+
+
+def _codes(path: Path, ref: ArrayFile) -> str:
+    """The codes in a label array with how often each occurs, if there are few."""
+    try:
+        values, counts = np.unique(np.asarray(load_array(path, ref)), return_counts=True)
+    except (FormatError, TypeError):
+        return ""
+    if len(values) > 12 or values.dtype.kind not in "iufU":
+        return ""
+    return ", ".join(f"{v:g} ({n})" if values.dtype.kind != "U" else f"{v} ({n})" for v, n in zip(values, counts))
+
+
+def _role(words: list[str], shape: tuple[int, ...], dtype: str) -> str | None:
     if any(w in words for w in _LABEL_WORDS):
-        return "hypnogram"
+        return "hypnogram" if len([n for n in shape if n > 1]) <= 1 else "events"
     for kind, known in _KIND_WORDS.items():
         if any(w in words for w in known):
             return kind
     if any(w in words for w in _SPIKE_WORDS) or dtype in ("cell",):
         return "spikes"
-    if any(w in words for w in _TABLE_WORDS) or (dtype.startswith("table") and "table: 0" not in dtype and suffix in (".csv", ".tsv")):
+    if any(w in words for w in _TIME_WORDS) and len([n for n in shape if n > 1]) == 1:
+        return "times"
+    if any(w in words for w in _TABLE_WORDS) or (dtype.startswith("table") and "table: 0" not in dtype):
         return "events"
     if dtype in ("struct", "char", "object", "sparse", "function") or math.prod(shape) < 2:
         return None
@@ -126,22 +160,23 @@ def _recording(group: str, arrays: list[_Array], root: Path) -> list[str]:
         names = re.findall(r"\{(\w+)\}", group)
         lines += [f'  - each: "{group}"   # one recording a file; the names in braces may be used below', f'    id: "{"_".join(f"{{{n}}}" for n in names)}"']
         lines += ['    subject: "{subject}"'] if "subject" in names else []
-        arrays = [_Array(group, a.key, a.shape, a.dtype, a.role, a.group) for a in arrays]
+        arrays = [replace(a, file=group) for a in arrays]
     else:
         lines.append(f"  - id: {re.sub(r'[^A-Za-z0-9.+-]+', '_', group).strip('_') or re.sub(r'[^A-Za-z0-9.+-]+', '_', root.resolve().name)}")
-    signals = [a for a in arrays if a.role not in ("hypnogram", "spikes", "events")]
+    signals = [a for a in arrays if a.role not in ("hypnogram", "spikes", "events", "times")]
+    times = [a for a in arrays if a.role == "times"]
     longest = max((max(a.shape) for a in signals if a.shape), default=0)
     taken: set[str] = set()
     if signals:
         lines.append("    signals:")
         for a in signals:
-            lines += _signal(a, taken)
+            lines += _signal(a, taken, times)
     spikes = [a for a in arrays if a.role == "spikes"]
     if spikes:
         lines += ["    spikes:"]
         for i, a in enumerate(spikes):
             word = "times" if i == 0 else "unit" if i == 1 else f"# also seen: {a.file} {a.key}"
-            lines.append(f"      {word}: {{file: {_quoted(a.file)}{f', key: {a.key}' if a.key else ''}}}   # {_seen(a)}" if i < 2 else f"      {word}")
+            lines.append(f"      {word}: {_place(a)}   # {_seen(a)}" if i < 2 else f"      {word}")
         lines.append("      time_unit: s" + _ASK + "s, ms, us, or samples (then rate: Hz)")
     labels = [a for a in arrays if a.role in ("hypnogram", "events")]
     if labels:
@@ -155,11 +190,15 @@ def _seen(a: _Array) -> str:
     return f"{' x '.join(map(str, a.shape))} {a.dtype}"
 
 
+def _place(a: _Array) -> str:
+    return f"{{file: {_quoted(a.file)}{f', key: {a.key}' if a.key else ''}}}"
+
+
 def _quoted(text: str) -> str:
     return text if re.fullmatch(r"[\w./-]+", text) else '"' + text.replace('"', '\\"') + '"'
 
 
-def _signal(a: _Array, taken: set[str]) -> list[str]:
+def _signal(a: _Array, taken: set[str], times: list[_Array]) -> list[str]:
     base = a.role if a.role != "?" else re.sub(r"\W+", "_", a.key or Path(a.file).stem).lower()
     name = next(n for n in (base, *(f"{base}_{k}" for k in range(2, 999))) if n not in taken)
     taken.add(name)
@@ -174,11 +213,16 @@ def _signal(a: _Array, taken: set[str]) -> list[str]:
         lines.append("        transpose: true   # more columns than rows: read as (channel, time)")
     elif len(a.shape) > 2:
         lines.append("        flatten: true   # axes after the first become channels")
+    if a.skiprows:
+        lines.append(f"        skiprows: {a.skiprows}")
     lines.append("        rate:" + _ASK + "sampling rate, Hz")
+    for t in times:
+        if max(t.shape) == max(a.shape, default=0):
+            lines.append(f"        # times: {_place(t)}   # or these sample times instead of rate")
     lines.append("        unit:" + _ASK + "uV, mV, V, m, cm, px, … or a.u.")
     lines.append(f"        kind: {a.role}" if a.role != "?" else "        kind:" + _ASK + "lfp, eeg, emg, eog, calcium, position, features, …")
-    if not raw and len(a.shape) >= 2:
-        n = math.prod(a.shape[1:]) if len(a.shape) > 2 else min(a.shape)
+    n = 0 if raw else math.prod(a.shape[1:]) if len(a.shape) > 2 else min(a.shape) if len(a.shape) == 2 else 1
+    if n > 1:
         lines.append(f"        # channels: [name, …]   # {n} names")
     return lines
 
@@ -186,8 +230,12 @@ def _signal(a: _Array, taken: set[str]) -> list[str]:
 def _label(a: _Array, k: int, longest: int) -> list[str]:
     if a.role == "events":
         name = re.sub(r"\W+", "_", Path(a.file).stem.lower() if "{" not in a.file else f"events_{k}")
-        return [f"      {name}:", "        type: events", f"        file: {_quoted(a.file)}   # {_seen(a)}",
-                "        # rename: {start: …, stop: …}   # if its columns are not named start and stop (or onset and duration)"]  # fmt: skip
+        lines = [f"      {name}:", "        type: events", f"        file: {_quoted(a.file)}   # {_seen(a)}"]
+        lines += [f"        skiprows: {a.skiprows}"] if a.skiprows else []
+        return [
+            *lines,
+            "        # rename: {start: …, stop: …}   # if its columns are not named start and stop (or onset and duration); 0, 1, … without a header",
+        ]
     n = max(a.shape) if a.shape else 0
     hint = ""
     if n and longest > n:
@@ -196,7 +244,10 @@ def _label(a: _Array, k: int, longest: int) -> list[str]:
     lines = [f"      {name}:", "        type: hypnogram", f"        file: {_quoted(a.file)}   # {_seen(a)}{hint}"]
     if a.key:
         lines.append(f"        key: {a.key}")
+    if a.skiprows:
+        lines.append(f"        skiprows: {a.skiprows}")
     lines.append("        epoch:" + _ASK + "length of an epoch, s")
     if "str" not in a.dtype and "<U" not in a.dtype:
-        lines.append("        map: {}" + _ASK + "what each code means, e.g. {1: WAKE, 2: NREM, 3: REM, 0: UNS}")
+        held = f"; it holds {a.codes}" if a.codes else ""
+        lines.append("        map: {}" + _ASK + f"what each code means, e.g. {{1: WAKE, 2: NREM, 3: REM, 0: UNS}}{held}")
     return lines

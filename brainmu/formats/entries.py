@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,10 @@ def _hypnogram(m: Manifest, entry: LabelEntry, name: str, rec: Recording) -> Hyp
     if entry.bounds is not None:
         raise InputError(f"label {name!r}: a hypnogram is read from a file, not from bounds")
     path = _use(m, rec, entry.file)
-    raw = np.asarray(load_array(path, _at(entry, entry.file)))
+    ref = _at(entry, entry.file)
+    if ref.header is None and ref.columns is None and any(_is_stage(n) for n in table_names(path, ref) or []):
+        ref = replace(ref, header=False)  # stages by name from the first line on
+    raw = np.asarray(load_array(path, ref))
     codes = raw.ravel()
     if not len(codes):
         raise FormatError(f"{path}: holds no epochs")
@@ -195,6 +199,14 @@ def _hypnogram(m: Manifest, entry: LabelEntry, name: str, rec: Recording) -> Hyp
     if "merged" in h.attrs:
         rec.warn(f"label {name}: {h.attrs['merged']}")
     return h
+
+
+def _is_stage(word: str) -> bool:
+    try:
+        Hypnogram.from_stages([word], 1.0, rk=True)
+    except InputError:
+        return False
+    return True
 
 
 def _bounds(entry: LabelEntry, name: str) -> Any:

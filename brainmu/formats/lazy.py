@@ -115,7 +115,7 @@ class OnDemand(Rows):
 
     def read_rows(self, i: int, j: int) -> NDArray[Any]:
         if self._kept is None:
-            self._kept = np.asarray(self._load()).reshape(self.shape)
+            self._kept = np.asarray(self._load()).reshape(self.shape).astype(self.dtype, copy=False)
         return self._kept[i:j]
 
 

@@ -1,0 +1,234 @@
+"""A brainmu.yaml brings plain arrays in; what is wrong with it is said with file, line and the nearest right word."""
+
+import textwrap
+
+import numpy as np
+import pytest
+import scipy.io
+from brainmu.core import EventTable, Hypnogram, Intervals
+from brainmu.errors import BrainmuError, ConfigError, FormatError, InputError, MissingDataError, NotFoundError
+from brainmu.formats import describe, read, read_all, sniff
+
+RNG = np.random.default_rng(0)
+EEG = RNG.standard_normal(4000)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A mouse: EEG and EMG at 200 Hz, spikes, a hypnogram of integers, events and intervals."""
+    np.save(tmp_path / "eeg.npy", EEG)
+    np.save(tmp_path / "emg.npy", RNG.standard_normal((4008, 2)).astype("f4"))
+    np.savez(tmp_path / "spikes.npz", times=np.array([100, 250, 300, 900]), unit=np.array([3, 7, 3, 7]))
+    np.save(tmp_path / "states.npy", np.array([1.0, 2, 2, 3, 0]))
+    (tmp_path / "trials.csv").write_text("on,arm,assigned\n1.5,A,1\n4.0,B,0\n")
+    (tmp_path / "units.csv").write_text("id,region\n3,CA1\n7,CA3\n9,CA1\n")
+    return tmp_path
+
+
+GOOD = """\
+species: mouse
+subject: m1
+subject_meta: {sex: F, cage: 4}
+id: m1_day1
+started_at: 2024-05-01T10:00:00+02:00
+signals:
+  eeg:
+    file: eeg.npy
+    rate: 200
+    unit: mV
+    kind: eeg
+    channels: [Fz]
+    region: PFC
+  emg: {file: emg.npy, rate: 200, unit: a.u., kind: emg, start: 2.0, channels: [{name: left}, {name: right, kind: other}]}
+spikes:
+  times: {file: spikes.npz, key: times}
+  unit: {file: spikes.npz, key: unit}
+  units: units.csv
+  time_unit: samples
+  rate: 100
+labels:
+  scoring: {type: hypnogram, file: states.npy, epoch: 4, map: {1: WAKE, 2: NREM, 3: REM, 0: UNS}, scorer: me}
+  trials: {type: events, file: trials.csv, kind: trial, rename: {start: on}}
+  run: {type: intervals, bounds: [[0, 8], [10, 12.5]]}
+"""
+
+
+def _with(folder, text):
+    (folder / "brainmu.yaml").write_text(textwrap.dedent(text))
+    return folder
+
+
+def test_everything_that_a_manifest_can_name(folder):
+    rec = read(_with(folder, GOOD))
+    assert sniff(folder) == "manifest"
+    assert (rec.id, rec.subject, rec.species, rec.subject_meta) == ("m1_day1", "m1", "mouse", {"sex": "F", "cage": 4})
+    assert rec.started_at is not None
+    assert rec.started_at.utcoffset() is not None
+    eeg, emg = rec.signals["eeg"], rec.signals["emg"]
+    np.testing.assert_allclose(eeg.read(10, 20)[:, 0], EEG[10:20] * 1000, rtol=1e-6)
+    assert (eeg.unit, eeg.names, eeg.channels["region"].tolist()) == ("uV", ["Fz"], ["PFC"])
+    assert (emg.unit, emg.start, emg.n_samples, emg.channels["kind"].tolist()) == ("a.u.", 2.0, 4008, ["emg", "other"])
+    assert any("emg" in w and "not a voltage" in w for w in rec.warnings)
+    assert rec.spikes is not None
+    assert rec.spikes.of(3).tolist() == [1.0, 3.0]
+    assert rec.spikes.units["region"].tolist() == ["CA1", "CA3"]
+    assert any("1 of 3 units have no spikes (9)" in w for w in rec.warnings)
+    scoring, trials, run = rec.labels["scoring"], rec.labels["trials"], rec.labels["run"]
+    assert isinstance(scoring, Hypnogram)
+    assert scoring.stages_list() == ["WAKE", "NREM", "NREM", "REM", "UNS"]
+    assert isinstance(trials, EventTable)
+    assert (trials.start.tolist(), trials.arm.tolist(), trials.assigned.tolist(), set(trials.kind)) == ([1.5, 4.0], ["A", "B"], [1, 0], {"trial"})
+    assert isinstance(run, Intervals)
+    assert run.bounds.tolist() == [[0, 8], [10, 12.5]]
+    assert {p.rsplit("/", 1)[1] for p in rec.source["files"]} == {"brainmu.yaml", "eeg.npy", "emg.npy", "spikes.npz", "states.npy", "trials.csv", "units.csv"}
+
+
+def test_several_recordings_and_how_to_name_one(folder):
+    _with(
+        folder,
+        """\
+        species: rat
+        recordings:
+          - id: a
+            signals: {eeg: &eeg {file: eeg.npy, rate: 200, unit: uV, kind: eeg}}
+          - id: b
+            species: mouse
+            signals: {eeg: {<<: *eeg, start: 5}}
+        """,
+    )
+    assert [(r.id, r.species, r.signals["eeg"].start) for r in read_all(folder)] == [("a", "rat", 0), ("b", "mouse", 5)]
+    assert read(folder, recording="b").id == "b"
+    with pytest.raises(MissingDataError, match=r"2 recordings .a, b.: name one with recording="):
+        read(folder)
+    with pytest.raises(MissingDataError, match="has no recording 'c'"):
+        read(folder, recording="c")
+    assert [r["id"] for r in describe(folder)["recordings"]] == ["a", "b"]
+
+
+def test_one_recording_a_file_by_a_pattern(tmp_path):
+    for name in ("m1__2", "m1__1", "m2__1", "other"):
+        np.savez_compressed(tmp_path / f"{name}.npz", features=np.zeros((6, 2, 3), "f4"), labels=np.array([0, 1, 2, 3, 4, -100]))
+    _with(
+        tmp_path,
+        """\
+        recordings:
+          - each: "{subject}__{night}.npz"
+            subject: "{subject}"
+            signals:
+              power: {file: "{subject}__{night}.npz", key: features, flatten: true, rate: 0.0333333333, unit: log, kind: features, channels: [[A, B], [d, t, a]]}
+            labels:
+              scoring: {type: hypnogram, file: "{subject}__{night}.npz", key: labels, epoch: 30, map: {0: W, 1: N1, 2: N2, 3: N3, 4: R, -100: UNS}}
+        """,
+    )
+    found = read_all(tmp_path)
+    assert [(r.id, r.subject) for r in found] == [("m1_1", "m1"), ("m1_2", "m1"), ("m2_1", "m2")]
+    assert found[0].signals["power"].names == ["A_d", "A_t", "A_a", "B_d", "B_t", "B_a"]
+    assert found[0].hypnogram().stages_list() == ["W", "N1", "N2", "N3", "R", "UNS"]
+
+
+def test_a_manifest_that_lies_elsewhere(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("pipeline") / "brainmu.yaml"
+    elsewhere.write_text(GOOD)
+    assert read(folder, manifest=elsewhere).duration > 0
+    assert read(elsewhere, root=folder).id == "m1_day1"
+    with pytest.raises(NotFoundError, match="no such file"):
+        read(elsewhere)
+
+
+def test_cells_tables_times_and_strings(tmp_path):
+    cells = np.empty((1, 2), dtype=object)
+    cells[0, 0], cells[0, 1] = np.array([0.5, 2.0]), np.array([1.0])
+    scipy.io.savemat(tmp_path / "u.mat", {"u": cells})
+    t = np.r_[np.arange(50) / 50, 2 + np.arange(50) / 50]
+    (tmp_path / "pos.csv").write_text("time,x,y\n" + "\n".join(f"{a},{i},{2 * i}" for i, a in enumerate(t)))
+    (tmp_path / "hyp.txt").write_text("S4\nS3\n2\nSleep stage W\n".replace("2\n", "S2\n"))
+    _with(
+        tmp_path,
+        """\
+        id: x
+        signals:
+          position: {file: pos.csv, columns: [x, y], times: {file: pos.csv, columns: time}, unit: cm, kind: position}
+        spikes: {times: {file: u.mat, key: u}}
+        labels:
+          scoring: {type: hypnogram, file: hyp.txt, epoch: 20, rk: true, stages: aasm5, delimiter: tab}
+        """,
+    )
+    rec = read(tmp_path)
+    p = rec.signals["position"]
+    assert (p.rate, p.unit, p.names) == (50, "m", ["x", "y"])
+    assert p.gaps.bounds.tolist() == [[1.0, 2.0]]
+    np.testing.assert_allclose(p.read(99, 102), [[np.nan, np.nan], [0.5, 1.0], [0.51, 1.02]])
+    assert rec.spikes is not None
+    assert rec.spikes.unit_id.tolist() == [0, 1, 0]
+    assert rec.hypnogram().stages_list() == ["N3", "N3", "N2", "W"]
+    assert any("S3, S4 (R&K) -> N3" in w for w in rec.warnings)
+
+
+# Each change of the good manifest, what must be said, and on which line.
+WRONG = [
+    ("    rate: 200\n", "    rte: 200\n", "unknown key 'rte': did you mean 'rate'", 9, ConfigError),
+    ("    rate: 200\n", "    rate: fast\n", "rate: is 'fast', expected", 9, ConfigError),
+    ("    rate: 200\n", "    rate: 0\n", "rate is 0 Hz, expected a positive number", 7, InputError),
+    ("    rate: 200\n", "    rate:      # <- FILL IN\n", "has neither rate nor times", 7, InputError),
+    ("    unit: mV\n", "", "has no unit", 7, InputError),
+    ("    kind: eeg\n", "    kind: eg\n", "kind is 'eg': did you mean", 7, InputError),
+    ("    file: eeg.npy\n", "    file: eegs.npy\n", "no such file, expected an array file: did you mean eeg.npy", 7, NotFoundError),
+    ("    channels: [Fz]\n", "    channels: [Fz, Cz]\n", "2 channel names for 1 channels", 7, InputError),
+    ("species: mouse\n", "speces: mouse\n", "unknown key 'speces': did you mean 'species'", 1, ConfigError),
+    ("signals:\n", "signals: [eeg]\nsignal_2:\n", "unknown key 'signal_2': did you mean 'signals'", 7, ConfigError),
+    ("map: {1: WAKE, 2: NREM, 3: REM, 0: UNS}, ", "", "holds the codes 0, 1, 2, 3: say what they mean", 22, InputError),
+    ("3: REM, 0: UNS", "0: UNS", "holds 3, which map does not name", 22, InputError),
+    ("epoch: 4, ", "", "epoch is None, expected", 22, InputError),
+    ("type: hypnogram", "type: hypno", "expected one of hypnogram, events, intervals", 22, ConfigError),
+    ("rename: {start: on}", "rename: {start: onn}", "which trials.csv has not; it has on, arm, assigned", 23, InputError),
+    ("rename: {start: on}", "kind: x", "key 'kind' appears twice", 23, ConfigError),
+    ("rename: {start: on}", "rk: no", "rk: is 'no', expected bool", 23, ConfigError),
+    ("[10, 12.5]]", "[7, 12.5]]", "starts at 7.0 s before row 0 stops", 24, InputError),
+    ("  time_unit: samples\n", "  time_unit: ticks\n", "time_unit is 'ticks', expected one of s, ms", 15, FormatError),
+    ("  unit: {file: spikes.npz, key: unit}\n", "  unit: {file: spikes.npz, key: units}\n", "has no array 'units'", 15, FormatError),
+    ("started_at: 2024-05-01T10:00:00+02:00", "started_at: 2024-05-01T10:00:00", "without a time zone", 5, ConfigError),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message", "line", "error"), WRONG, ids=[f"{i}" for i in range(len(WRONG))])
+def test_mistakes_are_named_with_file_and_line(folder, old, new, message, line, error):
+    assert old in GOOD
+    _with(folder, GOOD.replace(old, new, 1))
+    with pytest.raises(error) as caught:
+        read(folder)
+    said = str(caught.value)
+    assert message in said
+    assert str(folder / "brainmu.yaml") in said
+    assert "\n" not in said
+    assert f"line {line}" in said
+
+
+def test_other_mistakes(folder):
+    for text, message in [
+        ("", "is empty"),
+        ("id: [", "not valid YAML"),
+        ("id: a\nid: b\n", "appears twice"),
+        ("id: a", "names no signals, spikes or labels"),
+        ("recordings: []", "expected a list"),
+        ("recordings:\n  - id: a\n    labels: &l {r: {type: intervals, bounds: [[0, 1]]}}\n  - id: a\n    labels: *l\n", "2 recordings have the id 'a'"),
+        ("recordings:\n  - each: '{s}.nix'\n", "no file in .* matches"),
+        ("root: nowhere\nid: a\n", "is not a folder"),
+        ("version: 7\nid: a\n", "version is 7, expected 1"),
+    ]:
+        _with(folder, text)
+        with pytest.raises(ConfigError, match=message):
+            read(folder)
+
+
+def test_nan_spike_times_are_refused(folder):
+    np.savez(folder / "spikes.npz", times=np.array([1.0, np.nan, 2.0]), unit=np.array([1, 1, 1]))
+    _with(folder, "id: a\nspikes: {times: {file: spikes.npz, key: times}, unit: {file: spikes.npz, key: unit}}")
+    with pytest.raises(FormatError, match=r"1 of 3 spike times are NaN or infinite .the first is spike 1."):
+        read(folder)
+
+
+def test_opening_does_not_read_the_samples(folder):
+    """The array is replaced by one of the same header and other numbers after opening: the new numbers are read."""
+    rec = read(_with(folder, GOOD))
+    np.save(folder / "eeg.npy", EEG + 1)
+    np.testing.assert_allclose(rec.signals["eeg"].read(0, 5)[:, 0], (EEG[:5] + 1) * 1000, rtol=1e-6)
