@@ -1,5 +1,6 @@
 """Recordings whose answers are known: sleep, signals, spikes, replay and causal effects, each with its truth."""
 
+from brainmu.synth.corpus import corpus, iter_corpus
 from brainmu.synth.effects import Mechanism
 from brainmu.synth.human import EEGModel
 from brainmu.synth.reactivation import RippleModel
@@ -23,6 +24,8 @@ __all__ = [
     "StudyTruth",
     "TrueEffect",
     "Truth",
+    "corpus",
+    "iter_corpus",
     "recording",
     "study",
 ]

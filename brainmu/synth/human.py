@@ -169,7 +169,7 @@ class _Render:
 
     def __call__(self, k: int) -> NDArray[np.float32]:
         t = (k * BLOCK + np.arange(BLOCK)) / self.rate
-        x = self.noise.block(k)
+        x = self.noise.block(k).T
         e = {name: np.interp(t, self.time, v).astype(np.float32)[:, None] for name, v in self.envelopes.items()}
         if self.what == "emg":
             return e["emg"] * x

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.fft import irfft
 from scipy.special import expit
 
-__all__ = ["BlockNoise", "Streamed", "aperiodic", "band"]
+__all__ = ["BlockNoise", "Streamed", "aperiodic", "band", "lookup"]
 
 BLOCK = 32_768
 """Samples made at a time."""
@@ -82,7 +82,7 @@ class Streamed:
 
 
 class BlockNoise:
-    """Gaussian noise (time, source) with a given spectrum a source, block by block.
+    """Gaussian noise with a given spectrum a source, block by block.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class BlockNoise:
         self._amplitude = np.sqrt(density * rate * n / 4).T.astype(np.float32)
         self._n, self._seed = n, seed
         fade = np.sin(0.5 * np.pi * (np.arange(_FADE) + 0.5) / _FADE).astype(np.float32)
-        self._rise, self._fall = fade[:, None], fade[::-1, None]
+        self._rise, self._fall = fade, fade[::-1]
         self._tail: tuple[int, NDArray[np.float32]] | None = None
 
     def _raw(self, k: int) -> NDArray[np.float32]:
@@ -109,15 +109,15 @@ class BlockNoise:
         sources, bins = self._amplitude.shape
         x = rng.standard_normal((sources, bins, 2), dtype=np.float32).view(np.complex64)[..., 0]
         x *= self._amplitude
-        return np.asarray(irfft(x, self._n, axis=1), dtype=np.float32).T
+        return np.asarray(irfft(x, self._n, axis=1), dtype=np.float32)
 
     def block(self, k: int) -> NDArray[np.float32]:
-        """Noise (:data:`BLOCK`, source) of block `k`."""
-        before = self._tail[1] if self._tail is not None and self._tail[0] == k - 1 else self._raw(k - 1)[BLOCK:]
+        """Noise (source, :data:`BLOCK`) of block `k`; the array is the caller's to change."""
+        before = self._tail[1] if self._tail is not None and self._tail[0] == k - 1 else self._raw(k - 1)[:, BLOCK:]
         raw = self._raw(k)
-        self._tail = (k, raw[BLOCK:].copy())
-        out = raw[:BLOCK]
-        out[:_FADE] = out[:_FADE] * self._rise + before * self._fall
+        self._tail = (k, raw[:, BLOCK:].copy())
+        out = raw[:, :BLOCK]
+        out[:, :_FADE] = out[:, :_FADE] * self._rise + before * self._fall
         return out
 
 
@@ -133,3 +133,10 @@ def band(f: NDArray[np.float64], low: float, high: float, sd: ArrayLike = 1.0, e
     width = max(edge * (high - low), 1e-3)
     shape = expit((f - low) / (width / 4)) * expit((high - f) / (width / 4))
     return shape * np.asarray(sd) ** 2 / (shape.sum() * (f[1] - f[0]))
+
+
+def lookup(values: NDArray[Any], x: NDArray[np.float64]) -> NDArray[Any]:
+    """`values` (n,) at fractional indices `x` (m,), linear, ends held; many times faster than np.interp where `x` is not sorted."""
+    x = np.clip(x, 0.0, len(values) - 1.0)
+    k = np.minimum(x.astype(np.intp), len(values) - 2)
+    return values[k] + (x - k) * (values[k + 1] - values[k])

@@ -36,7 +36,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 _SPECIES = {
     "mouse": {"track_length": 1.6, "run_speed": 0.35, "frequency": 176.0, "theta": 7.2},
-    "rat": {"track_length": 2.4, "run_speed": 0.45, "frequency": 166.0, "theta": 7.0, "field_width": 0.15, "rem_mean": 90.0, "wake_rate": 1 / 160, "compression": 12.0},
+    "rat": {
+        "track_length": 2.4, "run_speed": 0.45, "frequency": 166.0, "theta": 7.0, "field_width": 0.15, "rem_mean": 90.0, "wake_rate": 1 / 160,
+        "compression": 12.0,
+    },
 }  # fmt: skip
 _MODELS: dict[str, type] = {"sleep": RodentSleep, "ripples": RippleModel, "lfp": LFPModel, "cells": CellModel, "mechanism": Mechanism}
 
@@ -56,7 +59,7 @@ def recording(
     Parameters
     ----------
     hours : float, h
-        Whole length. From 0.1.
+        Whole length, from 0.1. Below 1.3 h the sleep cycle is shortened in proportion, so that every stage occurs.
     seed : int
         Same seed and parameters, same bytes.
     species : {"mouse", "rat", "human"}
@@ -145,11 +148,11 @@ class _Rodent:
 
     def build(self) -> tuple[Recording, Truth]:
         stop = self.hours * 3600.0
-        models = self._models()
+        models = self._models(stop)
         track, sleeping, micro, cells, slow = (np.random.default_rng(c) for c in np.random.SeedSequence(self.seed).spawn(5))
         runs = self._runs(stop, track)
         ready = runs[-1].stop + min(30.0, 0.02 * stop) if runs else 0.0
-        life = live(models["mechanism"], models["sleep"], ready, stop, sleeping, latency=min(180.0, 0.12 * (stop - ready)))
+        life = live(models["mechanism"], models["sleep"], ready, stop, sleeping, latency=min(180.0, 0.1 * (stop - ready)))
         bouts = bout_table(["WAKE", *life.bouts["stage"]], [0.0, *life.bouts["start"]], stop)
         pauses = Intervals.merge(np.concatenate([r.pauses.bounds for r in runs])) if runs else Intervals()
         background = ripple_background(models["lfp"])
@@ -162,17 +165,8 @@ class _Rodent:
             m: CellModel = models["cells"]
             n_inter = round(m.inter_share * self.n_cells)
             n_place = self.n_cells - n_inter
-            fields = place_fields(
-                tuple(self.contexts),
-                n_place,
-                n_inter,
-                cells,
-                length=self.length,
-                width=m.field_width,
-                peak=m.field_peak,
-                active=m.active,
-                inter_rate=m.inter_rate,
-            )
+            shape = dict(length=self.length, width=m.field_width, peak=m.field_peak, active=m.active, inter_rate=m.inter_rate)
+            fields = place_fields(tuple(self.contexts), n_place, n_inter, cells, **shape)
             spikes, paths = spike_trains(fields, n_place, runs, d, events, 0.0, stop, m, self.speed, cells)
             events.reactivation = events.reactivation.assign(**{c: paths[c].to_numpy() for c in paths})
         rec = Recording(
@@ -200,18 +194,22 @@ class _Rodent:
     def speed(self) -> float:
         return self.run_speed or _SPECIES[self.species]["run_speed"]
 
-    def _models(self) -> dict[str, Any]:
-        """Every model with species, preset and the caller's parameters on top of its defaults."""
+    def _models(self, stop: float) -> dict[str, Any]:
+        """Every model with species, preset and the caller's parameters on top of its defaults.
+
+        Below 80 minutes the slow parts of sleep (long waking, NREM before REM) shrink with the recording, so that every stage occurs.
+        """
         owner = {f.name: name for name, cls in _MODELS.items() for f in dataclasses.fields(cls)}
         stray = sorted(set(self.parameters) - set(owner))
         if stray:
             raise InputError(
                 f"recording has no parameter {stray[0]!r}{suggest(stray[0], owner)}; see Mechanism, RodentSleep, RippleModel, LFPModel and CellModel"
             )
-        rates = {"reactivation_rate": dict.fromkeys(self.contexts.values(), 0.04)}
+        rates: dict[str, Any] = {"reactivation_rate": dict.fromkeys(self.contexts.values(), 0.04)}
         contents = set(self.contexts.values())
-        for name, default in (("log_hazard_ratio", {"negative": 0.7, "positive": -0.5}),):
-            rates[name] = {c: v for c, v in default.items() if c in contents}
+        rates["log_hazard_ratio"] = {c: v for c, v in Mechanism().log_hazard_ratio.items() if c in contents}
+        brief = min(1.0, stop / 4800.0)
+        rates |= {f.name: f.default * brief for f in dataclasses.fields(RodentSleep) if f.name in ("long_median", "quiet_median", "rem_after")}
         chosen = rates | {k: v for k, v in _SPECIES[self.species].items() if k in owner} | PRESETS[self.preset] | self.parameters
         unknown = set(chosen["reactivation_rate"]) - contents
         if unknown:

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from brainmu.core import EventTable, Signal
 from brainmu.synth.effects import ornstein_uhlenbeck
-from brainmu.synth.noise import BLOCK, BlockNoise, Streamed, aperiodic, band
+from brainmu.synth.noise import BLOCK, BlockNoise, Streamed, aperiodic, band, lookup
 from brainmu.synth.reactivation import Microstructure
 
 __all__ = ["Drivers", "LFPModel", "drivers", "emg_signal", "lfp_signal", "ripple_background"]
@@ -96,7 +96,7 @@ class Drivers:
 
     def theta_phase(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
         """Unwrapped theta phase (n,), rad, at `t` (n,), s."""
-        return np.interp((t - self.phase_start) * _PHASE_RATE, np.arange(len(self.phase)), self.phase)
+        return lookup(self.phase, (t - self.phase_start) * _PHASE_RATE)
 
     def envelope(self, name: str) -> NDArray[np.float64]:
         """Amplitude (n,) of a component on the grid."""
@@ -176,45 +176,58 @@ class _LFP:
 
     def __init__(self, rate: float, start: float, d: Drivers, events: Microstructure, layout: _Layout, model: LFPModel, seed: tuple[int, ...]) -> None:
         self.rate, self.start, self.d, self.events, self.layout, self.model = rate, start, d, events, layout, model
-        n, regions = len(layout.gain), np.array(layout.region)
-        self.region = (regions == "CTX").astype(np.intp)
-        self.noise = BlockNoise(lambda f: self._spectra(f, n), rate, seed)
+        self.seed, self.weights = seed, self._weights()
+        self.noise = BlockNoise(self._spectra, rate, seed)
         self.envelopes = {k: d.envelope(k).astype(np.float32) for k in ("background", "delta", "theta", "gamma", "emg")}
         rng = np.random.default_rng(np.random.SeedSequence([*seed, 3]))
         for name, tau in (("theta", 1.0), ("delta", 6.0), ("background", 20.0)):
             self.envelopes[name] *= np.exp(0.2 * ornstein_uhlenbeck(rng, len(d.time), tau, 1 / ENVELOPE_RATE)).astype(np.float32)
         self.movements = d.bursts[d.bursts.kind == "movement"]
 
-    def _spectra(self, f: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    def _spectra(self, f: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sources: one background a channel; then background, delta and gamma shared within CA1 and within the cortex; leaked EMG."""
         background = aperiodic(f, 1.0, floor=0.0)
         delta, gamma = band(f, 0.6, 3.8), band(f, 32.0, min(85.0, 0.4 * self.rate)) if self.rate > 100 else np.zeros(len(f))
         emg = band(f, 40.0, 0.45 * self.rate, edge=0.2) if self.rate > 120 else np.zeros(len(f))
-        return np.stack([background] * (n + 2) + [delta] * 2 + [gamma] * 2 + [emg], axis=1)
+        return np.stack([background] * (len(self.layout.gain) + 2) + [delta] * 2 + [gamma] * 2 + [emg], axis=1)
 
     def __call__(self, k: int) -> NDArray[np.float32]:
         lay, model, n = self.layout, self.model, len(self.layout.gain)
         t = self.start + (k * BLOCK + np.arange(BLOCK)) / self.rate
         x = self.noise.block(k)
-        e = {name: np.interp(t, self.d.time, v).astype(np.float32)[:, None] for name, v in self.envelopes.items()}
-        out = np.sqrt(1 - lay.shared**2) * x[:, :n] + lay.shared * x[:, n + self.region]
+        e = {name: np.interp(t, self.d.time, v).astype(np.float32) for name, v in self.envelopes.items()}
+        wave = np.remainder(self.d.theta_phase(t), 2 * np.pi).astype(np.float32)
+        c, s = np.cos(wave), np.sin(wave)
+        # Sources that several channels share: backgrounds, delta and gamma of both regions, theta and its harmonic, EMG, mains.
+        shared = x[n:]
+        shared[0:2] *= e["background"]
+        shared[2:4] *= e["delta"]
+        shared[4:6] *= e["gamma"] * (1 + 0.5 * np.clip(e["theta"] / 150, 0, 1) * (c * np.float32(0.54) + s * np.float32(0.84)))
+        shared[6] *= e["emg"]
+        theta = e["theta"] * np.stack([c, s, c * c - s * s, 2 * s * c])
+        hum = np.sin(2 * np.pi * np.remainder(50.0 * t, 1.0)).astype(np.float32) * np.float32(model.hum if self.rate > 110 else 0.0)
+        out = x[:n]
         out *= e["background"]
-        out += lay.delta * e["delta"] * x[:, n + 2 + self.region]
-        phase = self.d.theta_phase(t)
-        wave = np.remainder(phase, 2 * np.pi).astype(np.float32)[:, None]
-        out += lay.theta_gain * e["theta"] * (np.cos(wave + lay.theta_shift) + 0.22 * np.cos(2 * (wave + lay.theta_shift) + 0.8))
-        out += lay.gamma * e["gamma"] * x[:, n + 4 + self.region] * (1 + 0.5 * np.clip(e["theta"] / 150, 0, 1) * np.cos(wave - 1.0))
-        out += model.emg_leak * e["emg"] * x[:, n + 6 : n + 7]
-        self._slow_waves(out, t)
-        self._spindles(out, t)
-        self._ripples(out, t)
-        self._movement(out, t)
+        out *= np.sqrt(1 - lay.shared**2)[:, None]
+        out += self.weights @ np.concatenate([shared, theta, hum[None]])
+        out = np.ascontiguousarray(out.T)
+        for add in (self._slow_waves, self._spindles, self._ripples, self._movement):
+            add(out, t)
         out *= lay.gain * np.float32(model.gain)
-        rng = np.random.default_rng(np.random.SeedSequence([*self.noise._seed, 999, k]))
+        rng = np.random.default_rng(np.random.SeedSequence([*self.seed, 4, k]))
         out += rng.standard_normal(out.shape, dtype=np.float32) * np.float32(np.sqrt(model.floor * self.rate / 2))
-        if model.hum and self.rate > 110:
-            out += np.float32(model.hum) * np.sin(2 * np.pi * np.remainder(50.0 * t, 1.0)).astype(np.float32)[:, None]
         return out
+
+    def _weights(self) -> NDArray[np.float32]:
+        """Weight (channel, source) of every shared source."""
+        lay = self.layout
+        cortex = np.array([r == "CTX" for r in lay.region])
+        of = [~cortex, cortex]
+        shift, gain = lay.theta_shift, lay.theta_gain
+        columns = [lay.shared * r for r in of] + [lay.delta * r for r in of] + [lay.gamma * r for r in of]
+        columns += [np.full(len(gain), self.model.emg_leak)]
+        columns += [gain * np.cos(shift), -gain * np.sin(shift), 0.22 * gain * np.cos(2 * shift + 0.8), -0.22 * gain * np.sin(2 * shift + 0.8)]
+        return np.stack([*columns, np.ones(len(gain))], axis=1).astype(np.float32)
 
     def _around(self, table: EventTable, t: NDArray[np.float64], pad: float) -> list[tuple[int, slice, NDArray[np.float64]]]:
         """Events that touch the block: row, the samples within `pad` s of the event, and their time from its middle."""
@@ -287,7 +300,7 @@ class _EMG:
         for i in np.flatnonzero((stop > t[0]) & (start < t[-1])):
             a, b = np.searchsorted(t, [start[i], stop[i]])
             size[a:b] += (45.0 if kind[i] == "twitch" else 250.0) * np.abs(amplitude[i]) * np.hanning(b - a)
-        return (self.model.emg_gain * (x[:, :1] * size[:, None] + x[:, 1:])).astype(np.float32)
+        return (self.model.emg_gain * (x[0] * size + x[1])).astype(np.float32)[:, None]
 
 
 def emg_signal(rate: float, start: float, stop: float, d: Drivers, model: LFPModel, seed: tuple[int, ...]) -> Signal:

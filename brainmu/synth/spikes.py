@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from brainmu.core import Spikes
+from brainmu.synth.noise import lookup
 from brainmu.synth.reactivation import Microstructure
 from brainmu.synth.signals import Drivers
 from brainmu.synth.track import Run
@@ -123,8 +124,7 @@ def _resting(
     top = base * gain.max() * (1 + theta.max())
     t = start + np.sort(rng.random(rng.poisson(top * (stop - start)))) * (stop - start)
     x = (t - d.time[0]) / (d.time[1] - d.time[0])
-    grid = np.arange(len(d.time))
-    rate = base * np.interp(x, grid, gain) * (1 + np.interp(x, grid, theta) * np.cos(d.theta_phase(t) - preferred))
+    rate = base * lookup(gain, x) * (1 + lookup(theta, x) * np.cos(d.theta_phase(t) - preferred))
     if len(silent):
         k = np.clip(np.searchsorted(silent, t), 1, len(silent) - 1) if len(silent) > 1 else np.zeros(len(t), dtype=np.intp)
         near = np.minimum(np.abs(t - silent[k]), np.abs(t - silent[np.maximum(k - 1, 0)]))
@@ -140,15 +140,16 @@ def _running(
     """Place-cell spikes on a track: field x speed x second-to-second gain x precessing theta."""
     c = fields.contexts.index(run.context)
     times, ids = [], []
-    step = fields.grid[1] - fields.grid[0]
+    step, frames = fields.grid[1] - fields.grid[0], (len(run.time) - 1) / (run.time[-1] - run.time[0])
     for u in range(n_place):
         tuning = fields.rate[c, u]
         seconds = int(np.ceil(run.stop - run.start)) + 1
         vary = np.exp(model.lap_spread * np.clip(rng.standard_normal(seconds), -2, 2) - 0.5 * model.lap_spread**2)
         top = tuning.max() * vary.max() * (1 + model.theta)
         t = run.start + rng.random(rng.poisson(top * (run.stop - run.start))) * (run.stop - run.start)
-        x, v = np.interp(t, run.time, run.along), np.interp(t, run.time, run.speed)
-        rate = np.interp(x, fields.grid, tuning)
+        i = (t - run.start) * frames
+        x, v = lookup(run.along, i), lookup(run.speed, i)
+        rate = lookup(tuning, (x - fields.grid[0]) / step)
         moving = np.clip(np.abs(v) / 0.10, 0.04, 1.0)
         centre = fields.grid[tuning.argmax()]
         progress = np.clip((x - centre) * np.sign(v) / (4 * model.field_width + step), -0.5, 0.5)
