@@ -1,0 +1,29 @@
+"""Recordings as aligned, checksummed zarr stores: written once, whole or not at all, read by window."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from brainmu.store.batch import preprocess_many
+    from brainmu.store.config import PreprocessConfig
+    from brainmu.store.planning import format_plan, plan
+    from brainmu.store.session import Session, open
+    from brainmu.store.verification import verify
+    from brainmu.store.writer import preprocess
+
+__all__ = ["PreprocessConfig", "Session", "format_plan", "open", "plan", "preprocess", "preprocess_many", "verify"]
+
+_HOME = {
+    "PreprocessConfig": "config", "Session": "session", "format_plan": "planning", "open": "session", "plan": "planning", "preprocess": "writer",
+    "preprocess_many": "batch", "verify": "verification",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"brainmu.store.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'brainmu.store' has no attribute {name!r}")

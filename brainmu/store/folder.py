@@ -1,0 +1,286 @@
+"""A store being written: ``<out>.partial/`` under a lock, resumable, checksummed, renamed when whole.
+
+Killed at any moment it leaves either no store or a whole one. What was finished is listed, with its checksum, in a journal, and kept by the
+next run of the same job; anything else in the folder is removed by it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainmu.errors import StoreError
+from brainmu.store.layout import ArrayLayout, encode_chunk, shard_index
+
+__all__ = ["CHECKSUMS", "Folder", "ShardWriter", "checksum_lines", "file_sha256", "settle", "writing"]
+
+CHECKSUMS = ".sha256"
+_WORK = ".work"
+_READ = 1 << 22
+
+
+class Folder:
+    """The folder that becomes the store. Made by :func:`writing`."""
+
+    def __init__(self, root: Path, job: str) -> None:
+        self.root, self.job = root, job
+        self.done: dict[str, dict[str, Any]] = {}
+        self.metadata: dict[str, dict[str, Any]] = {}
+        self._resume()
+
+    def _resume(self) -> None:
+        """Keep what the journal of the same job vouches for; remove the rest."""
+        work = self.root / _WORK
+        journal = work / "journal"
+        lines = journal.read_text(encoding="utf-8", errors="replace").splitlines() if journal.is_file() else []
+        kept = []
+        if lines and lines[0] == self.job:
+            for line in lines[1:]:
+                entry = _entry(line)
+                if entry and self._matches(entry):
+                    self.done[entry["file"]] = entry
+                    kept.append(line)
+        for path in sorted(self.root.rglob("*"), reverse=True):
+            if path.is_dir() and not path.is_symlink():
+                with contextlib.suppress(OSError):  # not empty
+                    path.rmdir()
+            elif path.relative_to(self.root).as_posix() not in self.done:
+                path.unlink()
+        work.mkdir(parents=True, exist_ok=True)
+        self._journal = open(journal, "w", encoding="utf-8")  # noqa: SIM115  (kept open while the folder is)
+        self._journal.write("\n".join([self.job, *kept]) + "\n")
+        self._journal.flush()
+
+    def _matches(self, entry: dict[str, Any]) -> bool:
+        path = self.root / entry["file"]
+        return path.is_file() and path.stat().st_size == entry["size"] and file_sha256(path) == entry["sha256"]
+
+    # -- writing --------------------------------------------------------------------------------------------------
+    def put(self, name: str, data: bytes) -> None:
+        """Write a small file whole."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        self.done[name] = {"file": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+    def record(self, name: str, size: int, sha256: str, note: Any = None) -> None:
+        """A shard is whole: vouch for it, with what was learnt on the way, so that another run need not do it again."""
+        entry = {"file": name, "size": size, "sha256": sha256, "note": note}
+        self.done[name] = entry
+        self._journal.write(json.dumps(entry) + "\n")
+        self._journal.flush()
+
+    def group(self, name: str, attrs: dict[str, Any]) -> None:
+        """A zarr group; "" is the root, whose file is written last by :meth:`finish`."""
+        self.metadata[name] = {"attributes": attrs, "zarr_format": 3, "node_type": "group"}
+
+    def array(self, name: str, layout: ArrayLayout, values: Any = None) -> None:
+        """A zarr array; `values` are written here unless its shards are written by others."""
+        self.metadata[name] = layout.metadata()
+        if values is None:
+            return
+        for k in range(layout.n_files):
+            i, j = layout.span(k)
+            key = f"{name}/{layout.key(k)}"
+            if layout.shard is None:
+                self.put(key, encode_chunk(layout, values[i:j]))
+                continue
+            with ShardWriter(self, name, layout, k) as shard:
+                for a in range(i, j, layout.chunk):
+                    shard.append(np.asarray(values[a : min(j, a + layout.chunk)]))
+
+    def finish(self) -> None:
+        """Write metadata and checksums, and see everything onto the disk."""
+        for name, meta in self.metadata.items():
+            if name:
+                self.put(f"{name}/zarr.json", _json(meta))
+        inside = {k: v for k, v in sorted(self.metadata.items()) if k}
+        self.put("zarr.json", _json(self.metadata[""] | {"consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": inside}}))
+        (self.root / CHECKSUMS).write_bytes(checksum_lines({k: v["sha256"] for k, v in self.done.items()}))
+        self._journal.close()
+        shutil.rmtree(self.root / _WORK)
+        for path in [*self.root.rglob("*"), self.root]:
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+class ShardWriter:
+    """One shard file, chunk after chunk, hashed on the way; it appears under its name when whole."""
+
+    def __init__(self, folder: Folder, array: str, layout: ArrayLayout, k: int) -> None:
+        self.folder, self.layout, self.name = folder, layout, f"{array}/{layout.key(k)}"
+        self.path = folder.root / self.name
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.temporary = self.path.with_name(self.path.name + ".partial")
+        self.note: Any = None
+        self._sizes: list[int] = []
+        self._hash = hashlib.sha256()
+        self._pending: list[np.ndarray] = []
+        self._rows = 0
+
+    def __enter__(self) -> ShardWriter:
+        self._file = open(self.temporary, "wb")
+        return self
+
+    def append(self, rows: np.ndarray) -> None:
+        """The next rows, any number of them."""
+        while len(rows):
+            take = rows[: self.layout.chunk - self._rows]
+            self._pending.append(take)
+            self._rows += len(take)
+            rows = rows[len(take) :]
+            if self._rows == self.layout.chunk:
+                self._flush()
+
+    def _flush(self) -> None:
+        data = encode_chunk(self.layout, self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending))
+        self._pending, self._rows = [], 0
+        self._sizes.append(len(data))
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        self._hash.update(data)
+        self._file.write(data)
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is not None:
+            self._file.close()
+            return
+        if self._rows:
+            self._flush()
+        assert self.layout.shard
+        self._write(shard_index(self._sizes, self.layout.shard // self.layout.chunk))
+        self._file.close()
+        size = self.temporary.stat().st_size
+        self.temporary.replace(self.path)
+        self.folder.record(self.name, size, self._hash.hexdigest(), self.note)
+
+
+@contextlib.contextmanager
+def writing(out: Path, job: str) -> Iterator[Folder]:
+    """The folder in which the store `out` is made by the job with that identity; on leaving without an error it takes the place of `out`.
+
+    Raises
+    ------
+    StoreError
+        If another process is writing it, or the disk refuses.
+    """
+    partial = out.with_name(out.name + ".partial")
+    try:
+        with _locked(partial, out):
+            folder = Folder(partial, job)
+            try:
+                yield folder
+                folder.finish()
+            finally:
+                folder._journal.close()
+            old = _replaced(out)
+            if out.exists():
+                out.rename(old)
+            partial.rename(out)
+            shutil.rmtree(old, ignore_errors=True)
+            _sync(out.parent)
+    except StoreError:
+        raise
+    except OSError as error:
+        raise _disk_error(error, out) from error
+
+
+def settle(out: Path) -> None:
+    """Undo a replacement that was cut off: if the old store was moved away and the new one is not yet in place, put it back."""
+    old = _replaced(out)
+    if not old.is_dir():
+        return
+    partial = out.with_name(out.name + ".partial")
+    with _locked(partial, out):
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(out)
+        with contextlib.suppress(OSError):  # it holds work to go on with
+            partial.rmdir()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hex."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def checksum_lines(sums: dict[str, str]) -> bytes:
+    """The `.sha256` file: what ``sha256sum -c .sha256`` reads."""
+    return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
+
+
+@contextlib.contextmanager
+def _locked(partial: Path, out: Path) -> Iterator[None]:
+    # The lock lies on the folder itself: no lock file to leave behind, and the kernel drops it when its holder dies.
+    while True:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            partial.mkdir()
+        if not partial.is_dir():
+            raise StoreError(f"{partial}: is a file, where {out.name} is to be written: move it away")
+        try:
+            handle = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue  # another process has just finished and renamed it
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreError(f"{out}: is being written by another process: wait for it, or give another --out") from None
+            if partial.is_dir() and os.fstat(handle).st_ino == partial.stat().st_ino:
+                yield
+                return
+        finally:
+            os.close(handle)
+
+
+def _disk_error(error: OSError, out: Path) -> StoreError:
+    import errno
+
+    what = {
+        errno.ENOSPC: ("the disk is full", "free some space, or write to another disk; the same command then goes on where it stopped"),
+        errno.EDQUOT: ("the disk quota is used up", "free some space; the same command then goes on where it stopped"),
+        errno.EROFS: ("the file system is read-only", "give an --out on another one"),
+        errno.EACCES: ("permission denied", "give an --out in a folder that you may write to"),
+        errno.EPERM: ("permission denied", "give an --out in a folder that you may write to"),
+    }.get(error.errno or 0, (error.strerror or str(error), "check the path and the disk; the same command then goes on where it stopped"))
+    return StoreError(f"{out}: cannot be written: {what[0]} ({error.filename or out.parent}): {what[1]}")
+
+
+def _replaced(out: Path) -> Path:
+    return out.with_name(f".{out.name}.replaced")
+
+
+def _entry(line: str) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None  # the line being written when the process was killed
+    return entry if isinstance(entry, dict) and {"file", "size", "sha256", "note"} <= set(entry) else None
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,145 @@
+"""What a store was made from: the checksum of every source file, and of everything in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainmu.core import EventTable, Hypnogram, Recording
+from brainmu.errors import NotFoundError, StoreError
+from brainmu.store.folder import file_sha256
+from brainmu.store.values import encode
+
+__all__ = ["Sources", "content_sha256", "json_sha256", "relative_text"]
+
+_BLOCK = 1 << 22
+
+
+@dataclass
+class Sources:
+    """The files of a recording, by their names below the folder they share.
+
+    Attributes
+    ----------
+    files : list of dict(name, size, sha256)
+    """
+
+    files: list[dict[str, Any]] = field(default_factory=list)
+    _paths: list[Path] = field(default_factory=list)
+    _seen: list[tuple[int, ...]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, recording: Recording, progress: Callable[[float], None] | None = None) -> Sources:
+        """Checksum every source file of `recording`.
+
+        Raises
+        ------
+        NotFoundError
+            If one is gone.
+        """
+        paths = sorted(set(_expanded(recording.source.get("files") or [])))
+        base = _common_folder(paths)
+        out = cls(_paths=paths, _seen=[_stamp(p) for p in paths])
+        total = sum(s[0] for s in out._seen) or 1
+        done = 0
+        for path, stamp in zip(paths, out._seen):
+            out.files.append({"name": path.relative_to(base).as_posix(), "size": stamp[0], "sha256": file_sha256(path)})
+            done += stamp[0]
+            if progress:
+                progress(done / total)
+        return out
+
+    def check_unchanged(self) -> None:
+        """Raise StoreError if a file is not what it was when it was checksummed."""
+        for path, before in zip(self._paths, self._seen):
+            if not path.exists() or _stamp(path) != before:
+                raise StoreError(f"{path}: changed while it was being read: wait until nothing writes it, then run the same command again")
+
+
+def _expanded(files: list[Any]) -> Iterator[Path]:
+    for f in files:
+        path = Path(f).absolute()
+        if path.is_dir():
+            yield from (p for p in sorted(path.rglob("*")) if p.is_file())
+        elif path.exists():
+            yield path
+        else:
+            raise NotFoundError(f"{path}: no such file any more, the recording was read from it")
+
+
+def _common_folder(paths: list[Path]) -> Path:
+    return Path(os.path.commonpath([p.parent for p in paths])) if paths else Path()
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    s = path.stat()
+    return s.st_size, s.st_mtime_ns, s.st_ino
+
+
+def relative_text(text: str, recording: Recording) -> str:
+    """`text` without the folder that the source files lie in: a store names no place on this machine."""
+    paths = sorted(set(_expanded(recording.source.get("files") or [])))
+    base = str(_common_folder(paths))
+    return text if len(base) < 2 else text.replace(base + os.sep, "").replace(base, Path(base).name)
+
+
+def json_sha256(value: Any) -> str:
+    """SHA-256 of a JSON-able value, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def content_sha256(recording: Recording) -> str:
+    """SHA-256 of what `recording` holds in memory: its tables and arrays, and samples that do not come from a listed file."""
+    digest = hashlib.sha256()
+    from_files = bool(recording.source.get("files"))
+
+    def add(value: Any) -> None:
+        digest.update(json.dumps(encode(value, "recording"), sort_keys=True).encode() + b"\n")
+
+    def add_array(a: Any) -> None:
+        block = np.ascontiguousarray(a)
+        digest.update(f"{block.dtype.str} {block.shape}\n".encode())
+        digest.update(block.reshape(-1).view(np.uint8).data if block.size else b"")
+
+    started = recording.started_at.isoformat() if recording.started_at else None
+    add([recording.id, recording.subject, recording.species, started, recording.subject_meta, recording.zeitgeber, recording.clocks])
+    add({k: relative_text(v, recording) if isinstance(v, str) else v for k, v in recording.source.items() if k not in ("files", "warnings")})
+    for name, s in recording.signals.items():
+        add([name, list(s.values.shape), str(s.values.dtype), s.rate, s.start, s.unit, s.kind, np.asarray(s.scale), s.missing, s.clock, s.attrs, s.channels])
+        add_array(s.gaps.bounds)
+        if s.times is not None:
+            add_array(s.times)
+        if not from_files or _in_memory(s.values):
+            rows = max(1, _BLOCK // max(1, s.n_channels))
+            for i in range(0, s.n_samples, rows):
+                add_array(s.values[i : min(s.n_samples, i + rows)])
+    if recording.spikes is not None:
+        add_array(recording.spikes.times)
+        add_array(recording.spikes.unit_id)
+        add(recording.spikes.units)
+    for name, label in recording.labels.items():
+        add([name, type(label).__name__])
+        if isinstance(label, Hypnogram):
+            add([list(label.stages), label.epoch, label.start, label.scorer, label.attrs, label.proba])
+            add_array(label.codes)
+        elif isinstance(label, EventTable):
+            add([label.to_frame(), label.attrs])
+        else:
+            add_array(label.bounds)
+    return digest.hexdigest()
+
+
+def _in_memory(values: Any) -> bool:
+    if isinstance(values, np.memmap):
+        return False
+    if isinstance(values, np.ndarray):
+        return True
+    base = getattr(values, "base", None)
+    return base is not None and _in_memory(base)
