@@ -19,6 +19,9 @@ __all__ = ["RIPPLE_BAND", "Edit", "apply_edits", "placebo_edits", "removal_edits
 RIPPLE_BAND = (100.0, 300.0)
 """What counts as the ripple, Hz: wider than the detection band, so that its onset and offset go with it."""
 
+_FILLER_BAND = (10.0, 100.0)
+"""What a placebo takes out besides the ripple band, Hz, to reach the norm of its edit."""
+
 _TAPER = 0.01
 """Fade of an edit at either end, s: an abrupt cut would leave a broadband click."""
 
@@ -84,8 +87,9 @@ def removal_edits(recording: Recording, events: EventTable, what: Sequence[str] 
 def placebo_edits(recording: Recording, edits: Sequence[Edit], where: Sequence[Intervals], rng: np.random.Generator) -> list[Edit | None]:
     """For each edit, one of equal duration and norm at a random other time.
 
-    The very waveform that the edit adds is added elsewhere, and as many spikes are taken out there (those nearest to the
-    middle), so that the placebo differs from the edit only in that no event was there.
+    The same is done there as to the event: the ripple band is taken out, and as many spikes (those nearest to the middle).
+    Where there was no ripple that changes less, so some of the signal's own 10-100 Hz content is taken out too, until the
+    norms are equal. (Adding the event's waveform elsewhere would have equal norm as well, but would insert a ripple.)
 
     Parameters
     ----------
@@ -108,12 +112,10 @@ def placebo_edits(recording: Recording, edits: Sequence[Edit], where: Sequence[I
         k = rng.choice(len(room), p=slack / slack.sum())
         start = float(room.start[k] + rng.random() * slack[k])
         patches: dict[str, tuple[int, NDArray[np.float32]]] = {}
-        for name, (first, values) in edit.patches.items():
-            s = recording.signals[name]
-            assert s.rate is not None
-            moved = first + round((start - edit.start) * s.rate)
-            if moved >= 0 and moved + len(values) <= s.n_samples:
-                patches[name] = (moved, values)
+        for name, (_, values) in edit.patches.items():
+            patch = _placebo_patch(recording.signals[name], start, start + length, float(np.linalg.norm(values)))
+            if patch is not None:
+                patches[name] = patch
         if len(patches) < len(edit.patches):
             out.append(None)
             continue
@@ -171,6 +173,24 @@ def _ripple_signals(recording: Recording) -> dict[str, Signal]:
 
 def _ripple_patch(signal: Signal, start: float, stop: float) -> tuple[int, NDArray[np.float32]] | None:
     """What to add to the signal so that its ripple band vanishes in [start, stop); None outside the signal."""
+    found = _content(signal, start, stop, RIPPLE_BAND)
+    return None if found is None else (found[0], -found[1])
+
+
+def _placebo_patch(signal: Signal, start: float, stop: float, norm: float) -> tuple[int, NDArray[np.float32]] | None:
+    """As :func:`_ripple_patch`, with so much of the filler band taken out too that the patch has `norm`."""
+    found, filler = _content(signal, start, stop, RIPPLE_BAND), _content(signal, start, stop, _FILLER_BAND)
+    if found is None or filler is None:
+        return None
+    r, f = found[1].astype(np.float64), filler[1].astype(np.float64)
+    a, b, c = float((f * f).sum()), float((r * f).sum()), float((r * r).sum()) - norm**2
+    # |r + w f| = norm, solved for the least w >= 0; a louder ripple band than the event's own is taken out as it is.
+    w = (-b + np.sqrt(max(b * b - a * c, 0.0))) / a if a > 0 and c < 0 else 0.0
+    return found[0], -(r + w * f).astype(np.float32)
+
+
+def _content(signal: Signal, start: float, stop: float, band: tuple[float, float]) -> tuple[int, NDArray[np.float32]] | None:
+    """First sample and content (time, channel) of a band of the LFP channels around [start, stop), faded; None outside the signal."""
     assert signal.rate is not None
     pad = round(0.2 * signal.rate)
     i, j = signal.index(start - _TAPER), signal.index(stop + _TAPER)
@@ -180,12 +200,12 @@ def _ripple_patch(signal: Signal, start: float, stop: float) -> tuple[int, NDArr
     x = signal.read(a, b)
     # A channel without a sample here cannot be filtered, and needs no edit.
     alive = np.isfinite(x).any(0) & signal.channels["kind"].eq("lfp").to_numpy()
-    patch = np.zeros((j - i, signal.n_channels), dtype=np.float32)
+    content = np.zeros((j - i, signal.n_channels), dtype=np.float32)
     if alive.any():
-        band = bandpass(x[:, alive], signal.rate, *RIPPLE_BAND)[i - a : j - a]
+        part = bandpass(x[:, alive], signal.rate, *band)[i - a : j - a]
         fade = tukey(j - i, alpha=min(1.0, 2 * _TAPER * signal.rate / (j - i)))[:, None]
-        patch[:, alive] = -np.nan_to_num(band * fade)
-    return i, patch
+        content[:, alive] = np.nan_to_num(part * fade)
+    return i, content
 
 
 def _nearest_spikes(spikes: Spikes | None, middle: float, n: int) -> NDArray[np.int64]:

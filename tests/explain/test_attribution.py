@@ -1,0 +1,95 @@
+"""Attribution finds what was planted, not what is loud, and a stager that learned nothing shows another map."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from brainmu.core import Hypnogram, Recording
+from brainmu.errors import InputError, MissingDataError
+from brainmu.explain import attribute
+from brainmu.explain.attribution import _runs
+from brainmu.explain.bands import BANDS, band_index, bands_below
+
+RATE = 250.0
+
+
+def planted(seed, minutes=12):
+    """Three channels: a loud 1.7 Hz that says nothing, 7.3 Hz in REM, 2.3 Hz in NREM."""
+    rng = np.random.default_rng(seed)
+    n = int(minutes * 15)
+    stages = [s for _ in range(n) for s in [["WAKE", "NREM", "REM"][rng.integers(3)]] * rng.integers(5, 15)][:n]
+    h = Hypnogram.from_stages(stages, epoch=4.0)
+    code, t = np.repeat(h.codes, int(4 * RATE)), np.arange(n * int(4 * RATE)) / RATE
+    x = rng.standard_normal((len(t), 3)).astype(np.float32) * 10
+    x[:, 0] += 60 * np.sin(2 * np.pi * 1.7 * t)
+    x[:, 1] += 12 * np.sin(2 * np.pi * 7.3 * t) * (code == 2)
+    x[:, 2] += 15 * np.sin(2 * np.pi * 2.3 * t) * (code == 1)
+    signals = {"lfp": dict(values=x, rate=RATE, unit="uV", kind="lfp", channels=["loud", "theta", "delta"])}
+    return Recording.from_arrays(f"r{seed}", f"m{seed}", "mouse", signals=signals, labels={"scoring": h})
+
+
+@pytest.fixture(scope="module")
+def boosted():
+    from brainmu.sleep import SleepStager
+
+    return SleepStager(stages="rodent3", epoch=4.0, method="boosting").fit([planted(i) for i in range(3)], labels="scoring")
+
+
+@pytest.mark.slow
+def test_integrated_gradients_find_the_planted_channel_and_band():
+    from brainmu.train import finetune
+
+    model = finetune([planted(i, 20) for i in range(3)], labels="scoring", stages="rodent3", epoch=4.0)
+    session = planted(9, 20)
+    for target, where in (("REM", ("theta", "theta")), ("NREM", ("delta", "delta"))):
+        maps = attribute(model, session, target)
+        mean = maps["lfp"].mean("time_lfp")
+        best = mean.where(mean == mean.max(), drop=True)
+        assert (str(best["channel_lfp"].item()), str(best["band"].item())) == where
+        # The planted cell stands out from all others, and integration was fine enough for the parts to sum to the whole.
+        rest = np.abs(mean.where(mean < mean.max())).max().item()
+        assert mean.max().item() > 3 * rest and maps.attrs["completeness_error"] <= 0.02
+        assert maps["lfp"].sizes["time_lfp"] == maps.attrs["n_epochs"] * 4
+        assert maps.attrs["randomised_weights_correlation"] < 0.95
+
+
+def test_occlusion_finds_the_planted_channel_in_any_stager(boosted):
+    # The trees see the mean over channels, so the channel counts as well as the band.
+    maps = attribute(boosted, planted(9), "REM", shifts=1)
+    mean = maps["lfp"].mean("time_lfp")
+    best = mean.where(mean == mean.max(), drop=True)
+    assert (str(best["channel_lfp"].item()), str(best["band"].item())) == ("theta", "theta")
+    assert maps.attrs["method"] == "occlusion" and maps["lfp"].attrs["unit"] == "log odds"
+
+
+def test_refusals(boosted):
+    session = planted(9, 4)
+    with pytest.raises(InputError, match="nothing to differentiate"):
+        attribute(boosted, session, "REM", method="integrated_gradients")
+    with pytest.raises(InputError, match="expected one of"):
+        attribute(boosted, session, "REM", method="gradients")
+    with pytest.raises(InputError, match="not among"):
+        attribute(boosted, session, "N2")
+    asleep = planted(9, 4)
+    keep = asleep.signals["lfp"].read()[asleep.hypnogram().at(asleep.signals["lfp"].read_times()) == 1]
+    only_nrem = Recording.from_arrays("n", signals={"lfp": dict(values=np.tile(keep, (3, 1)), rate=RATE, unit="uV", kind="lfp")})
+    wake = boosted.predict(only_nrem).mask("REM")
+    if not wake.any():
+        with pytest.raises(MissingDataError, match="no epoch for REM"):
+            attribute(boosted, only_nrem, "REM")
+
+
+def test_runs_stay_inside_the_target_and_the_budget():
+    taken = np.zeros(100, bool)
+    taken[10:33] = taken[50:52] = taken[90:100] = True
+    runs = _runs(taken, 16)
+    assert sum(b - a for a, b in runs) <= 16 and all(taken[a:b].all() for a, b in runs)
+    assert _runs(taken, 3) and sum(b - a for a, b in _runs(taken, 3)) <= 3
+
+
+def test_bands_are_contiguous_and_below_half_the_rate():
+    edges = list(BANDS.values())
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(edges))
+    assert [list(BANDS)[i] for i in band_index([0, 0.5, 3.9, 4, 7, 150, 400])] == ["slow", "delta", "delta", "theta", "theta", "ripple", "fast"]
+    assert max(hi for _, hi in bands_below(250.0).values()) == pytest.approx(112.5) and list(bands_below(1.0)) == []
