@@ -1,0 +1,78 @@
+"""Attention with rotary time: scores depend on the seconds between query and key, whatever the sampling."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["Attention", "Block", "Rotary"]
+
+Angles = tuple[Tensor, Tensor]
+
+
+class Rotary(nn.Module):
+    """Cosines and sines of time at log-spaced periods from `shortest` to `longest` seconds (RoFormer, Su et al. 2021, in seconds)."""
+
+    def __init__(self, size: int, shortest: float, longest: float) -> None:
+        super().__init__()
+        periods = torch.logspace(math.log10(shortest), math.log10(longest), size // 2, dtype=torch.float64)
+        self.register_buffer("frequency", 2 * math.pi / periods, persistent=False)
+
+    def forward(self, time: Tensor) -> Angles:
+        """Cosine and sine (…, token, size/2), float32, of times (…, token), s; the phase is formed in float64."""
+        phase = time.double()[..., None] * self.frequency.double()
+        return phase.cos().float(), phase.sin().float()
+
+
+def rotate(x: Tensor, angles: Angles) -> Tensor:
+    """Rotate pairs of x (batch, head, token, size) by angles (batch or 1, token, size/2)."""
+    cos, sin = (a[:, None] for a in angles)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of `x` (batch, query, width) on `source` (batch, key, width)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, source: Tensor, at: Angles, source_at: Angles, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+        q = rotate(self._split(self.query(x)), at)
+        k, v = self.key_value(source).chunk(2, dim=-1)
+        k, v = rotate(self._split(k), source_at), self._split(v)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """Pre-norm attention, then a two-layer network; over a source of its own (cross) or over itself."""
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, cross: bool = False) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.source_norm = nn.LayerNorm(width) if cross else None
+        self.attention = Attention(width, heads)
+        self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Tensor, at: Angles, source: Tensor | None = None, source_at: Angles | None = None, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        y = self.norm(x)
+        if self.source_norm is not None and source is not None and source_at is not None:
+            y = self.attention(y, self.source_norm(source), at, source_at, mask, causal)
+        else:
+            y = self.attention(y, y, at, at, mask, causal)
+        x = x + self.dropout(y)
+        return x + self.dropout(self.mlp(x))

@@ -1,0 +1,74 @@
+"""The context encoder: a transformer over window summaries, hours long, with rotary time of day-long reach."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from brainmu.models.attention import Block, Rotary
+
+__all__ = ["ContextEncoder"]
+
+
+class ContextEncoder(nn.Module):
+    """Summaries (batch, window, width) in, context (batch, window, width) out.
+
+    Bidirectional, or `causal`: then the context of a window depends on that window and earlier ones only.
+    """
+
+    def __init__(self, width: int, heads: int, layers: int, dropout: float = 0.0, kernel: int = 9, causal: bool = False) -> None:
+        super().__init__()
+        self.causal = causal
+        self.rotary = Rotary(width // heads, shortest=4.0, longest=172_800.0)
+        self.enter = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
+        self.missing = nn.Parameter(0.02 * torch.randn(width))
+        self.locals = nn.ModuleList([Local(width, kernel, causal, dropout) for _ in range(layers)])
+        self.blocks = nn.ModuleList([Block(width, heads, dropout) for _ in range(layers)])
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, summaries: Tensor, time: Tensor, present: Tensor | None = None, length: float = 4.0) -> Tensor:
+        """Context of each window.
+
+        Parameters
+        ----------
+        summaries : float32 (batch, window, width)
+        time : float64 (batch or 1, window), s
+            Start of each window. The rotary clock runs in units of `length` / 4 s, so that epochs of any length look alike.
+        present : bool (batch or 1, window) or None
+            False where a window holds no data (or is hidden, or padding).
+        """
+        x = self.enter(summaries)
+        mask = None
+        if present is not None and not bool(present.all()):
+            x = torch.where(present[..., None], x, self.missing.to(x.dtype))
+            mask = self._mask(present)
+        angles = self.rotary((time - time[:, :1]) * (4.0 / length))
+        for local, block in zip(self.locals, self.blocks):
+            x = block(local(x), angles, mask=mask, causal=self.causal and mask is None)
+        return self.norm(x)
+
+    def _mask(self, present: Tensor) -> Tensor:
+        n = present.shape[-1]
+        mask = present[:, None, None, :] | torch.eye(n, dtype=torch.bool, device=present.device)
+        if self.causal:
+            mask = mask & torch.ones(n, n, dtype=torch.bool, device=present.device).tril()
+        return mask
+
+
+class Local(nn.Module):
+    """A depthwise convolution over neighbouring windows: stages persist, and attention need not learn that from scratch."""
+
+    def __init__(self, width: int, kernel: int, causal: bool, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.weight = nn.Parameter(torch.randn(width, 1, kernel) / kernel**0.5)
+        self.mix = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.causal = causal
+
+    def forward(self, x: Tensor) -> Tensor:
+        k = self.weight.shape[-1]
+        y = F.pad(self.norm(x).transpose(1, 2), (k - 1, 0) if self.causal else ((k - 1) // 2, k // 2))
+        y = F.conv1d(y, self.weight, groups=x.shape[-1]).transpose(1, 2)
+        return x + self.dropout(self.mix(F.gelu(y)))

@@ -1,0 +1,130 @@
+"""The encoder at two scales, its sizes, and the taps that heads read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from brainmu.errors import ConfigError
+from brainmu.models.checkpoint import LoadReport
+from brainmu.models.context_encoder import ContextEncoder
+from brainmu.models.tokens import Hidden
+from brainmu.models.window_encoder import WindowEncoder
+from brainmu.windows.batch import Batch
+from brainmu.windows.grid import WindowGrid
+
+__all__ = ["Encoder", "EncoderConfig"]
+
+CHUNK = 128
+"""Windows encoded at once: memory does not grow with the length of a recording."""
+CONTEXT = 5760
+"""Longest span of windows that attend to each other (6.4 h at 4 s)."""
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes of an encoder.
+
+    Attributes
+    ----------
+    width, heads : int
+    latents : int
+        Latents a window, spread evenly over its time.
+    window_layers, context_layers : int
+    kernel : int
+        Windows that the local convolution of a context layer spans.
+    window : float, s
+        Window length the encoder was trained on; others work, since tokens carry seconds.
+    patch, bin : float, s
+        Length of a signal patch and of a spike bin.
+    dropout : float
+    causal : bool
+        Context from this and earlier windows only.
+    """
+
+    width: int = 96
+    heads: int = 4
+    latents: int = 8
+    window_layers: int = 2
+    context_layers: int = 2
+    kernel: int = 9
+    window: float = 4.0
+    patch: float = 1.0
+    bin: float = 0.05
+    dropout: float = 0.1
+    causal: bool = False
+
+    def __post_init__(self) -> None:
+        if self.width % (4 * self.heads):
+            raise ConfigError(f"encoder width {self.width} with {self.heads} heads: expected a multiple of 4 x heads")
+
+
+class Encoder(nn.Module):
+    """Window encoder and context encoder.
+
+    Taps, by name: ``latents`` (window, latent, width), in the order of time within the window; ``summary`` (window, width);
+    ``context`` (window, width). The latents of a 4-s window of the tiny encoder lie 0.5 s apart; ``heads.Reconstruction`` and
+    any head that needs finer time queries them with rotary time.
+    """
+
+    def __init__(self, config: EncoderConfig | None = None) -> None:
+        super().__init__()
+        self.config = c = config or EncoderConfig()
+        self.window = WindowEncoder(c.width, c.heads, c.latents, c.window_layers, c.dropout)
+        self.summarise = nn.Linear(c.latents * c.width, c.width)
+        self.context = ContextEncoder(c.width, c.heads, c.context_layers, c.dropout, c.kernel, c.causal)
+        self.load_report: LoadReport | None = None
+
+    def summary(self, batch: Batch, hidden: Sequence[Hidden] | None = None) -> tuple[Tensor, Tensor]:
+        """Summary (window, width) of each window, and which windows hold any data (window,)."""
+        latents, present = self.window(batch, hidden)
+        return self.summarise(latents.flatten(1)), present
+
+    @torch.no_grad()
+    def summaries(self, grid: WindowGrid, progress: Callable[[str, float], None] | None = None) -> tuple[Tensor, Tensor]:
+        """Summaries (window, width) of a whole recording and which windows hold data, without gradient, in chunks of flat memory."""
+        device = next(self.parameters()).device
+        values, present = [], []
+        for i in range(0, len(grid), CHUNK):
+            s, ok = self.summary(grid.batch(slice(i, min(i + CHUNK, len(grid)))).to(device))
+            values.append(s)
+            present.append(ok)
+            if progress is not None:
+                progress("encode", min(i + CHUNK, len(grid)) / len(grid))
+        return torch.cat(values), torch.cat(present)
+
+    def contexts(self, summaries: Tensor, present: Tensor, length: float) -> Tensor:
+        """Context (window, width) of a whole recording's summaries (window, width), in overlapping spans where it is very long."""
+        n, half = len(summaries), CONTEXT // 4
+        time = torch.arange(n, dtype=torch.float64, device=summaries.device) * length
+        out = []
+        for first, last, a, b in _spans(n, CONTEXT, half):
+            x = self.context(summaries[None, a:b], time[None, a:b], present[None, a:b], length)
+            out.append(x[0, first - a : last - a])
+        return torch.cat(out)
+
+    @torch.no_grad()
+    def taps(self, grid: WindowGrid) -> dict[str, NDArray[np.float32]]:
+        """``summary`` and ``context`` (window, width) of a recording, as arrays."""
+        was, _ = self.training, self.eval()
+        summaries, present = self.summaries(grid)
+        context = self.contexts(summaries, present, grid.window)
+        self.train(was)
+        return {"summary": summaries.cpu().numpy(), "context": context.cpu().numpy()}
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+
+def _spans(n: int, size: int, overlap: int) -> list[tuple[int, int, int, int]]:
+    """(first, last) to keep and (from, to) to read: whole where n <= size, else blocks that see `overlap` more on either side."""
+    if n <= size:
+        return [(0, n, 0, n)]
+    step = size - 2 * overlap
+    return [(i, min(i + step, n), max(i - overlap, 0), min(i + step + overlap, n)) for i in range(0, n, step)]
