@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainmu.errors import InputError, OutputExistsError, StoreError
-from brainmu.report.page import STYLE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,8 +130,10 @@ class Report:
                 raise InputError(f"table row {r} has {len(r)} cells, expected {len(heads)} ({', '.join(heads)})")
         head = f"<thead><tr>{''.join(f'<th>{escape(str(h))}</th>' for h in heads)}</tr></thead>" if heads else ""
         lines = "".join(f"<tr>{''.join(_cell(v) for v in r)}</tr>" for r in cells)
-        words = f"<caption><b>Table {self._tables}.</b> {escape(caption)}</caption>" if caption else ""
-        self._parts.append(f'<div class="scroll"><table>{words}{head}<tbody>{lines}</tbody></table></div>')
+        # The caption stands outside, so that it does not scroll away with a wide table.
+        words = f'<p class="caption"><b>Table {self._tables}.</b> {escape(caption)}</p>' if caption else ""
+        label = f' aria-label="{escape(caption)}"' if caption else ""
+        self._parts.append(f'<div class="scroll"><table{label}>{head}<tbody>{lines}</tbody></table></div>{words}')
 
     def comparison(self, rows: Iterable[Mapping[str, Any]], *, caption: str = "Planted against found.") -> None:
         """What was planted in a synthetic recording against what was found.
@@ -142,7 +142,8 @@ class Report:
         ----------
         rows : mappings with ``quantity``, ``planted``, ``found``, and optionally ``unit``, ``ok`` (bool) and ``note``
         """
-        given = [dict(r) for r in rows]
+        # A table of rows fills what a row lacks with NaN.
+        given = [{k: v for k, v in r.items() if not (isinstance(v, float) and np.isnan(v) and k not in ("planted", "found"))} for r in rows]
         for r in given:
             absent = {"quantity", "planted", "found"} - set(r)
             if absent:
@@ -156,8 +157,9 @@ class Report:
         self.table(body, columns=columns, caption=caption)
 
     def facts(self, pairs: Mapping[str, Any]) -> None:
-        """Names and values, two columns."""
-        items = "".join(f"<div><dt>{escape(str(k))}</dt><dd>{escape(_plain(v))}</dd></div>" for k, v in pairs.items())
+        """Names and values, side by side; what is None, NaN or empty is left out."""
+        known = {k: _plain(v) for k, v in pairs.items() if v is not None and str(v) not in ("", "nan")}
+        items = "".join(f"<div><dt>{escape(str(k))}</dt><dd>{escape(v)}</dd></div>" for k, v in known.items())
         self._parts.append(f'<dl class="facts">{items}</dl>')
 
     def details(self, heading: str, content: Mapping[str, Any] | str) -> None:
@@ -172,12 +174,13 @@ class Report:
         nav = f'<nav aria-label="Contents"><ol>{toc}</ol></nav>' if toc else ""
         lead = f'<p class="lead">{escape(self.lead)}</p>' if self.lead else ""
         body = "".join(self._parts) + ("</section>" if self._open else "")
+        style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
         policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
         return (
             f'<!doctype html>\n<html lang="{escape(self.lang)}"><head><meta charset="utf-8">'
             f'<meta name="viewport" content="width=device-width,initial-scale=1"><meta http-equiv="Content-Security-Policy" content="{policy}">'
             f'<meta name="generator" content="brainmu"><meta name="color-scheme" content="light dark"><title>{escape(self.title)}</title>'
-            f"<style>{STYLE}</style></head>\n<body><header><h1>{escape(self.title)}</h1>{lead}</header>\n"
+            f"<style>{style}</style></head>\n<body><header><h1>{escape(self.title)}</h1>{lead}</header>\n"
             f'<div class="page">{nav}<main>\n{body}\n</main></div></body></html>\n'
         )
 
@@ -198,7 +201,7 @@ class Report:
         try:
             p.parent.mkdir(parents=True, exist_ok=True)
             partial.write_text(self.html(), encoding="utf-8")
-            os.replace(partial, p)
+            partial.replace(p)
         except OSError as error:
             raise StoreError(f"{p}: cannot be written ({error.strerror or error}): choose a folder with room that you may write to") from None
         finally:
@@ -232,13 +235,16 @@ def check_output(path: str | Path, overwrite: bool) -> Path:
 # -- images -----------------------------------------------------------------------------------------------------------------
 def _png(figure: Figure) -> bytes:
     """PNG at 200 dots an inch, with a palette of 256 colours (a third of the size; the eye sees no difference in these figures)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    raw = io.BytesIO()
-    figure.savefig(raw, format="png", dpi=200, metadata={"Software": None})
-    raw.seek(0)
-    with Image.open(raw) as image:
-        small = image.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    usual = figure.dpi
+    figure.set_dpi(200)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    figure.set_dpi(usual)
+    small = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     out = io.BytesIO()
     small.save(out, format="png", optimize=True)
     return out.getvalue()
@@ -280,7 +286,9 @@ def _plain(v: Any) -> str:
 
 
 def _cell(v: Any) -> str:
-    return f"<td{' class=n' if _number(v) is not None else ''}>{escape(_plain(v))}</td>"
+    words = _plain(v)
+    kind = " class=n" if _number(v) is not None else " class=long" if len(words) > 24 else ""
+    return f"<td{kind}>{escape(words)}</td>"
 
 
 def _yaml(content: Mapping[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,8 @@ def effect_figure(effect: Effect) -> Figure:
     """The estimate and its 95 % interval over its null; then whatever the diagnostics hold: risk by arm over time, animals, lags, contents, controls.
 
     Reads from ``effect.diagnostics``, where present: ``horizons`` (list of seconds, risk_assigned, risk_control), ``animals`` (list of
-    risk_assigned, risk_control), ``lag_scan`` (list of lag, estimate, low, high), ``contents`` and ``negative_controls`` (mappings of name to
-    estimate, low, high).
+    risk_assigned, risk_control, or of estimate, se), ``lag_scan`` (list of lag, estimate, low, high), ``contents`` and
+    ``negative_controls`` (mapping of name to, or list with `quantity` of, estimate, low, high).
 
     Raises
     ------
@@ -39,25 +40,29 @@ def effect_figure(effect: Effect) -> Figure:
     if not np.isfinite(effect.estimate):
         raise InputError(f"the effect ({effect.estimand}) has no finite estimate, so there is nothing to draw")
     d = effect.diagnostics
+    everyone = {"all": (effect.estimate, effect.low, effect.high)}
     curves, animals = _rows(d.get("horizons"), ("seconds", "risk_assigned", "risk_control")), _rows(d.get("animals"), ("risk_assigned", "risk_control"))
     lags = _rows(d.get("lag_scan"), ("lag", "estimate", "low", "high"))
-    rest = _named(d.get("contents")) | {f"control: {k}": v for k, v in _named(d.get("negative_controls")).items()}
-    panels = ["null"] + ["curves"] * (len(curves) > 1) + ["animals"] * (len(animals) > 1) + ["lags"] * (len(lags) > 1) + ["forest"] * bool(rest)
-    panels = panels[:4]
-    fig = new_figure(3.0, width=9.0 if len(panels) > 1 else 5.4)
-    axes = fig.subplots(1, len(panels), squeeze=False, gridspec_kw={"width_ratios": [1.35] + [1.0] * (len(panels) - 1)})[0]
-    for panel, ax in zip(panels, axes):
-        if panel == "null":
-            _draw_null(ax, effect)
-        elif panel == "curves":
-            _draw_curves(ax, curves)
-        elif panel == "animals":
-            _draw_animals(ax, animals, effect)
-        elif panel == "lags":
-            _draw_lags(ax, lags, effect.unit)
-        else:
-            _draw_forest(ax, {"all": (effect.estimate, effect.low, effect.high), **rest}, effect.unit)
-    if len(panels) > 1:
+    each, contents, controls = _each_animal(d.get("animals")), _named(d.get("contents")), _named(d.get("negative_controls"))
+    drawn: list[Callable[[Axes], None]] = [lambda ax: _draw_null(ax, effect)]
+    if len(curves) > 1:
+        drawn.append(lambda ax: _draw_curves(ax, curves))
+    if len(animals) > 1:
+        drawn.append(lambda ax: _draw_animals(ax, animals, effect))
+    if len(lags) > 1:
+        drawn.append(lambda ax: _draw_lags(ax, lags, effect.unit))
+    if len(each) > 1 and len(each) <= 30:
+        drawn.append(lambda ax: _draw_forest(ax, {**each, **everyone}, effect.unit, f"each animal (n = {len(each)})"))
+    if contents:
+        drawn.append(lambda ax: _draw_forest(ax, {**contents, **everyone}, effect.unit, "by content"))
+    if controls:
+        drawn.append(lambda ax: _draw_forest(ax, controls, "SD of the quantity", "what exposure cannot change"))
+    drawn = drawn[:4]
+    fig = new_figure(3.0, width=9.0 if len(drawn) > 1 else 5.4)
+    axes = fig.subplots(1, len(drawn), squeeze=False, gridspec_kw={"width_ratios": [1.35] + [1.0] * (len(drawn) - 1)})[0]
+    for draw, ax in zip(drawn, axes):
+        draw(ax)
+    if len(drawn) > 1:
         panel_letters(axes.tolist())
     fig.suptitle(LEVEL_WORDS[effect.level], x=0.995, ha="right", fontsize=7.5, color=_RED if effect.level == "model" else INK)
     return finish(fig)
@@ -68,38 +73,32 @@ def intervention_figure(effect: Effect, *, changes: ArrayLike | None = None, pla
 
     Parameters
     ----------
-    changes, placebo : float (event,) or None, `effect.unit`
-        Change of the read-out under each edit and under its placebo, paired; ``effect.diagnostics["changes"]`` and ``["placebo"]`` where None.
-        Without them only the estimate and its null are drawn.
+    changes : float (event,) or None, `effect.unit`
+        Change of the read-out under each edit; ``effect.diagnostics["change_events"]`` where None.
+    placebo : float (event,) or (replicate,) or None, `effect.unit`
+        Change under each event's placebo (paired, where there are as many as events), or the mean of each placebo replicate;
+        ``effect.diagnostics["change_placebos"]`` where None. Without either only the estimate and its null are drawn.
 
     Raises
     ------
     InputError
-        If the effect is not of level "model", or changes and placebo differ in length.
+        If the effect is not of level "model".
     """
     if effect.level != "model":
         raise InputError(f"the effect is of level {effect.level!r}, expected 'model': use effect_figure")
-    given = effect.diagnostics.get("changes") if changes is None else changes
-    other = effect.diagnostics.get("placebo") if placebo is None else placebo
+    given = effect.diagnostics.get("change_events") if changes is None else changes
+    other = effect.diagnostics.get("change_placebos") if placebo is None else placebo
     if given is None or other is None or np.ndim(given) != 1 or np.ndim(other) != 1:
         return effect_figure(effect)
-    x, y = np.asarray(given, dtype=np.float64), np.asarray(other, dtype=np.float64)
-    if x.shape != y.shape:
-        raise InputError(f"{len(x)} changes and {len(y)} placebo changes came, expected pairs of equal number")
+    x, y = (np.array([np.nan if v is None else v for v in np.asarray(w, dtype=object)], dtype=np.float64) for w in (given, other))
+    pairs = len(x) == len(y) and placebo is not None
     fig = new_figure(3.0)
-    null, paired, spread = fig.subplots(1, 3, gridspec_kw={"width_ratios": [1.35, 0.9, 1.0]})
-    _draw_null(null, effect)
-    _draw_pairs(paired, x, y, effect.unit)
-    edges = histogram_edges(x, y, bins=30)
-    spread.hist(y, edges, color=FAINT, label="placebo edits")
-    spread.hist(x, edges, histtype="step", color=ACCENT, linewidth=1.4, label="edits")
-    spread.axvline(0, color=GREY, linewidth=0.6)
-    spread.set_xlabel(effect.unit)
-    spread.set_ylabel(f"events (n = {len(x)})")
-    spread.margins(y=0.25)
-    spread.legend(loc="upper right", borderaxespad=0.1)
-    spread.set_title("each event", loc="left")
-    panel_letters([null, paired, spread])
+    axes = fig.subplots(1, 2 + pairs, gridspec_kw={"width_ratios": [1.35, 1.0] + [0.9] * pairs}).tolist()
+    _draw_null(axes[0], effect)
+    _draw_changes(axes[1], x, y, effect.unit, pairs)
+    if pairs:
+        _draw_pairs(axes[2], x, y, effect.unit)
+    panel_letters(axes)
     fig.suptitle(LEVEL_WORDS["model"], x=0.995, ha="right", fontsize=7.5, color=_RED)
     return finish(fig)
 
@@ -170,17 +169,32 @@ def _draw_lags(ax: Axes, rows: list[dict[str, float]], unit: str) -> None:
     ax.set_title("lag scan", loc="left")
 
 
-def _draw_forest(ax: Axes, rows: Mapping[str, tuple[float, float, float]], unit: str) -> None:
+def _draw_changes(ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], unit: str, pairs: bool) -> None:
+    edges = histogram_edges(x, y, bins=30)
+    if pairs:
+        ax.hist(y[np.isfinite(y)], edges, color=FAINT, label="placebo edits")
+    else:
+        ax.vlines(y, 0, 0.06, transform=ax.get_xaxis_transform(), color=GREY, linewidth=1, label=f"mean of each of {len(y)} placebo runs")
+    ax.hist(x[np.isfinite(x)], edges, histtype="step", color=ACCENT, linewidth=1.4, label="edited events")
+    ax.axvline(float(np.nanmean(x)), ymax=0.72, color=_RED, linewidth=1.2, label="their mean")
+    ax.set_xlabel(f"{unit}, in the model")
+    ax.set_ylabel(f"events (n = {len(x)})")
+    ax.margins(y=0.55)
+    ax.legend(loc="upper right", borderaxespad=0.1)
+    ax.set_title("each event", loc="left")
+
+
+def _draw_forest(ax: Axes, rows: Mapping[str, tuple[float, float, float]], unit: str, title: str) -> None:
     names = list(rows)
-    for i, (value, low, high) in enumerate(rows.values()):
-        y = len(names) - 1 - i
-        ax.plot([low, high], [y, y], color=ACCENT if i == 0 else INK, linewidth=1.6)
-        ax.plot(value, y, "o", color=ACCENT if i == 0 else INK, markersize=4)
+    for i, (name, (value, low, high)) in enumerate(rows.items()):
+        y, colour = len(names) - 1 - i, ACCENT if name == "all" else INK
+        ax.plot([low, high], [y, y], color=colour, linewidth=1.6)
+        ax.plot(value, y, "o", color=colour, markersize=4)
     ax.axvline(0, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)))
-    ax.set_yticks(range(len(names)), names[::-1])
+    ax.set_yticks(range(len(names)), [textwrap.fill(n, 22) for n in names[::-1]])
     ax.set_ylim(-0.6, len(names) - 0.4)
     ax.set_xlabel(unit)
-    ax.set_title("contents and controls" if any(n.startswith("control") for n in names) else "by content", loc="left")
+    ax.set_title(title, loc="left")
 
 
 def _draw_pairs(ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], unit: str) -> None:
@@ -205,10 +219,21 @@ def _rows(value: Any, keys: Sequence[str]) -> list[dict[str, float]]:
 
 
 def _named(value: Any) -> dict[str, tuple[float, float, float]]:
+    """Name to estimate, low, high: from a mapping of names, or from rows that hold one."""
+    if isinstance(value, (list, tuple)):
+        value = {str(r.get("quantity") or r.get("name") or f"control {i + 1}"): r for i, r in enumerate(value) if isinstance(r, Mapping)}
     if not isinstance(value, Mapping):
         return {}
     whole = {str(k): v for k, v in value.items() if isinstance(v, Mapping) and all(_number(v.get(x)) for x in ("estimate", "low", "high"))}
     return {k: (float(v["estimate"]), float(v["low"]), float(v["high"])) for k, v in list(whole.items())[:8]}
+
+
+def _each_animal(value: Any) -> dict[str, tuple[float, float, float]]:
+    """Animals with an estimate and its standard error, as 95 % normal intervals."""
+    if not isinstance(value, (list, tuple)):
+        return {}
+    rows = [r for r in value if isinstance(r, Mapping) and _number(r.get("estimate")) and _number(r.get("se"))]
+    return {str(r.get("animal", i + 1)): (r["estimate"], r["estimate"] - 1.96 * r["se"], r["estimate"] + 1.96 * r["se"]) for i, r in enumerate(rows)}
 
 
 def _number(value: Any) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Hypnogram
 from brainmu.errors import InputError
@@ -25,15 +26,17 @@ def attribution_figure(
     Parameters
     ----------
     attribution : DataArray or Dataset
-        Axes among `channel`, `unit`, `band`, `time` (s, session clock); any other axis (window, sample) is averaged. A Dataset gives one row of
-        panels a variable. ``attrs["units"]`` names what is attributed (log odds, say), ``attrs["target"]`` the read-out.
+        Axes among `channel`, `unit`, `band`, `time` (s, session clock), also with the stream's name behind (``time_lfp``); any other axis is
+        averaged. A Dataset gives panels for each variable. ``attrs["unit"]`` names what is attributed (log odds, say), ``attrs["target"]`` the
+        read-out.
 
     Raises
     ------
     InputError
         If no axis is known, or nothing in it is finite.
     """
-    arrays = {str(k): v for k, v in attribution.data_vars.items()} if isinstance(attribution, xr.Dataset) else {str(attribution.name or "attribution"): attribution}
+    given = attribution.data_vars.items() if isinstance(attribution, xr.Dataset) else [(attribution.name or "attribution", attribution)]
+    arrays = {str(k): _plain_axes(v) for k, v in given}
     shared = dict(attribution.attrs)
     panels: list[tuple[str, str, xr.DataArray]] = []
     for name, a in arrays.items():
@@ -46,6 +49,13 @@ def attribution_figure(
     over_time = [p for p in panels if p[1] == "time"][:4]
     still = [p for p in panels if p[1] != "time"][:4]
     return _layout(over_time, still, shared, hypnogram, events, most_channels)
+
+
+def _plain_axes(a: xr.DataArray) -> xr.DataArray:
+    """The same array with ``time_lfp`` called time, ``channel_lfp`` channel."""
+    short = {d: str(d).split("_")[0] for d in a.dims if str(d).split("_")[0] in _AXES and str(d) not in _AXES}
+    free = {d: s for d, s in short.items() if s not in a.dims and s not in a.coords and list(short.values()).count(s) == 1}
+    return a.rename(free)
 
 
 def _views(a: xr.DataArray) -> list[tuple[str, xr.DataArray]]:
@@ -83,9 +93,8 @@ def _layout(
             letters.append(ax)
         row = 1
     if over_time:
-        time = over_time[0][2].coords["time"].to_numpy().astype(float) if "time" in over_time[0][2].coords else np.arange(over_time[0][2].sizes["time"])
-        step = float(np.median(np.diff(time)))
-        span = (float(time[0]) - step / 2, float(time[-1]) + step / 2)
+        spans = [_span(a) for _, _, a in over_time]
+        span = (min(s[0] for s in spans), max(s[1] for s in spans))
         if hypnogram is not None:
             ax = fig.add_subplot(grid[row])
             draw_hypnogram(ax, hypnogram)
@@ -101,8 +110,36 @@ def _layout(
     return finish(fig)
 
 
+def _times(a: xr.DataArray) -> NDArray[np.float64]:
+    return a.coords["time"].to_numpy().astype(np.float64) if "time" in a.coords else np.arange(a.sizes["time"], dtype=np.float64)
+
+
+def _span(a: xr.DataArray) -> tuple[float, float]:
+    t = _times(a)
+    return float(t[0]), float(t[-1] + np.median(np.diff(t)))
+
+
+def _on_grid(a: xr.DataArray, span: tuple[float, float], columns: int = 900) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Edges (column + 1,), s, and values (…, column), averaged over the samples of a column; NaN where nothing was attributed.
+
+    Maps are made of some epochs only, so that the times may have holes.
+    """
+    t = _times(a)
+    step = float(np.median(np.diff(t)))
+    columns = int(np.clip(np.ceil((span[1] - span[0]) / step - 1e-6), 1, columns))
+    edges = np.linspace(span[0], span[1], columns + 1)
+    # A sample covers its step: columns finer than that would leave stripes.
+    place = np.clip(np.searchsorted(edges, t + step / 2, side="right") - 1, 0, columns - 1)
+    values = a.to_numpy().astype(np.float64).reshape(-1, len(t))
+    total, n = np.zeros((len(values), columns)), np.bincount(place, minlength=columns)
+    for row, out in zip(values, total):
+        out += np.bincount(place, np.nan_to_num(row), minlength=columns)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return edges, np.where(n > 0, total / n, np.nan).reshape(*a.shape[:-1], columns)
+
+
 def _words(a: xr.DataArray, shared: dict) -> str:
-    unit = str(a.attrs.get("units") or shared.get("units") or "a.u.")
+    unit = str(next((m[k] for m in (a.attrs, shared) for k in ("unit", "units") if m.get(k)), "a.u."))
     target = a.attrs.get("target") or shared.get("target")
     return f"attribution{f' to {target}' if target else ''} ({unit})"
 
@@ -145,14 +182,10 @@ def _draw_still(fig: Figure, ax: Axes, name: str, a: xr.DataArray, shared: dict,
     ax.set_title(f"{name}{remark}", loc="left")
 
 
-def _draw_moving(
-    fig: Figure, ax: Axes, name: str, a: xr.DataArray, shared: dict, events: EventTable | None, span: tuple[float, float], most: int
-) -> None:
-    n = a.sizes["time"]
-    edges = np.linspace(span[0], span[1], n + 1)
+def _draw_moving(fig: Figure, ax: Axes, name: str, a: xr.DataArray, shared: dict, events: EventTable | None, span: tuple[float, float], most: int) -> None:
     remark = ""
     if a.ndim == 1:
-        value = a.to_numpy().astype(float)
+        edges, value = _on_grid(a, span)
         middle = (edges[:-1] + edges[1:]) / 2
         ax.fill_between(middle, 0, value, where=value >= 0, color=CONTENT[1], linewidth=0, step="mid")
         ax.fill_between(middle, 0, value, where=value < 0, color=ACCENT, linewidth=0, step="mid")
@@ -160,9 +193,11 @@ def _draw_moving(
         ax.set_ylabel(_words(a, shared).replace(" (", "\n("))
     else:
         a, remark = _strongest(a, most)
-        value = a.to_numpy().astype(float)
+        edges, value = _on_grid(a, span)
+        ax.set_facecolor("#eceff2")
         reach = float(np.nanpercentile(np.abs(value), 99.5)) or 1.0
-        mesh = ax.pcolormesh(edges, np.arange(a.shape[0] + 1), value[::-1], cmap="RdBu_r", vmin=-reach, vmax=reach, rasterized=True)
+        mesh = ax.pcolormesh(edges, np.arange(a.shape[0] + 1), np.ma.masked_invalid(value[::-1]), cmap="RdBu_r", vmin=-reach, vmax=reach,
+                             rasterized=True)  # fmt: skip
         rows = _labels(a, str(a.dims[0]))[::-1]
         every = max(1, int(np.ceil(len(rows) / 8)))
         ax.set_yticks(np.arange(0, len(rows), every) + 0.5, rows[::every])
@@ -174,5 +209,5 @@ def _draw_moving(
     if events is not None and len(events):
         peaks = events.peak[(events.peak >= span[0]) & (events.peak < span[1])]
         ax.plot(peaks, np.full(len(peaks), 1.02), "v", color=CONTENT[2], markersize=2.5, transform=ax.get_xaxis_transform(), clip_on=False)
-        marked = f"; triangles: {len(peaks)} {events.kind[0]}s" if len(peaks) else ""
+        marked = f"; triangles: {len(peaks)} events" if len(peaks) else ""
     ax.set_title(f"{name} over time{remark}{marked}", loc="left", pad=8 if marked else None)

@@ -54,7 +54,7 @@ def overview_figure(recording: Recording, *, most_streams: int = 14) -> Figure:
 
 def _name(ax: Axes, text: str) -> None:
     ax.set_ylabel(text, rotation=0, ha="right", va="center")
-    ax.yaxis.set_label_coords(-0.042, 0.5)
+    ax.yaxis.set_label_coords(-0.055, 0.5)
 
 
 def _draw_stream(ax: Axes, name: str, s: Signal, a: float, b: float) -> None:

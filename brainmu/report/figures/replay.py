@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -223,7 +222,9 @@ def _scores(ax: Axes, values: NDArray[np.float64], null: NDArray[np.float64] | N
     if null is not None and np.isfinite(null).any():
         null = null[np.isfinite(null)]
         ax.hist(null, edges, weights=np.full(len(null), 1 / len(null)), color=FAINT, label=f"shuffled (n = {len(null)})")
-    ax.hist(values, edges, weights=np.full(len(values), 1 / max(len(values), 1)), histtype="step", color=ACCENT, linewidth=1.4, label=f"events (n = {len(values)})")
+    ax.hist(
+        values, edges, weights=np.full(len(values), 1 / max(len(values), 1)), histtype="step", color=ACCENT, linewidth=1.4, label=f"events (n = {len(values)})"
+    )
     ax.set_xlabel(name.replace("_", " "))
     ax.set_ylabel("share")
     ax.margins(y=0.3)
@@ -273,12 +274,3 @@ def _durations(ax: Axes, events: EventTable) -> None:
     ax.set_xlabel("duration (ms)")
     ax.set_ylabel("events")
     ax.set_title(f"how long (n = {len(ms)})", loc="left")
-
-
-def summary_of(events: EventTable) -> dict[str, Any]:
-    """Counts worth printing: events, significant ones, and their contents."""
-    out: dict[str, Any] = {"events": len(events)}
-    if "p_value" in events.columns:
-        p = np.asarray(events.p_value, dtype=float)
-        out |= {"p < 0.05": int((p < 0.05).sum()), "expected by chance": round(0.05 * len(p), 1)}
-    return out

@@ -240,7 +240,7 @@ def agreement(true: Hypnogram, predicted: Hypnogram) -> tuple[NDArray[np.int64],
     both = (true.codes >= 0) & (other >= 0)
     if not both.any():
         raise InputError(
-            f"the hypnograms share no scored epoch ({true.start:g}-{true.stop:g} s and {predicted.start:g}-{predicted.stop:g} s): are both on the session's clock?"
+            f"the hypnograms share no scored epoch ({true.start:g}-{true.stop:g} s, {predicted.start:g}-{predicted.stop:g} s): are both on one clock?"
         )
     return confusion(true.codes[both], other[both], len(true.stages)), true.stages
 
@@ -278,7 +278,8 @@ def staging_figure(true: Hypnogram, predicted: Hypnogram, names: tuple[str, str]
     right.axvline(0, color=GREY, linewidth=0.6)
     reach = max(float(np.abs(bias).max()) * 1.5, 2.0)
     for yi, v in zip(y, bias):
-        right.text(v + np.copysign(0.03 * reach, v), yi, f"{v:+.1f}".replace("-", "−"), va="center", ha="left" if v >= 0 else "right", fontsize=7, color=INK)
+        word = "0.0" if abs(v) < 0.05 else f"{v:+.1f}".replace("-", "−")
+        right.text(v + np.copysign(0.03 * reach, v), yi, word, va="center", ha="left" if v >= 0 else "right", fontsize=7, color=INK)
     right.set_xlim(-reach, reach)
     right.set_yticks(y, labels)
     right.set_xlabel(f"{names[1]} minus {names[0]} (% of time)")
