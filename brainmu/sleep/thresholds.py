@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -149,7 +150,7 @@ def _humps(density: NDArray[np.float64]) -> list[int]:
     peaks = [i for i in range(1, len(density) - 1) if density[i] > density[i - 1] and density[i] >= density[i + 1]]
     if len(peaks) < 2:
         return peaks
-    valleys = [0, *(a + int(np.argmin(density[a : b + 1])) for a, b in zip(peaks, peaks[1:])), len(density)]
+    valleys = [0, *(a + int(np.argmin(density[a : b + 1])) for a, b in pairwise(peaks)), len(density)]
     total = density.sum()
     return [p for p, a, b in zip(peaks, valleys, valleys[1:]) if density[a:b].sum() >= 0.02 * total]
 

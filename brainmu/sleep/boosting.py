@@ -1,0 +1,177 @@
+"""The classical stager: boosted trees on spectral and complexity features with their surround, then how long stages last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainmu.errors import InputError, MissingDataError
+from brainmu.sleep.durations import Durations
+from brainmu.sleep.features import Table, add_context
+from brainmu.sleep.trees import Trees
+
+__all__ = ["BoostedStager"]
+
+
+@dataclass
+class BoostedStager:
+    """Boosted trees with temporal context.
+
+    Parameters
+    ----------
+    stages : {"aasm5", "rodent3"}
+    epoch : float, s
+    causal : bool
+        Use nothing after the epoch (no centred means, no later neighbours, no decoding over the night).
+    duration : bool
+        Decode with the transitions and durations of the training hypnograms.
+    seed : int
+    """
+
+    stages: str
+    epoch: float
+    n_stages: int
+    causal: bool = False
+    duration: bool = True
+    seed: int = 0
+    rounds: int = 200
+    names: list[str] = field(default_factory=list)
+    trees: Trees | None = None
+    durations: Durations | None = None
+
+    def fit(
+        self, tables: list[Table], codes: list[NDArray[np.integer]], groups: list[str], progress: Callable[[str, float], None] | None = None
+    ) -> BoostedStager:  # fmt: skip
+        """Fit to tables of features and codes an epoch (negative ones are left out); groups name the subjects."""
+        self.names = list(dict.fromkeys(n for t in tables for n in t.names))
+        x = [add_context(self._arranged(t), self.epoch, self.stages, causal=self.causal) for t in tables]
+        missing = [self._variants(t) for t in tables]
+        known = [(c >= 0) & ~t.empty for c, t in zip(codes, tables)]
+        total = sum(int(k.sum()) for k in known)
+        if total < 20:
+            raise MissingDataError(f"{total} labelled epochs with data, expected at least 20 to fit a stager: check the labels' name and times")
+        if len({int(v) for c, k in zip(codes, known) for v in np.unique(c[k])}) < 2:
+            raise MissingDataError("all labelled epochs are of one stage, expected at least two: give recordings with other stages")
+        if self.duration and not self.causal:
+            self.durations = Durations.fit(codes, self.n_stages)
+            held_out = self._held_out(x, missing, codes, known, groups, progress)
+            if held_out is not None:
+                _tune(self.durations, held_out, codes, known)
+        self.trees = self._grow(x, missing, codes, known, range(len(x)))
+        if progress is not None:
+            progress("trees", 1.0)
+        return self
+
+    def predict_proba(self, table: Table) -> NDArray[np.float64]:
+        """Probability (epoch, stage); NaN where nothing is known of an epoch."""
+        if self.trees is None:
+            raise InputError("the stager is not fitted: call fit first")
+        p = self.trees.predict_proba(add_context(self._arranged(table), self.epoch, self.stages, causal=self.causal))
+        p[table.empty] = np.nan
+        if self.durations is not None and np.isfinite(p).any():
+            p = self.durations.smooth(p)
+        return p
+
+    # -- parts ------------------------------------------------------------------------------------------------------
+    def _arranged(self, table: Table) -> NDArray[np.float64]:
+        """The columns of the fitted names, in their order; NaN where the recording lacks one."""
+        if table.names == self.names:
+            return table.values
+        at = {n: i for i, n in enumerate(table.names)}
+        if not set(at) & set(self.names):
+            raise MissingDataError(f"the recording offers {_kinds(table.names)}, the stager was fitted on {_kinds(self.names)}: it cannot stage this recording")
+        x = np.full((len(table.values), len(self.names)), np.nan)
+        for j, n in enumerate(self.names):
+            if n in at:
+                x[:, j] = table.values[:, at[n]]
+        return x
+
+    def _variants(self, table: Table) -> list[NDArray[np.bool_]]:
+        """Columns to blank in turn, so that the trees learn to do without a kind of channel: one mask a kind where there are several."""
+        kind = np.array([n.split(":")[0] for n in self.names])
+        here = sorted({n.split(":")[0] for n, ok in zip(table.names, np.isfinite(table.values).any(axis=0)) if ok})
+        return [kind == k for k in here] if len(here) > 1 else []
+
+    def _grow(
+        self, x: list[NDArray[np.float64]], missing: list[list[NDArray[np.bool_]]], codes: list[NDArray[np.integer]], known: list[NDArray[np.bool_]],
+        which: Any, rounds: int | None = None,
+    ) -> Trees:  # fmt: skip
+        rng = np.random.default_rng(self.seed)
+        rows, classes, weights = [], [], []
+        for i in which:
+            rows.append(x[i][known[i]])
+            classes.append(codes[i][known[i]])
+            weights.append(np.ones(len(rows[-1])))
+            for mask in missing[i]:
+                some = np.flatnonzero(known[i] & (rng.random(len(known[i])) < 0.25))
+                part = x[i][some].copy()
+                part[:, np.tile(mask, part.shape[1] // len(mask))] = np.nan
+                rows.append(part)
+                classes.append(codes[i][some])
+                weights.append(np.ones(len(some)))
+        return Trees.fit(
+            np.concatenate(rows), np.concatenate(classes), self.n_stages, weight=np.concatenate(weights), rounds=rounds or self.rounds, seed=self.seed
+        )
+
+    def _held_out(
+        self, x: list[NDArray[np.float64]], missing: list[list[NDArray[np.bool_]]], codes: list[NDArray[np.integer]], known: list[NDArray[np.bool_]],
+        groups: list[str], progress: Callable[[str, float], None] | None,
+    ) -> dict[int, NDArray[np.float64]] | None:  # fmt: skip
+        """Probabilities of each recording by trees that never saw its subject; None with fewer than three subjects."""
+        names = sorted(set(groups))
+        if len(names) < 3:
+            return None
+        folds = min(3, len(names))
+        out: dict[int, NDArray[np.float64]] = {}
+        for k in range(folds):
+            test = [i for i, g in enumerate(groups) if names.index(g) % folds == k]
+            train = [i for i in range(len(groups)) if i not in test]
+            if len(np.unique(np.concatenate([codes[i][known[i]] for i in train]))) < 2:
+                return None
+            trees = self._grow(x, missing, codes, known, train, rounds=max(30, self.rounds // 3))
+            for i in test:
+                out[i] = trees.predict_proba(x[i])
+                out[i][~np.isfinite(x[i]).any(axis=1)] = np.nan
+            if progress is not None:
+                progress("trees on held-out subjects", (k + 1) / (folds + 1))
+        return out
+
+    # -- storing ----------------------------------------------------------------------------------------------------
+    def to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """Settings (for YAML) and arrays (for NPZ)."""
+        assert self.trees is not None
+        settings = {"stages": self.stages, "epoch": self.epoch, "n_stages": self.n_stages, "causal": self.causal, "duration": self.duration, "seed": self.seed,
+                    "rounds": self.rounds, "names": self.names, "durations": None if self.durations is None else self.durations.to_dict()}  # fmt: skip
+        return settings, self.trees.to_arrays("trees_")
+
+    @classmethod
+    def from_parts(cls, settings: dict[str, Any], arrays: dict[str, NDArray]) -> BoostedStager:
+        s = dict(settings)
+        d = s.pop("durations")
+        return cls(**s, trees=Trees.from_arrays(arrays, "trees_"), durations=None if d is None else Durations.from_dict(d))
+
+
+def _tune(durations: Durations, held_out: dict[int, NDArray[np.float64]], codes: list[NDArray[np.integer]], known: list[NDArray[np.bool_]]) -> None:
+    """Choose how much the evidence and the training fractions count, by the likelihood of held-out subjects' labels."""
+    best = -np.inf
+    chosen = (durations.power, durations.prior_power)
+    for power in (0.25, 0.4, 0.6, 0.8, 1.0):
+        for prior_power in (0.0, 0.5, 1.0):
+            durations.power, durations.prior_power = power, prior_power
+            total = 0.0
+            for i, p in held_out.items():
+                ok = known[i] & np.isfinite(p).all(axis=1)
+                if ok.any():
+                    total += float(np.log(np.maximum(durations.smooth(p)[ok, codes[i][ok]], 1e-6)).sum())
+            if total > best:
+                best, chosen = total, (power, prior_power)
+    durations.power, durations.prior_power = chosen
+
+
+def _kinds(names: list[str]) -> str:
+    kinds = list(dict.fromkeys(n.split(":")[0] for n in names))
+    return ", ".join(kinds) if kinds != ["features"] else f"features ({', '.join(n.split(':', 1)[1] for n in names[:4])}, …)"

@@ -1,0 +1,240 @@
+"""Hypnograms in and out of files: TSV, BIDS events, EDF+ annotations, NPZ, and the integer codes of other tools."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from brainmu.core.effect import jsonable
+from brainmu.core.hypnogram import STAGE_SETS, Hypnogram
+from brainmu.errors import FormatError, InputError, NotFoundError
+
+__all__ = ["read_hypnogram", "write_hypnogram"]
+
+_EDF_NAMES = {"W": "Sleep stage W", "N1": "Sleep stage N1", "N2": "Sleep stage N2", "N3": "Sleep stage N3", "R": "Sleep stage R",
+              "WAKE": "Sleep stage W", "NREM": "Sleep stage N", "REM": "Sleep stage R", "ART": "Movement time", "UNS": "Sleep stage ?"}  # fmt: skip
+
+
+def write_hypnogram(hypnogram: Hypnogram, path: str | Path, *, codec: str | None = None) -> Path:
+    """Write a hypnogram; the suffix says how.
+
+    ``_events.tsv`` is BIDS (a row a bout, with its probability where known); other ``.tsv`` a row an epoch with probabilities; ``.edf`` EDF+ annotations
+    (a bout each); ``.npz`` everything; ``.csv``, ``.txt`` and ``.npy`` the integers of another tool, named by `codec`
+    (yasa, accusleep, somnotate, buzcode). Written whole or not at all; an existing file is replaced.
+
+    Raises
+    ------
+    InputError
+        For an unknown suffix, integers without a codec, or a stage that the codec lacks.
+    """
+    p = Path(path)
+    kind = _kind(p, codec)
+    write: dict[str, Callable[[Hypnogram, Path], None]] = {"tsv": _to_tsv, "bids": _to_bids, "edf": _to_edf, "npz": _to_npz}
+    p.parent.mkdir(parents=True, exist_ok=True)
+    partial = p.with_name(f".{p.stem}.partial{p.suffix}")
+    try:
+        if kind == "codes":
+            codes = hypnogram.to_codes(str(codec))
+            if p.suffix == ".npy":
+                np.save(partial, codes)
+            else:
+                np.savetxt(partial, codes, fmt="%d")
+        else:
+            write[kind](hypnogram, partial)
+        partial.replace(p)
+    finally:
+        partial.unlink(missing_ok=True)
+    return p
+
+
+def read_hypnogram(
+    path: str | Path, *, codec: str | None = None, epoch: float | None = None, start: float = 0.0, stage_set: str | None = None
+) -> Hypnogram:  # fmt: skip
+    """Read a hypnogram that :func:`write_hypnogram` or another tool wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``.tsv``, ``_events.tsv`` (BIDS), ``.edf`` (EDF+ annotations), ``.npz``; or with `codec` the integers in ``.csv``, ``.txt``, ``.npy`` or ``.mat``
+        (a single vector, AccuSleep's ``labels``).
+    codec : str or None
+        yasa, accusleep, somnotate or buzcode.
+    epoch : float or None, s
+        Needed for integers; for annotations the greatest epoch that divides all of them where not given.
+    start : float, s
+        Session time of the first integer.
+    stage_set : str or None
+        "aasm5" or "rodent3" where the names leave it open.
+
+    Raises
+    ------
+    NotFoundError, FormatError, InputError
+    """
+    p = Path(path)
+    if not p.exists():
+        raise NotFoundError(f"{p}: no such file, expected a hypnogram")
+    kind = _kind(p, codec)
+    try:
+        if kind == "codes":
+            if epoch is None:
+                raise InputError(f"{p}: holds integers a epoch, which do not say how long an epoch is: pass epoch= in s")
+            return Hypnogram.from_codes(_integers(p), str(codec), epoch, start)
+        if kind == "npz":
+            return _from_npz(p)
+        if kind == "edf":
+            return _from_bouts(*_edf_bouts(p), p, epoch, stage_set)
+        frame = pd.read_csv(p, sep="\t", keep_default_na=False, na_values=["n/a"])
+        return _from_tsv(frame, p, epoch, stage_set)
+    except InputError as error:
+        raise InputError(f"{p}: {error}" if str(p) not in str(error) else str(error)) from None
+    except (ValueError, KeyError, OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
+        if isinstance(error, FormatError):
+            raise
+        raise FormatError(f"{p}: cannot be read as a hypnogram ({' '.join(str(error).split())[:160]})") from None
+
+
+def _kind(p: Path, codec: str | None) -> str:
+    suffix = p.suffix.lower()
+    if suffix == ".tsv":
+        return "bids" if p.stem.endswith("_events") or p.stem == "events" else "tsv"
+    if suffix in (".edf", ".npz"):
+        return suffix[1:]
+    if suffix in (".csv", ".txt", ".npy", ".mat"):
+        if codec is None:
+            raise InputError(f"{p}: integers mean different stages in different tools: pass codec= (yasa, accusleep, somnotate, buzcode)")
+        return "codes"
+    raise InputError(f"{p}: suffix {suffix!r} is not known: use .tsv, _events.tsv (BIDS), .edf (EDF+), .npz, or .csv/.npy with codec=")
+
+
+# -- TSV, a row an epoch --------------------------------------------------------------------------------------------
+def _to_tsv(h: Hypnogram, path: Path) -> None:
+    frame = h.to_frame()
+    for c in [c for c in frame if str(c).startswith("p_")]:
+        frame[c] = frame[c].map(lambda v: f"{v:.6g}" if np.isfinite(v) else "n/a")
+    frame.to_csv(path, sep="\t", index=False, lineterminator="\n")
+
+
+def _from_tsv(frame: pd.DataFrame, p: Path, epoch: float | None, stage_set: str | None) -> Hypnogram:
+    onset = next((c for c in ("start", "onset") if c in frame), None)
+    stage = next((c for c in ("stage", "trial_type", "staging", "description") if c in frame), None)
+    if onset is None or stage is None or "duration" not in frame:
+        raise FormatError(f"{p}: has columns {', '.join(map(str, frame.columns))}, expected start (or onset), duration and stage (or trial_type)")
+    begin, length = frame[onset].to_numpy(dtype=np.float64), frame["duration"].to_numpy(dtype=np.float64)
+    names = [str(s) if isinstance(s, str) else "UNS" for s in frame[stage]]
+    known = {f"p_{s}" for v in STAGE_SETS.values() for s in v} & set(map(str, frame.columns))
+    regular = len(begin) > 0 and np.allclose(length, length[0]) and np.allclose(np.diff(begin), length[0], atol=1e-6)
+    if known and regular and epoch is None:
+        target = next(k for k, v in STAGE_SETS.items() if known == {f"p_{s}" for s in v})
+        p_stage = frame[[f"p_{s}" for s in STAGE_SETS[target]]].to_numpy(dtype=np.float64)
+        return Hypnogram.from_stages(names, float(length[0]), float(begin[0]), proba=_unit_rows(p_stage), stage_set=target)
+    return _from_bouts(begin, length, names, p, epoch, stage_set)
+
+
+def _unit_rows(p: np.ndarray) -> np.ndarray:
+    return p / p.sum(axis=1, keepdims=True)
+
+
+# -- bouts: BIDS events and EDF+ annotations ------------------------------------------------------------------------
+def _to_bids(h: Hypnogram, path: Path) -> None:
+    b = h.bouts()
+    frame = pd.DataFrame({"onset": b["start"], "duration": b["duration"], "trial_type": b["stage"]})
+    if h.proba is not None:
+        frame["probability"] = [
+            f"{float(h.proba[i : i + n].max(axis=1).mean()):.4g}" if np.isfinite(h.proba[i : i + n]).all() else "n/a" for i, n in zip(b["first"], b["epochs"])
+        ]
+    frame["epoch"] = h.epoch
+    frame.to_csv(path, sep="\t", index=False, lineterminator="\n")
+
+
+def _to_edf(h: Hypnogram, path: Path) -> None:
+    from edfio import Edf, EdfAnnotation
+
+    if h.start < 0:
+        raise InputError(f"hypnogram starts at {h.start:g} s, EDF+ annotations cannot lie before 0: shift the session's clock")
+    b = h.bouts()
+    notes = [EdfAnnotation(float(a), float(d), _EDF_NAMES[s]) for a, d, s in zip(b["start"], b["duration"], b["stage"])]
+    Edf(signals=[], annotations=notes).write(path)
+
+
+def _edf_bouts(p: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    from edfio import read_edf
+
+    notes = [a for a in read_edf(p).annotations if a.text.lower().startswith(("sleep stage", "movement", "artefact", "artifact"))]
+    if not notes:
+        raise FormatError(f"{p}: holds no annotation that names a sleep stage ('Sleep stage W', …)")
+    return np.array([a.onset for a in notes]), np.array([a.duration or 0.0 for a in notes]), [a.text for a in notes]
+
+
+def _from_bouts(begin: np.ndarray, length: np.ndarray, names: list[str], p: Path, epoch: float | None, stage_set: str | None) -> Hypnogram:
+    """Epochs from bouts; what no bout covers is unscored."""
+    if not len(begin):
+        raise FormatError(f"{p}: holds no rows, expected at least one epoch")
+    if not (np.isfinite(begin).all() and np.isfinite(length).all() and (length > 0).all()):
+        raise FormatError(f"{p}: a row lacks its start or a positive duration")
+    order = np.argsort(begin, kind="stable")
+    begin, length, names = begin[order], length[order], [names[i] for i in order]
+    overlap = np.flatnonzero(begin[1:] < begin[:-1] + length[:-1] - 1e-6)
+    if len(overlap):
+        i = int(overlap[0])
+        raise FormatError(f"{p}: stages overlap at {begin[i + 1]:g} s ({names[i]} and {names[i + 1]}): expected one stage at a time")
+    step = _common_step(np.r_[begin - begin[0], length]) if epoch is None else epoch
+    n = round((begin[-1] + length[-1] - begin[0]) / step)
+    middle = begin[0] + (np.arange(n) + 0.5) * step
+    which = np.searchsorted(begin, middle, side="right") - 1
+    inside = middle < begin[which] + length[which]
+    clean = ["NREM" if s == "Sleep stage N" else s for s in names]
+    stages = [clean[k] if ok else "UNS" for k, ok in zip(which, inside)]
+    kales = any(s.lower() in ("sleep stage 3", "sleep stage 4", "s3", "s4") for s in clean)
+    return Hypnogram.from_stages(stages, step, float(begin[0]), rk=kales, stage_set=stage_set)
+
+
+def _common_step(times: np.ndarray) -> float:
+    """Greatest epoch (s) that divides all times, to the millisecond."""
+    ms = np.unique(np.round(times * 1000).astype(np.int64))
+    step = int(np.gcd.reduce(ms[ms > 0]))
+    # People's bouts are multiples of 30 s: finer epochs would claim a precision that nobody scored.
+    return step / 1000 if step < 30_000 or step % 30_000 else 30.0
+
+
+# -- NPZ and integers -----------------------------------------------------------------------------------------------
+def _to_npz(h: Hypnogram, path: Path) -> None:
+    arrays: dict[str, Any] = {"codes": h.codes, "stages": np.array(h.stages), "epoch": h.epoch, "start": h.start, "scorer": h.scorer,
+                              "attrs": json.dumps(jsonable(h.attrs))}  # fmt: skip
+    if h.proba is not None:
+        arrays["proba"] = h.proba
+    with path.open("wb") as f:
+        np.savez_compressed(f, **arrays)
+
+
+def _from_npz(p: Path) -> Hypnogram:
+    with np.load(p, allow_pickle=False) as z:
+        missing = {"codes", "stages", "epoch"} - set(z.files)
+        if missing:
+            raise FormatError(f"{p}: holds {', '.join(z.files)}, expected codes, stages and epoch")
+        return Hypnogram(
+            z["codes"], tuple(str(s) for s in z["stages"]), float(z["epoch"]), float(z["start"]) if "start" in z else 0.0,
+            z.get("proba"), str(z["scorer"]) if "scorer" in z else "", json.loads(str(z["attrs"])) if "attrs" in z else {},
+        )  # fmt: skip
+
+
+def _integers(p: Path) -> np.ndarray:
+    if p.suffix == ".npy":
+        return np.load(p, allow_pickle=False).ravel()
+    if p.suffix == ".mat":
+        from scipy.io import loadmat
+
+        vectors = {k: v for k, v in loadmat(p).items() if not k.startswith("__") and np.issubdtype(np.asarray(v).dtype, np.number) and v.size > 1}
+        if "labels" in vectors or len(vectors) == 1:
+            return np.asarray(vectors.get("labels", next(iter(vectors.values())))).ravel()
+        raise FormatError(f"{p}: holds {', '.join(vectors) or 'no numbers'}, expected one vector of codes or a variable named 'labels'")
+    table = pd.read_csv(p, header=None, sep=None, engine="python", comment="#")
+    column = table.iloc[:, -1]
+    numbers = pd.to_numeric(column, errors="coerce")
+    if numbers.isna().iloc[1:].any():
+        raise FormatError(f"{p}: line {int(np.flatnonzero(numbers.isna())[-1]) + 1} is {column[numbers.isna()].iloc[-1]!r}, expected an integer code")
+    return numbers.dropna().to_numpy()

@@ -1,0 +1,312 @@
+"""One sleep stager for EEG, LFP, EMG, EOG, spikes or feature streams: fit, predict, score, save."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainmu.core.hypnogram import STAGE_SETS, UNSCORED, Hypnogram
+from brainmu.core.recording import Recording, as_list
+from brainmu.errors import CheckpointError, InputError, NotFoundError, OutputExistsError
+
+__all__ = ["SleepStager"]
+
+METHODS = ("boosting", "encoder", "rules")
+FORMAT = 1
+
+
+class SleepStager:
+    """Stages sleep: fit on labelled recordings and predict others, or stage rodents by rules without any labels.
+
+    Parameters
+    ----------
+    stages : {"aasm5", "rodent3"}
+        W N1 N2 N3 R, or WAKE NREM REM.
+    epoch : float or None, s
+        1 to 60; None is 30 for aasm5 and 4 for rodent3.
+    method : {"boosting", "encoder", "rules"} or None
+        ``boosting``: trees on spectral and complexity features with their surround. ``encoder``: a head on brainmu's transformer.
+        ``rules``: rodents, no labels. None is ``encoder`` where an encoder is given, otherwise ``boosting``.
+    encoder : str, Path or None
+        A pretrained encoder (folder or packaged name) for ``method="encoder"``.
+    mode : str
+        How the encoder is fine-tuned: "probe", "adapters" or "full".
+    duration : bool
+        Decode with the transitions and durations of the training hypnograms. Off for anything that serves as a causal outcome.
+    causal : bool
+        Use nothing after an epoch: only features of the past, no decoding (``boosting``). The recording's scale is still that of the whole recording.
+    confidence : float
+        ``predict(abstain=True)`` leaves epochs below this probability unscored.
+    seed : int
+
+    Attributes
+    ----------
+    method_ : str
+        What was fitted.
+    model_ : BoostedStager or StageModel
+    classes_ : tuple of str
+    n_subjects_, n_epochs_ : int
+        What it was fitted on.
+
+    Examples
+    --------
+    >>> SleepStager(stages="rodent3", epoch=4.0, method="rules")
+    SleepStager(stages='rodent3', epoch=4.0, method='rules')
+    """
+
+    def __init__(
+        self, stages: str = "aasm5", epoch: float | None = None, method: str | None = None, encoder: str | Path | None = None, *, mode: str = "probe",
+        duration: bool = True, causal: bool = False, confidence: float = 0.6, seed: int = 0,
+    ) -> None:  # fmt: skip
+        if stages not in STAGE_SETS:
+            raise InputError(f"stages is {stages!r}, expected one of {', '.join(STAGE_SETS)}")
+        if method is not None and method not in METHODS:
+            raise InputError(f"method is {method!r}, expected one of {', '.join(METHODS)} (or None)")
+        epoch = (30.0 if stages == "aasm5" else 4.0) if epoch is None else float(epoch)
+        if not 1.0 <= epoch <= 60.0:
+            raise InputError(f"epoch is {epoch:g} s, expected 1 to 60 s (30 for people, 4 for rodents)")
+        if method == "rules" and stages != "rodent3":
+            raise InputError("method='rules' stages rodents: pass stages='rodent3', or fit a stager on labelled nights")
+        if method == "rules" and not 1.0 <= epoch <= 10.0:
+            raise InputError(f"rules stage epochs of 1 to 10 s, got {epoch:g} s")
+        if encoder is not None and method not in (None, "encoder"):
+            raise InputError(f"an encoder was given with method={method!r}, which does not use one: leave method out or pass 'encoder'")
+        if not 0 <= confidence <= 1:
+            raise InputError(f"confidence is {confidence:g}, expected a probability")
+        self.stages, self.epoch, self.method, self.encoder, self.mode = stages, epoch, method, encoder, mode
+        self.duration, self.causal, self.confidence, self.seed = duration, causal, confidence, seed
+        if method == "rules":
+            self.method_, self.classes_ = "rules", STAGE_SETS[stages]
+
+    # -- scikit-learn manners ---------------------------------------------------------------------------------------
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The arguments it was made with."""
+        names = ("stages", "epoch", "method", "encoder", "mode", "duration", "causal", "confidence", "seed")
+        return {n: getattr(self, n) for n in names}
+
+    def set_params(self, **params: Any) -> SleepStager:
+        """Change arguments; an unfitted stager."""
+        self.__init__(**(self.get_params() | params))  # type: ignore[misc]
+        return self
+
+    def __repr__(self) -> str:
+        default = {"encoder": None, "mode": "probe", "duration": True, "causal": False, "confidence": 0.6, "seed": 0, "method": None}
+        shown = [f"{k}={v!r}" for k, v in self.get_params().items() if k not in default or v != default[k]]
+        return f"SleepStager({', '.join(shown)})"
+
+    def fit(self, sessions: Recording | Iterable[Recording], labels: str | None = None, progress: Callable[[str, float], None] | None = None) -> SleepStager:
+        """Fit to recordings with a hypnogram.
+
+        Parameters
+        ----------
+        sessions : Recording, Session, or many
+        labels : str or None
+            Name of the hypnogram; None takes the only one.
+
+        Raises
+        ------
+        MissingDataError
+            If a recording has no such hypnogram or nothing to stage from.
+        InputError
+            If the labels' stage set cannot become the stager's.
+        """
+        recordings = as_list(sessions)
+        if not recordings:
+            raise InputError("fit got no recordings, expected at least one with a hypnogram")
+        hypnograms = [self._reference(r, labels) for r in recordings]
+        self.classes_ = STAGE_SETS[self.stages]
+        self.n_subjects_ = len({r.subject or r.id for r in recordings})
+        self.n_epochs_ = int(sum((h.codes >= 0).sum() for h in hypnograms))
+        self.method_ = self.method or ("encoder" if self.encoder is not None else "boosting")
+        if self.method_ == "boosting":
+            self._fit_boosting(recordings, hypnograms, progress)
+        elif self.method_ == "encoder":
+            self._fit_encoder(recordings, labels, progress)
+        return self
+
+    def predict(
+        self, session: Recording, abstain: bool = False, *, start: float | None = None, progress: Callable[[str, float], None] | None = None
+    ) -> Hypnogram:  # fmt: skip
+        """A hypnogram with probabilities.
+
+        Parameters
+        ----------
+        session : Recording or Session
+        abstain : bool
+            Leave epochs whose most probable stage has less than `confidence` unscored; ``attrs["abstained"]`` is their share.
+        start : float or None, s
+            Where the first epoch begins; the start of the signals where not given.
+
+        Returns
+        -------
+        Hypnogram
+            ``attrs``: method, centred (whether epochs used their future), and for rules quality and reasons.
+        """
+        if not isinstance(session, Recording):
+            raise InputError(f"predict takes one recording, got a {type(session).__name__}: call it for each")
+        if self._fitted() == "rules":
+            from brainmu.sleep.rules import stage_by_rules
+
+            h = stage_by_rules(session, self.epoch, start=start, progress=progress)
+        else:
+            p, first = self._probabilities(session, start, progress)
+            codes = np.where(np.isfinite(p).all(axis=1), np.nan_to_num(p).argmax(axis=1), UNSCORED).astype(np.int8)
+            attrs = {"method": self.method_, "centred": not self.causal, "scale": "whole recording"}
+            h = Hypnogram(codes, self.stages, self.epoch, first, p.astype(np.float32), scorer=f"brainmu {self.method_}", attrs=attrs)
+        if abstain:
+            assert h.proba is not None
+            doubtful = (h.codes >= 0) & (np.nan_to_num(h.proba).max(axis=1) < self.confidence)
+            h.codes[doubtful] = UNSCORED
+            h.attrs["abstained"] = float(doubtful.mean())
+        return h
+
+    def predict_proba(self, session: Recording) -> NDArray[np.float32]:
+        """Probability (epoch, stage) of each stage, in the order of `classes_`; NaN where the recording is missing."""
+        h = self.predict(session)
+        assert h.proba is not None
+        return h.proba
+
+    def score(self, sessions: Recording | Iterable[Recording], labels: str | None = None) -> float:
+        """Cohen's kappa, the mean over subjects. `brainmu.sleep.evaluate_many` gives the rest, with intervals."""
+        from brainmu.sleep.agreement import evaluate_many
+
+        recordings = as_list(sessions)
+        pairs = [(r.subject or r.id, self.predict(r), self._reference(r, labels)) for r in recordings]
+        return float(evaluate_many(pairs)["kappa_subjects"])
+
+    # -- parts ------------------------------------------------------------------------------------------------------
+    def _fitted(self) -> str:
+        if not hasattr(self, "method_"):
+            raise InputError("the stager is not fitted: call fit(sessions, labels=...) first, or use method='rules' for rodents")
+        return self.method_
+
+    def _reference(self, recording: Recording, labels: str | None) -> Hypnogram:
+        """The recording's hypnogram in the stager's stages."""
+        h = recording.hypnogram(labels)
+        if h.stage_set == self.stages:
+            return h
+        if self.stages == "rodent3":
+            return h.as_rodent3()
+        raise InputError(f"{recording.id}: labels are {' '.join(h.stages)}, the stager stages {' '.join(STAGE_SETS[self.stages])}: use stages='rodent3'")
+
+    def _fit_boosting(self, recordings: list[Recording], hypnograms: list[Hypnogram], progress: Callable[[str, float], None] | None) -> None:
+        from brainmu.sleep.boosting import BoostedStager
+        from brainmu.sleep.features import epoch_table
+
+        tables, codes, groups = [], [], []
+        for i, (r, h) in enumerate(zip(recordings, hypnograms)):
+            # Epochs are cut where the scorer cut them, however late the scoring begins.
+            t = epoch_table(r, self.epoch, start=_aligned(h, r, self.epoch))
+            tables.append(t)
+            codes.append(h.at(t.grid.start + (np.arange(t.grid.n) + 0.5) * self.epoch))
+            groups.append(r.subject or r.id)
+            if progress is not None:
+                progress("features", (i + 1) / len(recordings))
+        self.model_ = BoostedStager(self.stages, self.epoch, len(self.classes_), self.causal, self.duration, self.seed).fit(tables, codes, groups, progress)
+
+    def _fit_encoder(self, recordings: list[Recording], labels: str | None, progress: Callable[[str, float], None] | None) -> None:
+        from brainmu.train import finetune
+
+        self.model_ = finetune(
+            recordings, task="stage", labels=labels, encoder=self.encoder, stages=self.stages, epoch=self.epoch, mode=self.mode, seed=self.seed,
+            progress=progress,
+        )  # fmt: skip
+
+    def _probabilities(self, recording: Recording, start: float | None, progress: Callable[[str, float], None] | None) -> tuple[NDArray[np.float64], float]:
+        if self.method_ == "encoder":
+            p, first, _ = self.model_.predict_proba(recording)
+            return np.asarray(p, dtype=np.float64), float(first)
+        from brainmu.sleep.features import epoch_table
+
+        table = epoch_table(recording, self.epoch, start=start, progress=progress)
+        return self.model_.predict_proba(table), table.grid.start
+
+    # -- storing ----------------------------------------------------------------------------------------------------
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the stager as a folder: config.yaml and arrays (no pickles). Written whole or not at all.
+
+        Raises
+        ------
+        OutputExistsError
+            If the folder exists and `overwrite` is not given.
+        """
+        import yaml
+
+        method = self._fitted()
+        target = Path(folder)
+        if target.exists() and not overwrite:
+            raise OutputExistsError(f"{target}: exists already: pass overwrite=True to replace it, or choose another folder")
+        if target.exists() and not (target / "config.yaml").is_file() and any(target.iterdir() if target.is_dir() else [target]):
+            raise OutputExistsError(f"{target}: is not a saved stager, so it is not replaced: choose another folder")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(target.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        params = self.get_params() | {"encoder": None if self.encoder is None else str(self.encoder)}
+        config: dict[str, Any] = {"type": "SleepStager", "format": FORMAT, "method": method, "params": params}
+        if method != "rules":
+            config["fitted_on"] = {"subjects": self.n_subjects_, "epochs": self.n_epochs_}
+        if method == "boosting":
+            settings, arrays = self.model_.to_parts()
+            config["boosting"] = settings
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, **arrays)
+            (partial / "trees.npz").write_bytes(buffer.getvalue())
+        elif method == "encoder":
+            self.model_.save(partial / "encoder")
+        (partial / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        if target.exists():
+            shutil.rmtree(target)
+        partial.replace(target)
+        return target
+
+    @classmethod
+    def load(cls, folder: str | Path) -> SleepStager:
+        """A stager from the folder that :meth:`save` wrote.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such folder.
+        CheckpointError
+            If it is no stager, of a later format, or damaged.
+        """
+        from brainmu.config import read_yaml
+
+        path = Path(folder)
+        if not (path / "config.yaml").is_file():
+            raise NotFoundError(f"{path}: no saved stager there (no config.yaml)")
+        config = read_yaml(path / "config.yaml")
+        if config.get("type") != "SleepStager":
+            raise CheckpointError(f"{path}: is a {config.get('type')!r}, expected a SleepStager")
+        if config.get("format") != FORMAT:
+            raise CheckpointError(f"{path}: is of format {config.get('format')!r}, this brainmu reads {FORMAT}: use the version that wrote it")
+        try:
+            self = cls(**config["params"])
+            self.method_, self.classes_ = config["method"], STAGE_SETS[self.stages]
+            if self.method_ != "rules":
+                self.n_subjects_, self.n_epochs_ = config["fitted_on"]["subjects"], config["fitted_on"]["epochs"]
+            if self.method_ == "boosting":
+                from brainmu.sleep.boosting import BoostedStager
+
+                with np.load(path / "trees.npz", allow_pickle=False) as stored:
+                    self.model_ = BoostedStager.from_parts(config["boosting"], dict(stored))
+            elif self.method_ == "encoder":
+                from brainmu.models import StageModel
+
+                self.model_ = StageModel.load(path / "encoder")
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise CheckpointError(f"{path}: the saved stager is damaged ({type(error).__name__}: {error}): save it again") from error
+        return self
+
+
+def _aligned(h: Hypnogram, recording: Recording, epoch: float) -> float:
+    """A start on the scorer's own grid at or before the first signal sample's epoch."""
+    first = min((s.start for s in recording.signals.values() if s.n_samples), default=recording.start)
+    return h.start + np.floor((first - h.start) / epoch + 1e-6) * epoch

@@ -1,0 +1,149 @@
+"""What a hypnogram says about sleep: amounts, latencies, bouts, transitions, as tidy tables with units."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from brainmu.core.hypnogram import Hypnogram
+from brainmu.core.metrics import confusion
+from brainmu.errors import InputError
+
+__all__ = ["bout_survival", "bout_table", "cycles", "micro_arousals", "statistics", "transitions"]
+
+
+def statistics(hypnogram: Hypnogram) -> pd.DataFrame:
+    """Sleep statistics, one row a measure: measure, stage, value, unit.
+
+    Both stage sets give: time and share of each stage, total sleep time, sleep efficiency, sleep onset latency, REM latency from sleep onset,
+    wake after sleep onset, bouts an hour and their lengths by stage, awakenings and stage shifts an hour. AASM adds time in bed, sleep
+    period and sleep maintenance efficiency; rodents REM's share of sleep is named as such. Unscored time counts nowhere but in
+    ``unscored``.
+
+    Sleep onset is the first epoch of any sleep stage (AASM); a latency that never ends is NaN.
+
+    References
+    ----------
+    Berry et al., The AASM Manual for the Scoring of Sleep and Associated Events; Iber 2007.
+    """
+    h = hypnogram
+    if not len(h):
+        raise InputError("the hypnogram holds no epochs, expected at least one")
+    minute = h.epoch / 60
+    rows: list[tuple[str, str, float, str]] = []
+    sleep = h.mask("NREM") | h.mask("REM")
+    wake, rem = h.mask("WAKE"), h.mask("REM")
+    scored = h.codes >= 0
+    hours = scored.sum() * h.epoch / 3600
+    onset = int(np.argmax(sleep)) if sleep.any() else -1
+    last = int(len(h) - 1 - np.argmax(sleep[::-1])) if sleep.any() else -1
+    tst = sleep.sum() * minute
+    nan = float("nan")
+    rows += [("recording", "", len(h) * minute, "min"), ("unscored", "", (~scored).sum() * minute, "min"), ("total sleep time", "", tst, "min")]
+    rows += [("sleep efficiency", "", 100 * sleep.sum() / scored.sum() if scored.any() else nan, "%")]
+    rows += [("sleep onset latency", "", onset * minute if onset >= 0 else nan, "min")]
+    after = np.flatnonzero(rem[onset:]) if onset >= 0 else np.empty(0)
+    rows += [("REM latency from sleep onset", "", after[0] * minute if len(after) else nan, "min")]
+    rows += [("wake after sleep onset", "", wake[onset:].sum() * minute if onset >= 0 else nan, "min")]
+    if h.stage_set == "aasm5":
+        spt = (last - onset + 1) * minute if onset >= 0 else nan
+        rows += [("sleep period", "", spt, "min"), ("sleep maintenance efficiency", "", 100 * tst / spt if onset >= 0 else nan, "%")]
+    for i, s in enumerate(h.stages):
+        n = int((h.codes == i).sum())
+        rows += [("time", s, n * minute, "min"), ("share of scored time", s, 100 * n / scored.sum() if scored.any() else nan, "%")]
+        if s not in ("W", "WAKE"):
+            rows.append(("share of sleep", s, 100 * n / sleep.sum() if sleep.any() else nan, "%"))
+            first = np.flatnonzero(h.codes[onset:] == i) if onset >= 0 else np.empty(0)
+            rows.append(("latency from sleep onset", s, first[0] * minute if len(first) else nan, "min"))
+    bouts = h.bouts()
+    for s in h.stages:
+        length = bouts.loc[bouts["stage"] == s, "duration"].to_numpy()
+        rows += [("bouts an hour", s, len(length) / hours if hours else nan, "1/h"), ("bout length, mean", s, float(length.mean()) if len(length) else nan, "s")]
+        rows += [("bout length, median", s, float(np.median(length)) if len(length) else nan, "s")]
+    pair = scored[:-1] & scored[1:]
+    shifts = int((pair & (h.codes[:-1] != h.codes[1:])).sum())
+    awakenings = int((sleep[:-1] & wake[1:]).sum())
+    rows += [("stage shifts", "", shifts / hours if hours else nan, "1/h"), ("awakenings", "", awakenings / (tst / 60) if tst else nan, "1/h of sleep")]
+    return pd.DataFrame(rows, columns=["measure", "stage", "value", "unit"])
+
+
+def bout_table(hypnogram: Hypnogram) -> pd.DataFrame:
+    """One row a bout: stage, start (s), duration (s), previous and next stage ("" at the ends), censored (touches an end or unscored time)."""
+    b = hypnogram.bouts()[["stage", "start", "duration"]].copy()
+    b["previous"], b["next"] = b["stage"].shift(1, fill_value=""), b["stage"].shift(-1, fill_value="")
+    b["censored"] = b["previous"].isin(["", "UNS", "ART"]) | b["next"].isin(["", "UNS", "ART"])
+    return b
+
+
+def bout_survival(hypnogram: Hypnogram, stage: str) -> pd.DataFrame:
+    """Kaplan-Meier survival of the bouts of a stage: duration (s), at_risk, ended, survival. Bouts cut by an end or a gap are censored."""
+    b = bout_table(hypnogram)
+    b = b[b["stage"] == stage]
+    if not len(b):
+        return pd.DataFrame({"duration": [], "at_risk": [], "ended": [], "survival": []})
+    length = b["duration"].to_numpy()
+    cut = b["next"].isin(["", "UNS", "ART"]).to_numpy()
+    at = np.unique(length)
+    risk = np.array([(length >= t).sum() for t in at])
+    ended = np.array([((length == t) & ~cut).sum() for t in at])
+    return pd.DataFrame({"duration": at, "at_risk": risk, "ended": ended, "survival": np.cumprod(1 - ended / risk)})
+
+
+def transitions(hypnogram: Hypnogram) -> pd.DataFrame:
+    """One row an ordered pair of stages: from, to, count, probability (of the next epoch), rate (1/h of time in `from`).
+
+    Steps into or out of unscored epochs count nowhere.
+    """
+    h = hypnogram
+    k = len(h.stages)
+    m = confusion(h.codes[:-1], h.codes[1:], k)
+    n = m.sum(1)
+    rows = []
+    for i, a in enumerate(h.stages):
+        for j, b in enumerate(h.stages):
+            p = m[i, j] / n[i] if n[i] else float("nan")
+            rate = m[i, j] / (n[i] * h.epoch / 3600) if n[i] and i != j else float("nan")
+            rows.append({"from": a, "to": b, "count": int(m[i, j]), "probability": p, "rate": rate, "rate_unit": "1/h"})
+    return pd.DataFrame(rows)
+
+
+def cycles(hypnogram: Hypnogram, *, gap: float | None = None, nrem: float | None = None) -> pd.DataFrame:
+    """NREM-REM cycles: cycle, start, stop (s), nrem, rem, wake (min).
+
+    A cycle begins with NREM of at least `nrem` s since the last REM period and ends with the REM period that follows; REM parts less than
+    `gap` s apart are one period. Defaults: 15 min each in people (Feinberg & Floyd 1979, Psychophysiology 16:283), 40 s and 30 s in rodents.
+    """
+    h = hypnogram
+    human = h.stage_set == "aasm5"
+    gap = (900.0 if human else 40.0) if gap is None else gap
+    nrem = (900.0 if human else 30.0) if nrem is None else nrem
+    periods = []
+    for a, b in h.intervals("REM").bounds:
+        if periods and a - periods[-1][1] < gap:
+            periods[-1][1] = b
+        else:
+            periods.append([a, b])
+    rows, since = [], h.start
+    for _, stop in periods:
+        i, j = round((since - h.start) / h.epoch), round((stop - h.start) / h.epoch)
+        part = h.mask("NREM")[i:j]
+        if part.sum() * h.epoch < nrem:
+            continue
+        first = i + int(np.argmax(part))
+        amount = {k: float(h.mask(s)[first:j].sum() * h.epoch / 60) for k, s in (("nrem", "NREM"), ("rem", "REM"), ("wake", "WAKE"))}
+        rows.append({"cycle": len(rows) + 1, "start": h.start + first * h.epoch, "stop": float(stop), **amount})
+        since = float(stop)
+    return pd.DataFrame(rows, columns=["cycle", "start", "stop", "nrem", "rem", "wake"])
+
+
+def micro_arousals(hypnogram: Hypnogram, *, longest: float = 20.0) -> pd.DataFrame:
+    """WAKE bouts of at most `longest` s between two sleep bouts: start, duration (s), previous, next.
+
+    References
+    ----------
+    Watson et al. 2016, Neuron 90:839 (micro-arousals within sleep, < 40 s); 16-20 s is usual in mice with 4-s epochs.
+    """
+    b = bout_table(hypnogram)
+    asleep = ["NREM", "REM", "N1", "N2", "N3", "R"]
+    found = b["stage"].isin(["W", "WAKE"]) & (b["duration"] <= longest) & b["previous"].isin(asleep) & b["next"].isin(asleep)
+    return b.loc[found, ["start", "duration", "previous", "next"]].reset_index(drop=True)
