@@ -128,7 +128,7 @@ def open_array(path: Path, ref: ArrayFile) -> Any:
         out = _open_mat(path, ref)
     elif suffix in TABLE_SUFFIXES:
         return _open_table(path, ref)
-    elif suffix in RAW_SUFFIXES:
+    elif suffix in RAW_SUFFIXES or ref.dtype is not None:
         out = _open_raw(path, ref)
     else:
         raise FormatError(f"{path}: {suffix or 'no suffix'} is not an array file, expected one of {', '.join(ARRAY_SUFFIXES)}")

@@ -108,9 +108,8 @@ def _signals(path: Path, raw: Any, rec: Recording, kinds: dict[str, str]) -> Non
 
 
 def _labels(raw: Any, rec: Recording) -> None:
-    # Onsets count from the first sample, unless the file has a date: then from the date.
-    shift = raw.first_time if raw.annotations.orig_time is not None else 0.0
-    found = [(float(a["onset"]) - shift, float(a["duration"]), str(a["description"])) for a in raw.annotations]
+    # MNE counts onsets from the start of the acquisition; the first sample lies first_time later.
+    found = [(float(a["onset"]) - raw.first_time, float(a["duration"]), str(a["description"])) for a in raw.annotations]
     bad = [(t, t + d) for t, d, text in found if text.upper().startswith(("BAD", "EDGE")) and d > 0]
     if bad:
         rec.labels["artefacts"] = Intervals.merge(bad)

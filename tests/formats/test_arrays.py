@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+
 from brainmu.errors import FormatError, NotFoundError
 from brainmu.formats.arrays import ArrayFile, load_array, members, open_array
 
@@ -134,7 +135,7 @@ def test_truncated_arrays(tmp_path):
     for name, key in (("a.npy", None), ("raw.npz", "x"), ("a.mat", "x"), ("a.h5", None), ("v73.mat", "x")):
         path = _write(tmp_path, name)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
-        with pytest.raises(FormatError, match="truncated|damaged|not readable"):
+        with pytest.raises(FormatError, match=r"truncated|damaged|not readable"):
             open_array(path, ArrayFile(name, key=key))[:]
 
 
@@ -156,11 +157,11 @@ def test_wrong_shapes_and_types(tmp_path):
 
 def test_missing_files_and_keys_name_the_nearest(tmp_path):
     _write(tmp_path, "raw.npz")
-    with pytest.raises(NotFoundError, match="did you mean raw.npz"):
+    with pytest.raises(NotFoundError, match=r"did you mean raw.npz"):
         open_array(tmp_path / "raww.npz", ArrayFile("raww.npz"))
-    with pytest.raises(NotFoundError, match="the folder .* does not exist"):
+    with pytest.raises(NotFoundError, match=r"the folder .* does not exist"):
         open_array(tmp_path / "no" / "x.npy", ArrayFile("x.npy"))
-    with pytest.raises(FormatError, match="holds 2 arrays .x, y.: say which"):
+    with pytest.raises(FormatError, match=r"holds 2 arrays .x, y.: say which"):
         open_array(tmp_path / "raw.npz", ArrayFile("raw.npz"))
     with pytest.raises(FormatError, match="has no array 'xx'"):
         open_array(tmp_path / "raw.npz", ArrayFile("raw.npz", key="xx"))

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+
 from brainmu.errors import BrainmuError, FormatError, NotFoundError
 from brainmu.formats import draft_manifest, read, read_all
 

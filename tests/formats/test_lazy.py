@@ -5,10 +5,11 @@ import pickle
 import h5py
 import numpy as np
 import pytest
-from brainmu.errors import FormatError
-from brainmu.formats.lazy import Calibrated, H5Rows, OnDemand, RawRows, Spread, Stacked
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from brainmu.errors import FormatError
+from brainmu.formats.lazy import Calibrated, H5Rows, OnDemand, RawRows, Spread, Stacked
 
 X = np.arange(60, dtype=np.int16).reshape(20, 3)
 

@@ -5,8 +5,9 @@ import textwrap
 import numpy as np
 import pytest
 import scipy.io
+
 from brainmu.core import EventTable, Hypnogram, Intervals
-from brainmu.errors import BrainmuError, ConfigError, FormatError, InputError, MissingDataError, NotFoundError
+from brainmu.errors import ConfigError, FormatError, InputError, MissingDataError, NotFoundError
 from brainmu.formats import describe, read, read_all, sniff
 
 RNG = np.random.default_rng(0)
@@ -115,7 +116,7 @@ def test_one_recording_a_file_by_a_pattern(tmp_path):
           - each: "{subject}__{night}.npz"
             subject: "{subject}"
             signals:
-              power: {file: "{subject}__{night}.npz", key: features, flatten: true, rate: 0.0333333333, unit: log, kind: features, channels: [[A, B], [d, t, a]]}
+              power: {file: "{subject}__{night}.npz", key: features, flatten: true, rate: 0.0333, unit: log, kind: features, channels: [[A, B], [d, t, a]]}
             labels:
               scoring: {type: hypnogram, file: "{subject}__{night}.npz", key: labels, epoch: 30, map: {0: W, 1: N1, 2: N2, 3: N3, 4: R, -100: UNS}}
         """,

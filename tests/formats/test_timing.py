@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from brainmu.errors import FormatError
-from brainmu.formats.timing import as_grid, lay_out, seconds
 from hypothesis import given
 from hypothesis import strategies as st
+
+from brainmu.errors import FormatError
+from brainmu.formats.timing import as_grid, lay_out, seconds
 
 
 @given(st.floats(0.1, 40000), st.floats(-1e4, 1e6), st.integers(3, 2000))
