@@ -1,0 +1,44 @@
+"""Ways in which an outcome or a covariate can already know the exposure, found from what streams say of their making."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from brainmu.causal.grid import EpochGrid
+from brainmu.core.events import EventTable
+
+__all__ = ["find_leaks"]
+
+
+def find_leaks(grids: Sequence[EpochGrid], tables: Sequence[EventTable], adjust: Sequence[str]) -> list[str]:
+    """Sentences, each a leak; empty where none is known.
+
+    Hypnograms, event tables and signals say what they were made from in ``attrs["derived"]`` (or ``"channels"``, ``"signals"``).
+    """
+    said: list[str] = []
+    for g, t in zip(grids, tables):
+        scored_from, found_in = _made_from(g.hypnogram.attrs), _made_from(t.attrs)
+        shared = sorted(scored_from & found_in)
+        if shared:
+            said.append(
+                f"leak: hypnogram and exposure of {g.recording.id} come from the same signal ({', '.join(shared)}): score from EEG, EMG or another site"
+            )
+        for name in adjust:
+            signal = g.recording.signals.get(name.partition(":")[0])
+            if signal is not None and (both := sorted(_made_from(signal.attrs) & found_in)):
+                said.append(f"leak: covariate {name!r} of {g.recording.id} and the exposure come from the same signal ({', '.join(both)})")
+    # One sentence for each kind, however many recordings share it.
+    first = {s.split(" of ")[0]: s for s in reversed(said)}
+    return list(first.values())
+
+
+def _made_from(attrs: dict[str, Any]) -> set[str]:
+    out: set[str] = set()
+    for key in ("derived", "channels", "signals", "features"):
+        value = attrs.get(key)
+        if isinstance(value, str):
+            out.add(value)
+        elif isinstance(value, Iterable) and not isinstance(value, dict):
+            out |= {str(v) for v in value}
+    return out
