@@ -2,7 +2,8 @@
 
 1. From up to ten minutes of the baseline, each channel's spectrum (median over windows, so that events do not count; mains lines
    stay in it) becomes a whitening gain: coloured noise and hum then weigh no more than anything else.
-2. The statistic is the whitened power in the band, averaged over channels, smoothed, as a z-score on the baseline's median and MAD.
+2. The statistic is the highest response, over frequencies in the band, of Gaussian wave packets as long as a ripple: their power
+   averaged over channels, its root as a z-score on the baseline's median and MAD. A packet lets in a quarter of the band's noise.
 3. Surrogates of the same baseline (events silenced, phases drawn anew, one draw for all channels, so that their coherence stays)
    go through the same detector; the threshold is where they give `false_rate` events a minute.
 4. Each candidate's own spectrum must peak in the band and exceed the bands beside it: transients, muscle and high gamma do not.
@@ -16,7 +17,7 @@ Fernández-Ruiz et al. (2019), Science 364:1082 (long ripples matter). Theiler e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -34,8 +35,9 @@ __all__ = ["Detector", "find_ripples"]
 _BLOCK_SECONDS = 40.0
 _PAD_SECONDS = 1.0
 _SAMPLE_SECONDS = 600.0
-_STEP_RATE = 500.0
-"""Rate of the statistic, Hz: the band is shifted to 0 Hz and cut out in the frequency domain, so no more is needed."""
+_STEP_RATE = 250.0
+"""Rate of the statistic, Hz: each packet's band is shifted to 0 Hz and cut out in the frequency domain, so no more is needed.
+The envelope that gives the edges has twice this rate."""
 
 Float = NDArray[np.float32]
 
@@ -47,7 +49,7 @@ class RippleSettings:
     band: tuple[float, float] = (150.0, 250.0)
     threshold: float | None = None
     false_rate: float = 0.1
-    sigma: float = 0.01
+    packet: float = 0.0125
     edge_sigma: float = 0.004
     edge: float = 0.3
     shortest: float = 0.015
@@ -96,8 +98,10 @@ class Detector:
     settings: RippleSettings
     frequencies: NDArray[np.float64]
     spectrum: NDArray[np.float64]
+    level: NDArray[np.float64]
     centre: float
     spread: float
+    calm: float
     threshold: float
     surrogate_rate: float
     surrogate_seconds: float
@@ -115,48 +119,53 @@ class Detector:
         signal = signal if good.all() else signal.pick(good)
         pieces = [p[good] for p in pieces]
         frequencies, spectrum = _spectrum(pieces, signal.rate)
-        first = cls(signal, settings, frequencies, spectrum, 0.0, 1.0, np.inf, 0.0, 0.0)
-        power = [first._power(p) for p in pieces]
-        values = np.sqrt(np.concatenate([first._smooth(p, settings.sigma)[_trim(p)] for p in power]))
+        blank = cls(signal, settings, frequencies, spectrum, np.ones(1), 0.0, 1.0, 1.0, np.inf, 0.0, 0.0)
+        views = [blank._view(p) for p in pieces]
+        level = np.median(np.concatenate([v.packets[:, _trim(v.packets.shape[1])] for v in views], axis=1), axis=1)
+        values = np.concatenate([np.sqrt((v.packets / level[:, None]).max(0))[_trim(v.packets.shape[1])] for v in views])
         centre, spread = float(np.median(values)), 1.4826 * float(np.median(np.abs(values - np.median(values))))
-        fitted = cls(signal, settings, frequencies, spectrum, centre, spread, settings.threshold or settings.lowest, 0.0, 0.0)
+        calm = float(np.median(np.concatenate([v.envelope[_trim(len(v.envelope))] for v in views])))
+        fitted = replace(blank, level=level, centre=centre, spread=spread, calm=calm, threshold=settings.threshold or settings.lowest)
         threshold, rate, seconds = fitted._calibrate(pieces, np.random.default_rng(seed))
-        return cls(signal, settings, frequencies, spectrum, centre, spread, threshold, rate, seconds)
+        return replace(fitted, threshold=threshold, surrogate_rate=rate, surrogate_seconds=seconds)
 
     # -- the statistic ----------------------------------------------------------------------------------------------------
-    def _power(self, block: Float) -> Float:
-        """Whitened power in the band (time,) at about 500 Hz, averaged over channels, of a block (channel, time)."""
+    @property
+    def centres(self) -> NDArray[np.float64]:
+        """Frequencies of the packets, Hz: about one of their SDs apart."""
+        low, high = self.settings.band
+        return np.linspace(low, high, int(np.ceil((high - low) * 2 * np.pi * self.settings.packet / 1.1)) + 1)
+
+    def _view(self, block: Float) -> _View:
+        """Power of the packets (frequency, time) and envelope of the whole band, averaged over channels, of a block (channel, time)."""
+        rate, (low, high) = self.signal.rate or 0.0, self.settings.band
         n = block.shape[1]
-        rate = self.signal.rate or 0.0
         m = sp_fft.next_fast_len(n, real=True)
         spectrum = sp_fft.rfft(block, m, axis=1, workers=WORKERS)
         f = np.fft.rfftfreq(m, 1 / rate)
-        low, high = self.settings.band
         width = min(20.0, rate / 2 - high)
-        i, j = np.searchsorted(f, [low - width, high + width])
-        k = sp_fft.next_fast_len(max(int(round(m * _STEP_RATE / rate)), j - i))
-        part = np.zeros((len(block), k), dtype=np.complex64)
-        part[:, : j - i] = spectrum[:, i:j] * (gain(f[i:j], low, high, width) * self._whitening(f[i:j]))
-        a = sp_fft.ifft(part, axis=1, workers=WORKERS, overwrite_x=True)
-        power = (a.real**2 + a.imag**2).mean(0) * np.float32((k / m) ** 2)
-        return power[: max(int(np.floor(n * k / m)), 1)]
+        wide = 4 / (2 * np.pi * self.settings.packet)
+        i, j = np.searchsorted(f, [max(low - max(wide, width), 0), high + max(wide, width)])
+        f = f[i:j]
+        spectrum = spectrum[:, i:j] * self._whitening(f)
+        k = sp_fft.next_fast_len(max(int(round(m * _STEP_RATE / rate)), int(2 * wide * m / rate) + 2))
+        packets = []
+        for centre in self.centres:
+            a, b = np.searchsorted(f, [centre - wide, centre + wide])
+            shape = np.exp(-0.5 * ((f[a:b] - centre) * 2 * np.pi * self.settings.packet) ** 2).astype(np.float32)
+            packets.append(_power(spectrum[:, a:b] * shape, k) * np.float32((k / m) ** 2))
+        k2 = max(2 * k, sp_fft.next_fast_len(j - i))
+        fine = _power(spectrum * gain(f, low, high, width), k2) * np.float32((k2 / m) ** 2)
+        step, fine_step = m / rate / k, m / rate / k2
+        envelope = np.sqrt(gaussian_filter1d(fine[: max(int(n / rate / fine_step), 1)], self.settings.edge_sigma / fine_step, mode="nearest"))
+        return _View(np.stack(packets)[:, : max(int(n / rate / step), 1)], step, envelope, fine_step)
 
-    def _step(self, n: int) -> float:
-        """Seconds between values of the statistic of a block of n samples."""
-        rate = self.signal.rate or 0.0
-        m = sp_fft.next_fast_len(n, real=True)
-        f = np.fft.rfftfreq(m, 1 / rate)
-        low, high = self.settings.band
-        width = min(20.0, rate / 2 - high)
-        i, j = np.searchsorted(f, [low - width, high + width])
-        return m / rate / sp_fft.next_fast_len(max(int(round(m * _STEP_RATE / rate)), j - i))
+    def _z(self, view: _View) -> Float:
+        return ((np.sqrt((view.packets / self.level[:, None].astype(np.float32)).max(0)) - self.centre) / self.spread).astype(np.float32)
 
     def _whitening(self, f: NDArray[np.float64]) -> Float:
         """Gain (channel, frequency) that gives the baseline unit density."""
         return np.stack([1 / np.sqrt(np.interp(f, self.frequencies, s)) for s in self.spectrum]).astype(np.float32)
-
-    def _smooth(self, power: Float, sigma: float) -> Float:
-        return gaussian_filter1d(power, sigma * _STEP_RATE, mode="nearest")
 
     # -- detection --------------------------------------------------------------------------------------------------------
     def detect(self, block: Float, start: float, keep: tuple[float, float], threshold: float | None = None) -> NDArray[np.float64]:
@@ -165,25 +174,24 @@ class Detector:
         filled, missing = fill_missing(block.T)
         gone = missing.any(1)
         filled = np.ascontiguousarray(filled.T)
-        power = self._power(filled)
-        step = self._step(block.shape[1])
-        z = (np.sqrt(self._smooth(power, s.sigma)) - self.centre) / self.spread
-        fine = np.sqrt(self._smooth(power, s.edge_sigma))
+        view = self._view(filled)
+        z, fine, step = self._z(view), view.envelope, view.fine_step
         level = self.threshold if threshold is None else threshold
-        near = maximum_filter1d(z, int(0.05 / step) | 1)
+        near = maximum_filter1d(z, int(0.05 / view.step) | 1)
         rows = []
-        reach = int(s.longest / step)
+        reach, slack = int(s.longest / step), max(int(0.012 / step), 1)
         for top in np.flatnonzero((z >= level) & (z == near)):
-            at = start + top * step
+            at = start + top * view.step
             if not keep[0] <= at < keep[1]:
                 continue
-            crest = max(top - 5, 0) + int(fine[max(top - 5, 0) : top + 6].argmax())
-            a, b = _edges(fine, crest, self.centre + s.edge * (float(fine[crest]) - self.centre), reach)
+            middle = min(int(round(top * view.step / step)), len(fine) - 1)
+            crest = max(middle - slack, 0) + int(fine[max(middle - slack, 0) : middle + slack + 1].argmax())
+            a, b = _edges(fine, crest, self.calm + s.edge * (float(fine[crest]) - self.calm), reach)
             span = (start + a * step, start + (b + 1) * step)
             i, j = ((np.array(span) - start + [-0.05, 0.05]) * (self.signal.rate or 0.0)).astype(int)
             if gone[max(i, 0) : j].any():
                 continue
-            rows.append((*span, at, float(z[top]), 0.0, float(fine[crest]) / self.centre, 0.0))
+            rows.append((*span, at, float(z[top]), 0.0, float(fine[crest]) / self.calm, 0.0))
         out = _united(np.array(rows, dtype=np.float64).reshape(-1, 7), s.gap)
         if len(out):
             out[:, 4], out[:, 6] = self._veto(filled, out, start)
@@ -242,11 +250,10 @@ class Detector:
         f = np.fft.rfftfreq(n, 1 / rate)
         white = self._whitening(f) * gain(f, 40.0, rate / 2, 20.0)
         flat = sp_fft.irfft(sp_fft.rfft(piece, axis=1, workers=WORKERS) * white, n, axis=1, workers=WORKERS)
-        power = self._power(piece)
-        z = (np.sqrt(self._smooth(power, self.settings.sigma)) - self.centre) / self.spread
-        busy = maximum_filter1d((z > 4).astype(np.float32), 25)
-        quiet = 1 - gaussian_filter1d(busy, 5.0)
-        envelope = np.interp(np.arange(n) / rate, np.arange(len(quiet)) * self._step(n), quiet).astype(np.float32)
+        view = self._view(piece)
+        busy = maximum_filter1d((self._z(view) > 4).astype(np.float32), 13)
+        quiet = 1 - gaussian_filter1d(busy, 2.5)
+        envelope = np.interp(np.arange(n) / rate, np.arange(len(quiet)) * view.step, quiet).astype(np.float32)
         share = float((envelope**2).mean())
         spectrum = sp_fft.rfft(flat * envelope / np.sqrt(max(share, 0.05)), axis=1, workers=WORKERS)
         phase = np.exp(2j * np.pi * rng.random(spectrum.shape[1], dtype=np.float32)).astype(np.complex64)
@@ -261,10 +268,10 @@ class Detector:
         minutes = max(spans.duration / 60, 1e-9)
         s = self.settings
         attrs: dict[str, Any] = {
-            "method": "whitened power, consensus over channels", "channels": self.signal.names, "band": list(s.band), "threshold": self.threshold,
+            "method": "whitened wave packets, consensus over channels", "channels": self.signal.names, "band": list(s.band), "threshold": self.threshold,
             "false_rate": s.false_rate if s.threshold is None else None, "rate": len(good) / minutes, "surrogate_rate": self.surrogate_rate,
             "surrogate": "phases drawn anew, one draw for all channels, events silenced", "surrogate_seconds": self.surrogate_seconds,
-            "sigma": s.sigma, "shortest": s.shortest, "longest": s.longest, "gap": s.gap,
+            "packet": s.packet, "shortest": s.shortest, "longest": s.longest, "gap": s.gap,
             "baseline_centre": self.centre, "baseline_spread": self.spread,
             "vetoed": {"spectrum": int((rows[:, 6] == 1).sum()), "length": int((rows[:, 6] == 2).sum())},
         }  # fmt: skip
@@ -344,9 +351,28 @@ def _spectrum(pieces: list[Float], rate: float) -> tuple[NDArray[np.float64], ND
     return f, np.maximum(out, 1e-4 * np.median(floor[:, (f > 50) & (f < 0.45 * rate)], axis=1, keepdims=True))
 
 
-def _trim(power: Float) -> slice:
-    k = min(int(0.2 * _STEP_RATE), len(power) // 4)
-    return slice(k, len(power) - k)
+@dataclass(frozen=True)
+class _View:
+    """What the detector sees of a block: packets (frequency, time) every `step` s, envelope (time,) every `fine_step` s."""
+
+    packets: Float
+    step: float
+    envelope: Float
+    fine_step: float
+
+
+def _power(part: NDArray[np.complex64], k: int) -> Float:
+    """Power over time (k,), averaged over channels, of a piece of spectrum (channel, frequency) brought down to 0 Hz."""
+    padded = np.zeros((len(part), k), dtype=np.complex64)
+    padded[:, : part.shape[1]] = part
+    a = sp_fft.ifft(padded, axis=1, workers=WORKERS, overwrite_x=True)
+    return (a.real**2 + a.imag**2).mean(0)
+
+
+def _trim(n: int) -> slice:
+    """All but the ends, a quarter of a second or a quarter of the length."""
+    k = min(100, n // 4)
+    return slice(k, n - k)
 
 
 def _edges(fine: Float, top: int, level: float, reach: int) -> tuple[int, int]:
