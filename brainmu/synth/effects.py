@@ -206,7 +206,7 @@ def live(mechanism: Mechanism, sleep: RodentSleep, start: float, stop: float, rn
             if stage == "WAKE":
                 run.react(t, min(end, stop), m.wake_reactivation)
             following = "NREM" if stage == "WAKE" or rng.random() > sleep.rem_to_wake else "WAKE"
-        length = sleep.rem_length(rng) if following == "REM" else sleep.wake_length(rng, after_rem=stage == "REM") if following == "WAKE" else 0.0
+        length = sleep.rem_length(rng) if following == "REM" else float(sleep.wake_length(rng, after_rem=stage == "REM")[0]) if following == "WAKE" else 0.0
         slept = 0.0 if stage == "REM" else slept
         t, stage = end, following
         if t < stop:

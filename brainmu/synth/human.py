@@ -79,8 +79,6 @@ def human_recording(
     stray = sorted(set(parameters) - set(owner))
     if stray:
         raise InputError(f"a human recording has no parameter {stray[0]!r}{suggest(stray[0], owner)}; known are {', '.join(owner)}")
-    if rate < 50:
-        raise InputError(f"lfp_rate is {rate:g} Hz for a human recording, expected 50 Hz or more")
     chosen = {"difficulty": {"easy": 0.1, "typical": 0.25, "hard": 0.45}[preset]} | parameters
     sleep = HumanSleep(**{k: v for k, v in chosen.items() if owner[k] == "sleep"})
     eeg = EEGModel(**{k: v for k, v in chosen.items() if owner[k] == "eeg"})

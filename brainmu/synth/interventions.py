@@ -127,9 +127,8 @@ def _woken(m: Mechanism, sleep: RodentSleep, herd: list[Life], x: _Moments, assi
     content = rng.integers(len(m.trial_content), size=n)
     effect = np.array([m.trial_log_hazard_ratio.get(c, 0.0) for c in m.trial_content])[content]
     effect = np.where(assigned & (rng.random(n) >= m.trial_failure), effect, 0.0)
-    span = m.trial_duration + 2 * epoch
-    extra = np.zeros((n, round(span / STEP)))
-    extra[:, : round(m.trial_duration / STEP)] += effect[:, None]
+    extra = np.zeros((round((m.trial_duration + 2 * epoch) / STEP), n))
+    extra[: round(m.trial_duration / STEP)] += effect
     woke, end = _forward(m, sleep, herd, x, extra, rng)
     if not scored:
         return (woke <= m.trial_duration).astype(float)
@@ -146,19 +145,21 @@ def _next_epochs(
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Outcome of epoch k+2, and who was at risk (copy,), when one event of `content` is put into epoch k or kept out of it."""
     rng = np.random.default_rng(6)
-    n, steps = len(x.at), round(4 * epoch / STEP)
-    moment = rng.random(n) * epoch
-    grid = np.arange(steps) * STEP
-    extra = np.zeros((n, steps))
-    if exposed:
-        inside = (grid >= moment[:, None]) & (grid < moment[:, None] + m.effect_duration)
-        extra += m.log_hazard_ratio.get(content, 0.0) * inside
-        if m.feedback:
-            push = m.confounding * m.feedback * valence(content) * np.exp(-np.maximum(grid - moment[:, None], 0.0) / m.feedback_tau)
-            extra += np.where(grid >= moment[:, None], push, 0.0)
-    woke, end = _forward(m, sleep, herd, x, extra, rng, silent=(content, round(epoch / STEP)))
+    n, inside = len(x.at), round(epoch / STEP)
+    moment = rng.integers(inside, size=n)
+    forced = _Forced(list(m.contents).index(content), inside, moment if exposed else None)
+    woke, end = _forward(m, sleep, herd, x, np.zeros((4 * inside, n)), rng, forced)
     wake = [_overlap(woke, end, k * epoch, (k + 1) * epoch) > epoch / 2 for k in range(3)]
     return wake[2].astype(float), ~wake[0] & ~wake[1]
+
+
+@dataclass
+class _Forced:
+    """An intervention on reactivation: those of `content` are kept out of the first `steps`, and one is put at step `moment` (copy,) if given."""
+
+    content: int
+    steps: int
+    moment: NDArray[np.intp] | None
 
 
 def _overlap(a: NDArray[np.float64], b: NDArray[np.float64], lo: Any, hi: Any) -> NDArray[np.float64]:
@@ -166,73 +167,82 @@ def _overlap(a: NDArray[np.float64], b: NDArray[np.float64], lo: Any, hi: Any) -
 
 
 def _forward(
-    m: Mechanism, sleep: RodentSleep, herd: list[Life], x: _Moments, extra: NDArray[np.float64], rng: np.random.Generator,
-    silent: tuple[str, int] | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
-    """Run every copy forward; `extra` (copy, step) is added to the log hazard of waking. Times (copy,), s from the moment, of waking (inf) and its end."""
-    n, steps = extra.shape
-    names = list(m.contents)
-    grid = x.at[:, None] + (np.arange(steps) + 0.5) * STEP
-    latent = np.empty((n, steps))
-    u = np.empty((n, 2))
-    beta = np.empty((n, len(names)))
-    eta, eta_rem, pushed = extra.copy(), np.zeros((n, steps)), np.zeros(n)
+    m: Mechanism, sleep: RodentSleep, herd: list[Life], x: _Moments, eta: NDArray[np.float64], rng: np.random.Generator, forced: _Forced | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Run every copy forward from its moment; `eta` (step, copy) is added to the log hazard of waking.
+
+    Returns the time of waking (copy,), s from the moment, inf where it does not come, and the time it ends.
+    """
+    steps, n = eta.shape
+    names, copies = list(m.contents), np.arange(n)
+    grid = x.at + (np.arange(steps)[:, None] + 0.5) * STEP
+    latent, u, beta, pushed = np.empty((steps, n)), np.empty((2, n)), np.empty((len(names), n)), np.empty(n)
+    eta, eta_rem = eta.copy(), np.zeros((steps, n))
     for i, life in enumerate(herd):
-        rows = np.flatnonzero(x.animal == i)
-        latent[rows] = np.interp(grid[rows], life.time, life.own)
-        pushed[rows] = np.interp(x.at[rows], life.time, life.pressure - life.own)
-        u[rows] = life.animal["log_wake_hazard"], life.animal["log_reactivation_rate"]
-        beta[rows] = [life.animal["log_hazard_ratio"][c] for c in names]
-        _carry(m, life, x.at[rows], rows, beta, eta, eta_rem, grid)
-    keep = np.exp(-STEP / m.feedback_tau)
+        c = np.flatnonzero(x.animal == i)
+        latent[:, c] = np.interp(grid[:, c], life.time, life.own)
+        pushed[c] = np.interp(x.at[c], life.time, life.pressure - life.own)
+        u[:, c] = [[life.animal["log_wake_hazard"]], [life.animal["log_reactivation_rate"]]]
+        beta[:, c] = [[life.animal["log_hazard_ratio"][k]] for k in names]
+        _carry(m, life, x.at, c, grid, eta, eta_rem)
+    rem_beta = np.array([m.rem_log_hazard_ratio.get(k, 0.0) for k in names])
+    push = m.feedback * np.array([valence(k) for k in names])
+    rates = np.array([m.reactivation_rate[k] for k in names])
+    share = np.cumsum(rates) / max(rates.sum(), 1e-300)
+    onset, onset_rem = np.zeros((steps, n)), np.zeros((steps, n))
+
+    def react(s: int, c: NDArray[np.intp], which: NDArray[np.intp]) -> None:
+        onset[s, c] += beta[which, c]
+        onset_rem[s, c] += rem_beta[which]
+        pushed[c] += push[which]
+
+    for s, draw in enumerate(rng.random((steps, n))):
+        level = m.confounding * (latent[s] + pushed)
+        eta[s] += level
+        rate = rates.sum() * np.exp(level + u[1]) * STEP
+        c = np.flatnonzero(draw < rate)
+        which = np.minimum(np.searchsorted(share, draw[c] / rate[c], side="right"), len(names) - 1)
+        if forced is not None and s < forced.steps:
+            keep = which != forced.content
+            c, which = c[keep], which[keep]
+        react(s, c, which)
+        if forced is not None and forced.moment is not None and s < forced.steps:
+            c = np.flatnonzero(forced.moment == s)
+            react(s, c, np.full(len(c), forced.content))
+        pushed *= np.exp(-STEP / m.feedback_tau)
     last = round(m.effect_duration / STEP)
-    rates = np.array([m.reactivation_rate[c] for c in names])
-    draws = rng.random((steps, n))
-    for s in range(steps):
-        level = m.confounding * (latent[:, s] + pushed)
-        eta[:, s] += level
-        rate = rates.sum() * np.exp(level + u[:, 1]) * STEP
-        fired = np.flatnonzero(draws[s] < rate)
-        if len(fired):
-            which = np.minimum(np.searchsorted(np.cumsum(rates) / rates.sum(), draws[s, fired] / rate[fired], side="right"), len(names) - 1)
-            if silent is not None and s < silent[1]:
-                fired, which = fired[which != names.index(silent[0])], which[which != names.index(silent[0])]
-            for r, c in zip(fired, which):
-                eta[r, s : s + last] += beta[r, c]
-                eta_rem[r, s : s + last] += m.rem_log_hazard_ratio.get(names[c], 0.0)
-                pushed[r] += m.feedback * valence(names[c])
-        pushed *= keep
-    age = grid - x.begin[:, None]
-    wake = sleep.leave_nrem(age) * np.exp(eta + u[:, :1])
-    rem = sleep.enter_rem(age, x.slept[:, None] + age) * np.exp(eta_rem)
-    spent = np.cumsum((wake + rem) * STEP, axis=1)
-    threshold = rng.exponential(size=n)
-    k = (spent < threshold[:, None]).sum(1)
+    for out, begun in ((eta, onset), (eta_rem, onset_rem)):
+        acting = np.cumsum(begun, axis=0)
+        acting[last:] -= acting[:-last].copy() if last < steps else 0.0
+        out += acting
+    age = grid - x.begin
+    wake = sleep.leave_nrem(age) * np.exp(eta + u[0])
+    rem = sleep.enter_rem(age, x.slept + age) * np.exp(eta_rem)
+    k = (np.cumsum((wake + rem) * STEP, axis=0) < rng.exponential(size=n)).sum(0)
     j = np.minimum(k, steps - 1)
-    chosen = rng.random(n) * (wake + rem)[np.arange(n), j] < wake[np.arange(n), j]
+    chosen = rng.random(n) * (wake + rem)[j, copies] < wake[j, copies]
     woke = np.where((k < steps) & chosen, (k + rng.random(n)) * STEP, np.inf)
-    lengths = np.array([sleep.wake_length(rng) for _ in range(n)])
-    return woke, woke + lengths
+    return woke, woke + sleep.wake_length(rng, n)
 
 
 def _carry(
-    m: Mechanism, life: Life, at: NDArray[np.float64], rows: NDArray[np.intp], beta: NDArray[np.float64], eta: NDArray[np.float64],
-    eta_rem: NDArray[np.float64], grid: NDArray[np.float64],
+    m: Mechanism, life: Life, at: NDArray[np.float64], copies: NDArray[np.intp], grid: NDArray[np.float64], eta: NDArray[np.float64],
+    eta_rem: NDArray[np.float64],
 ) -> None:  # fmt: skip
-    """Add what is still acting from before each moment: earlier reactivations and stimulations."""
-    names = list(m.contents)
-    starts = np.asarray(life.reactivation.start)
-    kinds = np.array([names.index(c) for c in life.reactivation.content], dtype=np.intp)
-    lo, hi = np.searchsorted(starts, at - m.effect_duration), np.searchsorted(starts, at)
-    for row, a, b in zip(rows, lo, hi):
-        for e in range(a, b):
-            acting = grid[row] < starts[e] + m.effect_duration
-            eta[row] += beta[row, kinds[e]] * acting
-            eta_rem[row] += m.rem_log_hazard_ratio.get(names[kinds[e]], 0.0) * acting
-    gates, delivered = np.asarray(life.trials.start), np.asarray(life.trials.delivered, dtype=bool)
-    effects = np.array([m.trial_log_hazard_ratio.get(c, 0.0) for c in life.trials.content])
-    lo, hi = np.searchsorted(gates, at - m.trial_duration), np.searchsorted(gates, at)
-    for row, a, b in zip(rows, lo, hi):
-        for g in range(a, b):
-            if delivered[g]:
-                eta[row] += effects[g] * (grid[row] < gates[g] + m.trial_duration)
+    """Add what still acts from before each moment: earlier reactivations and delivered stimulations of this animal."""
+    contents = list(life.reactivation.content)
+    wake = np.array([life.animal["log_hazard_ratio"][c] for c in contents])
+    rem = np.array([m.rem_log_hazard_ratio.get(c, 0.0) for c in contents])
+    given = life.trials.delivered.astype(bool)
+    stim = np.array([m.trial_log_hazard_ratio.get(c, 0.0) for c in life.trials.content])[given]
+    for start, lasts, size, size_rem in (
+        (life.reactivation.start, m.effect_duration, wake, rem),
+        (life.trials.start[given], m.trial_duration, stim, np.zeros(len(stim))),
+    ):
+        first, last = np.searchsorted(start, at[copies] - lasts), np.searchsorted(start, at[copies])
+        for k in range(int((last - first).max(initial=0))):
+            more = first + k < last
+            c, e = copies[more], (first + k)[more]
+            acting = grid[:, c] < start[e] + lasts
+            eta[:, c] += size[e] * acting
+            eta_rem[:, c] += size_rem[e] * acting

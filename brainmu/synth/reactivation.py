@@ -52,7 +52,7 @@ class RippleModel:
     length_shape: float = 5.0
     coupling: float = 0.6
     slow_wave_interval: float = 1.3
-    spindle_rate: float = 0.09
+    spindle_rate: float = 0.11
 
 
 @dataclass

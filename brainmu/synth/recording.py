@@ -114,6 +114,8 @@ def recording(
         raise InputError(
             f"n_channels {n_channels}, n_cortex {n_cortex}, n_cells {n_cells}, run_minutes {run_minutes}: expected at least one channel and no negative number"
         )
+    if lfp_rate is not None and not (np.isfinite(lfp_rate) and lfp_rate >= 50):
+        raise InputError(f"lfp_rate is {lfp_rate!r} Hz, expected 50 Hz or more")
     name, who = id or f"synth_{species}_{seed}", subject or f"{species}01"
     if species == "human":
         return human_recording(hours, seed, name, who, n_channels, lfp_rate or 128.0, epoch or 30.0, preset, parameters)

@@ -27,7 +27,7 @@ _AMPLITUDES = {
     "delta": (25.0, 45.0, 110.0, 20.0),
     "theta": (150.0, 25.0, 8.0, 170.0),
     "gamma": (17.0, 12.0, 9.0, 18.0),
-    "emg": (95.0, 38.0, 11.0, 4.5),
+    "emg": (95.0, 27.0, 11.0, 5.0),
 }
 
 
@@ -80,6 +80,8 @@ class Drivers:
         0 still to 1 active; 0 in sleep.
     weights : float64 (n, 4)
         Share of active wake, quiet wake, NREM and REM, smoothed over about a second.
+    age : float64 (n,), s
+        Time since the bout began.
     phase_start : float, s
     phase : float64 (m,), rad
         Unwrapped theta phase, 20 Hz from `phase_start`.
@@ -90,6 +92,7 @@ class Drivers:
     time: NDArray[np.float64]
     activity: NDArray[np.float64]
     weights: NDArray[np.float64]
+    age: NDArray[np.float64]
     phase_start: float
     phase: NDArray[np.float64]
     bursts: EventTable = field(repr=False)
@@ -124,7 +127,7 @@ def drivers(
     moments = start + np.arange(m) / _PHASE_RATE
     frequency = model.theta + 0.35 * ornstein_uhlenbeck(rng, m, 1.0, 1 / _PHASE_RATE) + np.interp(moments, time, weights[:, 0])
     phase = np.r_[0.0, np.cumsum(2 * np.pi * frequency / _PHASE_RATE)[:-1]] + rng.uniform(0, 2 * np.pi)
-    return Drivers(time, activity, weights, start, phase, _bursts(time, weights, model, rng))
+    return Drivers(time, activity, weights, age, start, phase, _bursts(time, weights, model, rng))
 
 
 def _bursts(time: NDArray[np.float64], weights: NDArray[np.float64], model: LFPModel, rng: np.random.Generator) -> EventTable:
@@ -166,7 +169,7 @@ def _layout(n_channels: int, n_cortex: int, rng: np.random.Generator) -> _Layout
         region=["CA1"] * n_channels + ["CTX"] * n_cortex, gain=(np.where(ca1, 1.0, 0.75) * wobble).astype(f), shared=np.full(n, 0.65, f),
         theta_gain=np.where(ca1, 0.75 + 0.5 * depth, 0.2).astype(f), theta_shift=np.where(ca1, 0.9 * depth, 0.3).astype(f),
         ripple=np.where(ca1, 1.0 - 0.55 * depth, 0.03).astype(f), sharp=np.where(ca1, 0.4 - 2.2 * depth, 0.1).astype(f),
-        slow=np.where(ca1, 70.0, 170.0).astype(f), spindle=np.where(ca1, 22.0, 75.0).astype(f), delta=np.where(ca1, 1.0, 0.75).astype(f),
+        slow=np.where(ca1, 70.0, 170.0).astype(f), spindle=np.where(ca1, 25.0, 120.0).astype(f), delta=np.where(ca1, 1.0, 0.75).astype(f),
         gamma=np.where(ca1, 1.0, 0.7).astype(f),
     )  # fmt: skip
 
@@ -182,12 +185,14 @@ class _LFP:
         rng = np.random.default_rng(np.random.SeedSequence([*seed, 3]))
         for name, tau in (("theta", 1.0), ("delta", 6.0), ("background", 20.0)):
             self.envelopes[name] *= np.exp(0.2 * ornstein_uhlenbeck(rng, len(d.time), tau, 1 / ENVELOPE_RATE)).astype(np.float32)
+        # Slow waves deepen as a bout ages; the first seconds of NREM look like drowsiness.
+        self.envelopes["delta"] *= (1.0 - 0.45 * d.weights[:, 2] * np.exp(-d.age / 25.0)).astype(np.float32)
         self.movements = d.bursts[d.bursts.kind == "movement"]
 
     def _spectra(self, f: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sources: one background a channel; then background, delta and gamma shared within CA1 and within the cortex; leaked EMG."""
         background = aperiodic(f, 1.0, floor=0.0)
-        delta, gamma = band(f, 0.6, 3.8), band(f, 32.0, min(85.0, 0.4 * self.rate)) if self.rate > 100 else np.zeros(len(f))
+        delta, gamma = band(f, 0.7, 3.5, edge=0.9), band(f, 32.0, min(85.0, 0.4 * self.rate)) if self.rate > 100 else np.zeros(len(f))
         emg = band(f, 40.0, 0.45 * self.rate, edge=0.2) if self.rate > 120 else np.zeros(len(f))
         return np.stack([background] * (len(self.layout.gain) + 2) + [delta] * 2 + [gamma] * 2 + [emg], axis=1)
 
@@ -284,7 +289,7 @@ def lfp_signal(
 class _EMG:
     def __init__(self, rate: float, start: float, d: Drivers, model: LFPModel, seed: tuple[int, ...]) -> None:
         self.rate, self.start, self.d, self.model = rate, start, d, model
-        self.envelope = d.envelope("emg") * np.exp(0.25 * ornstein_uhlenbeck(np.random.default_rng(np.random.SeedSequence([*seed, 7])), len(d.time), 2.0, 0.25))
+        self.envelope = d.envelope("emg") * np.exp(0.35 * ornstein_uhlenbeck(np.random.default_rng(np.random.SeedSequence([*seed, 7])), len(d.time), 2.0, 0.25))
         self.noise = BlockNoise(self._spectra, rate, seed)
         self.bursts = (d.bursts.start, d.bursts.stop, d.bursts.kind, d.bursts.to_frame().get("amplitude", pd.Series(dtype=float)).to_numpy())
 

@@ -73,13 +73,12 @@ class RodentSleep:
         ready = 1.0 / (1.0 + np.exp(-(np.asarray(slept, dtype=np.float64) - self.rem_after) / 45.0))
         return self.rem_rate * ready * -np.expm1(-np.asarray(age, dtype=np.float64) / self.settle)
 
-    def wake_length(self, rng: np.random.Generator, after_rem: bool = False) -> float:
-        """One waking bout, s."""
-        u = rng.random(2)
-        z = rng.standard_normal()
-        if u[0] < (0.7 if after_rem else self.micro_share):
-            return float(self.micro_median * np.exp(0.45 * z))
-        return float((self.long_median if u[1] < self.long_share else self.quiet_median) * np.exp(0.6 * z))
+    def wake_length(self, rng: np.random.Generator, n: int = 1, after_rem: bool = False) -> NDArray[np.float64]:
+        """Lengths (n,), s, of waking bouts."""
+        kind, long = rng.random((2, n))
+        micro = kind < (0.7 if after_rem else self.micro_share)
+        median = np.where(micro, self.micro_median, np.where(long < self.long_share, self.long_median, self.quiet_median))
+        return median * np.exp(np.where(micro, 0.45, 0.6) * rng.standard_normal(n))
 
     def rem_length(self, rng: np.random.Generator) -> float:
         """One REM bout, s."""

@@ -116,7 +116,7 @@ class Truth:
         return dict(self.planted) | (self.simulate() if self.simulate is not None else {})
 
     def summary(self) -> str:
-        """What was planted, for people."""
+        """What was planted, for people; with the simulated effects once :attr:`effects` was asked for."""
         h = self.hypnogram
         shares = ", ".join(f"{s} {np.mean(h.codes == i):.0%}" for i, s in enumerate(h.stages))
         lines = [f"{self.id}: {shares}; {len(self.bouts)} bouts, {len(self.ripples)} ripples, {len(self.spindles)} spindles"]
@@ -124,5 +124,6 @@ class Truth:
         lines.append(f"  reactivations: {', '.join(f'{n} {c}' for c, n in zip(contents, counts)) or 'none'}")
         if len(self.trials):
             lines.append(f"  trials: {len(self.trials)}, {int(self.trials.assigned.sum())} assigned, {int(self.trials.delivered.sum())} delivered")
-        lines += [f"  {name}: {e.value:+.3f} {e.unit}. {e.estimand}" for name, e in self.effects.items()]
+        known = self.effects if "effects" in self.__dict__ else self.planted
+        lines += [f"  {name}: {e.value:+.3f} {e.unit}. {e.estimand}" for name, e in known.items()]
         return "\n".join(lines)
