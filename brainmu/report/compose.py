@@ -154,7 +154,7 @@ def _lacks(r: Recording) -> str:
     if "position" not in kinds:
         absent.append("position (no place fields)")
     if not any(isinstance(v, Hypnogram) for v in r.labels.values()):
-        absent.append("a hypnogram of its own")
+        absent.append("hypnogram of its own")
     return f"{r.id} holds no {'; no '.join(absent)}." if absent else ""
 
 
