@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         result = _app()(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) else 0
     except CycloptsError as error:
-        return _fail(" ".join(str(error).split()) + f": see brainmu {_verb(tokens)}--help", 2)
+        return _fail(" ".join(str(error).split()).rstrip(".") + f": see brainmu {_verb(tokens)}--help", 2)
     except KeyboardInterrupt:
         return _fail("interrupted; what was finished is kept, the same command goes on from there where it can", 130)
     except BrokenPipeError:

@@ -1,0 +1,64 @@
+"""brainmu finetune: a stager from labelled stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from brainmu.cli.console import Common, emit, note, open_sessions, progress, refuse_existing
+from brainmu.cli.evaluate import score_lines, score_stager
+
+COMMON = Common()
+
+
+def finetune(
+    stores: Annotated[list[Path], Parameter(help="Labelled stores, or folders of stores.", negative="")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="Folder for the fitted stager; brainmu stage --model takes it.")],
+    from_: Annotated[str | None, Parameter(name="--from", help="Pretrained encoder: a folder, or a packaged checkpoint's name.")] = None,
+    task: Annotated[Literal["stage"], Parameter(help="What the head predicts.")] = "stage",
+    labels: Annotated[str, Parameter(help="Name of the hypnogram in the stores.")] = "scoring",
+    stages: Annotated[Literal["rodent3", "aasm5"], Parameter(help="WAKE NREM REM, or W N1 N2 N3 R.")] = "rodent3",
+    epoch: Annotated[float | None, Parameter(help="Epoch, s (4 for rodents, 30 for people).")] = None,
+    method: Annotated[Literal["encoder", "boosting"], Parameter(help="A head on the encoder, or boosted trees on classical features.")] = "encoder",
+    mode: Annotated[Literal["probe", "context", "full"] | None, Parameter(help="What of the encoder is trained.")] = None,
+    held_out: Annotated[float, Parameter(help="Share of subjects kept aside and scored (0 trains on all).")] = 0.25,
+    overwrite: Annotated[bool, Parameter(negative="", help="Replace an earlier stager.")] = False,
+    common: Common = COMMON,
+) -> int:
+    """Fit a sleep-stage head on labelled stores, from an encoder or from scratch.
+
+    Subjects are split, never recordings of one subject; those held out are scored with n, chance and an interval.
+
+    Example: ``brainmu finetune stores/ --from brainmu-tiny --labels scoring --out stager/``
+    """
+    from brainmu.errors import UsageError
+    from brainmu.sleep import SleepStager
+    from brainmu.windows import split
+
+    if from_ is not None and method != "encoder":
+        raise UsageError(f"--from {from_} is an encoder, --method {method} uses none: leave one of them out")
+    refuse_existing(out, overwrite)
+    sessions = open_sessions(stores)
+    train, test = (
+        (sessions, []) if held_out == 0 or len({s.subject or s.id for s in sessions}) < 2 else split(sessions, by="subject", test=held_out, seed=common.seed)
+    )
+    if not test:
+        note(common, "note: no subject is held out, so the stager is not scored on an animal it has not seen")
+    options = {} if mode is None else {"mode": mode}
+    stager = SleepStager(stages=stages, epoch=epoch, method=method, encoder=from_, seed=common.seed, **options)
+    with progress(common, "finetune") as report:
+        stager.fit(train, labels=labels, progress=report)
+    stager.save(out, overwrite=overwrite)
+    note(common, f"wrote {out}")
+    result = {"out": str(out), "method": stager.method_, "n_train": len(train), "n_test": len(test), "subjects_test": sorted({s.subject or s.id for s in test})}
+    lines = [f"{stager!r} fitted on {stager.n_epochs_} epochs of {stager.n_subjects_} subjects"]
+    if test:
+        scores = score_stager(stager, test, labels)
+        result["held_out"] = scores
+        lines += ["held-out subjects:", *score_lines(scores)]
+    emit(common, result, "\n".join(lines))
+    return 0
