@@ -133,7 +133,9 @@ def disagreements(hypnogram: Hypnogram, reference: Hypnogram) -> pd.DataFrame:
     for i, n in zip(first, length):
         if differ[i]:
             sure = float(h.proba[i : i + n].max(axis=1).mean()) if h.proba is not None else float("nan")
-            rows.append({"start": h.start + i * h.epoch, "duration": n * h.epoch, "reference": h.stages[r[i]], "hypnogram": h.stages[h.codes[i]], "confidence": sure})
+            rows.append(
+                {"start": h.start + i * h.epoch, "duration": n * h.epoch, "reference": h.stages[r[i]], "hypnogram": h.stages[h.codes[i]], "confidence": sure}
+            )
     return pd.DataFrame(rows, columns=["start", "duration", "reference", "hypnogram", "confidence"])
 
 

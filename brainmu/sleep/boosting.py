@@ -48,7 +48,7 @@ class BoostedStager:
     ) -> BoostedStager:  # fmt: skip
         """Fit to tables of features and codes an epoch (negative ones are left out); groups name the subjects."""
         self.names = list(dict.fromkeys(n for t in tables for n in t.names))
-        x = [add_context(self._arranged(t), self.epoch, self.stages, causal=self.causal) for t in tables]
+        x = [self._with_context(t) for t in tables]
         missing = [self._variants(t) for t in tables]
         known = [(c >= 0) & ~t.empty for c, t in zip(codes, tables)]
         total = sum(int(k.sum()) for k in known)
@@ -70,7 +70,7 @@ class BoostedStager:
         """Probability (epoch, stage); NaN where nothing is known of an epoch."""
         if self.trees is None:
             raise InputError("the stager is not fitted: call fit first")
-        p = self.trees.predict_proba(add_context(self._arranged(table), self.epoch, self.stages, causal=self.causal))
+        p = self.trees.predict_proba(self._with_context(table))
         p[table.empty] = np.nan
         if self.durations is not None and np.isfinite(p).any():
             p = self.durations.smooth(p)
@@ -90,11 +90,26 @@ class BoostedStager:
                 x[:, j] = table.values[:, at[n]]
         return x
 
+    def _with_context(self, table: Table) -> NDArray[np.float64]:
+        """Every column, then the surround of those on the recording's own scale (absolute ones say enough once)."""
+        x = self._arranged(table)
+        return np.concatenate([x[:, self._absolute()], add_context(x[:, ~self._absolute()], self.epoch, self.stages, causal=self.causal)], axis=1)
+
+    def _absolute(self) -> NDArray[np.bool_]:
+        return np.array([n.startswith("raw ") for n in self.names])
+
     def _variants(self, table: Table) -> list[NDArray[np.bool_]]:
         """Columns to blank in turn, so that the trees learn to do without a kind of channel: one mask a kind where there are several."""
-        kind = np.array([n.split(":")[0] for n in self.names])
-        here = sorted({n.split(":")[0] for n, ok in zip(table.names, np.isfinite(table.values).any(axis=0)) if ok})
-        return [kind == k for k in here] if len(here) > 1 else []
+        kind = np.array([_kind(n) for n in self.names])
+        here = sorted({_kind(n) for n, ok in zip(table.names, np.isfinite(table.values).any(axis=0)) if ok})
+        absolute = self._absolute()
+        copies = 0 if absolute.all() else (self._width() - int(absolute.sum())) // int((~absolute).sum())
+        return [np.concatenate([(kind == k)[absolute], np.tile((kind == k)[~absolute], copies)]) for k in here] if len(here) > 1 else []
+
+    def _width(self) -> int:
+        """Columns after context."""
+        absolute = self._absolute()
+        return int(absolute.sum()) + add_context(np.zeros((1, int((~absolute).sum()))), self.epoch, self.stages, causal=self.causal).shape[1]
 
     def _grow(
         self, x: list[NDArray[np.float64]], missing: list[list[NDArray[np.bool_]]], codes: list[NDArray[np.integer]], known: list[NDArray[np.bool_]],
@@ -109,7 +124,7 @@ class BoostedStager:
             for mask in missing[i]:
                 some = np.flatnonzero(known[i] & (rng.random(len(known[i])) < 0.25))
                 part = x[i][some].copy()
-                part[:, np.tile(mask, part.shape[1] // len(mask))] = np.nan
+                part[:, mask] = np.nan
                 rows.append(part)
                 classes.append(codes[i][some])
                 weights.append(np.ones(len(some)))
@@ -172,6 +187,11 @@ def _tune(durations: Durations, held_out: dict[int, NDArray[np.float64]], codes:
     durations.power, durations.prior_power = chosen
 
 
+def _kind(name: str) -> str:
+    """eeg, eog, emg, spikes or features: the kind of channel that a column comes from."""
+    return name.removeprefix("raw ").split(":")[0]
+
+
 def _kinds(names: list[str]) -> str:
-    kinds = list(dict.fromkeys(n.split(":")[0] for n in names))
+    kinds = list(dict.fromkeys(_kind(n) for n in names))
     return ", ".join(kinds) if kinds != ["features"] else f"features ({', '.join(n.split(':', 1)[1] for n in names[:4])}, …)"

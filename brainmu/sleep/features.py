@@ -41,9 +41,10 @@ class Table:
     ----------
     grid : Grid
     values : float64 (epoch, feature)
-        On the recording's own scale; NaN where the recording lacks something.
+        NaN where the recording lacks something.
     names : list of str
         ``<kind>:<measure>``; the kind says what a recording may lack (eeg, eog, emg, spikes, features).
+        ``raw <kind>:<measure>`` is on an absolute scale, the others are on the recording's own.
     """
 
     grid: Grid
@@ -114,7 +115,7 @@ def add_context(values: NDArray[np.float64], epoch: float, stages: str, *, causa
 # -- by kind --------------------------------------------------------------------------------------------------------
 def _brain(kind: str, signals: dict[str, Signal], grid: Grid) -> list[tuple[NDArray[np.float64], list[str]]]:
     """Measures of EEG, LFP or EOG: each channel on its own scale, then the mean over channels; ratios also on their absolute scale."""
-    names = [f"{kind}:{m}" for m in (*_SHAPES, *_RATIOS)] + [f"{kind}:raw_{m}" for m in _RATIOS]
+    names = [f"{kind}:{m}" for m in (*_SHAPES, *_RATIOS)] + [f"raw {kind}:{m}" for m in _RATIOS]
     if not signals:
         return [(np.full((grid.n, len(names)), np.nan), names)]
     own: list[NDArray[np.float64]] = []
@@ -190,7 +191,7 @@ def _stream(name: str, s: Signal, grid: Grid) -> tuple[NDArray[np.float64], list
         np.add.at(total, e[ok], np.where(np.isfinite(v[ok]), v[ok], 0.0))
         np.add.at(count, e[ok], np.isfinite(v[ok]))
     x = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    return np.concatenate([_own_scale(x), x], axis=1), names + [f"{n} raw" for n in names]
+    return np.concatenate([_own_scale(x), x], axis=1), names + [f"raw {n}" for n in names]
 
 
 # -- arrays ---------------------------------------------------------------------------------------------------------

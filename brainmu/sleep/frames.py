@@ -17,7 +17,7 @@ from brainmu.core.signal import Signal
 from brainmu.dsp.spectra import aperiodic_slope, band_power, line_free, sliding_spectrum
 from brainmu.errors import InputError, MissingDataError
 
-__all__ = ["BANDS", "Grid", "brain_measures", "grid_of", "lfp_emg", "muscle_level"]
+__all__ = ["BANDS", "Grid", "brain_measures", "decimated", "grid_of", "lfp_emg", "muscle_level"]
 
 BANDS: dict[str, tuple[float, float]] = {
     "slow": (0.5, 1.5), "delta": (1.0, 4.0), "theta": (4.0, 8.0), "alpha": (8.0, 12.0), "sigma": (11.0, 16.0),
@@ -203,11 +203,11 @@ def _chunks(signal: Signal, grid: Grid, target: float, window: float = WINDOW) -
         low, high = int(real[0]), int(real[-1]) + n
         pad = 8
         lo, hi = max(0, low - pad), min(total, high + pad)
-        x = _decimated(signal.read(lo * q, hi * q), q)
+        x = decimated(signal.read(lo * q, hi * q), q)
         yield min(1.0, (a + per) / len(starts)), (x, out_rate, np.where(s >= 0, s - lo, -1 - len(x)))
 
 
-def _decimated(x: NDArray[np.float32], q: int) -> NDArray[np.float32]:
+def decimated(x: NDArray[np.float32], q: int) -> NDArray[np.float32]:
     """Every q-th sample after a linear-phase low-pass; a missing sample spoils what it touches and nothing else."""
     if q == 1:
         return x

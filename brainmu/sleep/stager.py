@@ -35,12 +35,12 @@ class SleepStager:
         ``rules``: rodents, no labels. None is ``encoder`` where an encoder is given, otherwise ``boosting``.
     encoder : str, Path or None
         A pretrained encoder (folder or packaged name) for ``method="encoder"``.
-    mode : str
-        How the encoder is fine-tuned: "probe", "adapters" or "full".
+    mode : {"probe", "context", "full"} or None
+        What of the encoder is trained; None is "context" with a pretrained encoder and "full" without.
     duration : bool
         Decode with the transitions and durations of the training hypnograms. Off for anything that serves as a causal outcome.
     causal : bool
-        Use nothing after an epoch: only features of the past, no decoding (``boosting``). The recording's scale is still that of the whole recording.
+        Use nothing after an epoch: only the past as context, no decoding. The recording's scale is still that of the whole recording.
     confidence : float
         ``predict(abstain=True)`` leaves epochs below this probability unscored.
     seed : int
@@ -61,7 +61,7 @@ class SleepStager:
     """
 
     def __init__(
-        self, stages: str = "aasm5", epoch: float | None = None, method: str | None = None, encoder: str | Path | None = None, *, mode: str = "probe",
+        self, stages: str = "aasm5", epoch: float | None = None, method: str | None = None, encoder: str | Path | None = None, *, mode: str | None = None,
         duration: bool = True, causal: bool = False, confidence: float = 0.6, seed: int = 0,
     ) -> None:  # fmt: skip
         if stages not in STAGE_SETS:
@@ -96,7 +96,7 @@ class SleepStager:
         return self
 
     def __repr__(self) -> str:
-        default = {"encoder": None, "mode": "probe", "duration": True, "causal": False, "confidence": 0.6, "seed": 0, "method": None}
+        default = {"encoder": None, "mode": None, "duration": True, "causal": False, "confidence": 0.6, "seed": 0, "method": None}
         shown = [f"{k}={v!r}" for k, v in self.get_params().items() if k not in default or v != default[k]]
         return f"SleepStager({', '.join(shown)})"
 
@@ -213,14 +213,15 @@ class SleepStager:
     def _fit_encoder(self, recordings: list[Recording], labels: str | None, progress: Callable[[str, float], None] | None) -> None:
         from brainmu.train import finetune
 
+        name = labels or next(k for k, v in recordings[0].labels.items() if isinstance(v, Hypnogram))
         self.model_ = finetune(
-            recordings, task="stage", labels=labels, encoder=self.encoder, stages=self.stages, epoch=self.epoch, mode=self.mode, seed=self.seed,
-            progress=progress,
+            recordings, task="stage", labels=name, encoder=self.encoder, stages=self.stages, epoch=self.epoch, causal=self.causal, mode=self.mode,
+            seed=self.seed, progress=progress,
         )  # fmt: skip
 
     def _probabilities(self, recording: Recording, start: float | None, progress: Callable[[str, float], None] | None) -> tuple[NDArray[np.float64], float]:
         if self.method_ == "encoder":
-            p, first, _ = self.model_.predict_proba(recording)
+            p, first, _ = self.model_.predict_proba(recording, start=start, progress=progress)
             return np.asarray(p, dtype=np.float64), float(first)
         from brainmu.sleep.features import epoch_table
 

@@ -58,7 +58,10 @@ def statistics(hypnogram: Hypnogram) -> pd.DataFrame:
     bouts = h.bouts()
     for s in h.stages:
         length = bouts.loc[bouts["stage"] == s, "duration"].to_numpy()
-        rows += [("bouts an hour", s, len(length) / hours if hours else nan, "1/h"), ("bout length, mean", s, float(length.mean()) if len(length) else nan, "s")]
+        rows += [
+            ("bouts an hour", s, len(length) / hours if hours else nan, "1/h"),
+            ("bout length, mean", s, float(length.mean()) if len(length) else nan, "s"),
+        ]
         rows += [("bout length, median", s, float(np.median(length)) if len(length) else nan, "s")]
     pair = scored[:-1] & scored[1:]
     shifts = int((pair & (h.codes[:-1] != h.codes[1:])).sum())
