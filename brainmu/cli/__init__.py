@@ -29,7 +29,8 @@ VERBS = {
 """Verb and one line of help, in the order of the work."""
 
 
-def _app():
+def _app(verb: str | None):
+    """The application; with a verb chosen, that verb's own docstring is its help, and no other module is imported."""
     from cyclopts import App
 
     app = App(
@@ -37,8 +38,11 @@ def _app():
         help="From raw recordings of the brain to a tested causal claim.\n\nStart with: brainmu demo --quick; then brainmu VERB --help.",
         help_epilogue="Exit status: 0 done, 1 the work failed, 2 wrong usage. Results go to stdout, progress to stderr; --json prints one JSON object.",
     )  # fmt: skip
-    for place, (verb, line) in enumerate(VERBS.items()):
-        app.command(f"brainmu.cli.{verb}:{verb}", name=verb, help=line, sort_key=place)
+    if verb is not None:
+        app.command(f"brainmu.cli.{verb}:{verb}", name=verb)
+        return app
+    for place, (name, line) in enumerate(VERBS.items()):
+        app.command(f"brainmu.cli.{name}:{name}", name=name, help=line, sort_key=place)
     return app
 
 
@@ -52,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
         return _fail(f"no verb {tokens[0]!r}{suggest(tokens[0], VERBS)}; verbs are {', '.join(VERBS)}", 2)
     try:
-        result = _app()(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        result = _app(tokens[0] if tokens and tokens[0] in VERBS else None)(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) else 0
     except CycloptsError as error:
         return _fail(" ".join(str(error).split()).rstrip(".") + f": see brainmu {_verb(tokens)}--help", 2)

@@ -28,7 +28,9 @@ def attribute(
 
     Shares are in log odds of the target and sum, for integrated gradients, to the difference between the recording and nothing.
 
-    Example: ``brainmu attribute m1.zarr --model stager/ --target REM --out rem.nc``
+    For example:
+
+    brainmu attribute m1.zarr --model stager/ --target REM --out rem.nc
     """
     import brainmu.explain
     import brainmu.loading

@@ -26,7 +26,11 @@ def demo(
     Synthetic: two tracks, sleep, ripples, replay of two memories, randomised stimulation; ends in a table of planted against
     found. With --data: everything the modalities of your recordings allow; what they lack is said.
 
-    Examples: ``brainmu demo --quick``; ``brainmu demo --data day1/ night.edf --out mine``
+    For example:
+
+    brainmu demo --quick
+
+    brainmu demo --data day1/ night.edf --out mine
     """
     import brainmu.demo
     from brainmu.config import load_config

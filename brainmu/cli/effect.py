@@ -37,8 +37,11 @@ def effect(
 
     The estimand is printed as a sentence before the number, assumptions and warnings after it.
 
-    Examples: ``brainmu effect stores/ --design trials --horizon 10``;
-    ``brainmu effect stores/ --design hazard --exposure reactivation --horizon 4 --adjust pressure``
+    For example:
+
+    brainmu effect stores/ --design trials --horizon 10
+
+    brainmu effect stores/ --design hazard --exposure reactivation --horizon 4 --adjust pressure
     """
     import brainmu.causal
 

@@ -26,7 +26,11 @@ def evaluate(
 
     Scores mean something only on subjects that the stager has not seen.
 
-    Examples: ``brainmu evaluate stores/ --model rules``; ``brainmu evaluate new_lab/ --model stager/ --json``
+    For example:
+
+    brainmu evaluate stores/ --model rules
+
+    brainmu evaluate new_lab/ --model stager/ --json
     """
     import json
 

@@ -27,7 +27,9 @@ def events(
 
     The rate found in noise of the same spectrum stands beside the rate found.
 
-    Example: ``brainmu events m1.zarr --kind ripple --within NREM --out m1_ripples.tsv``
+    For example:
+
+    brainmu events m1.zarr --kind ripple --within NREM --out m1_ripples.tsv
     """
     import brainmu.replay
     import brainmu.sleep

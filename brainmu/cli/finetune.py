@@ -33,7 +33,9 @@ def finetune(
 
     Subjects are split, never recordings of one subject; those held out are scored with n, chance and an interval.
 
-    Example: ``brainmu finetune stores/ --from brainmu-tiny --labels scoring --out stager/``
+    For example:
+
+    brainmu finetune stores/ --from brainmu-tiny --labels scoring --out stager/
     """
     from brainmu.errors import UsageError
     from brainmu.sleep import SleepStager

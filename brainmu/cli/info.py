@@ -26,7 +26,13 @@ def info(
 
     Opening reads no samples, so this is quick on files of any size.
 
-    Examples: ``brainmu info night.edf``; ``brainmu info m1.zarr --verify``; ``brainmu info my_arrays/ --write-manifest``
+    For example:
+
+    brainmu info night.edf
+
+    brainmu info m1.zarr --verify
+
+    brainmu info my_arrays/ --write-manifest
     """
     if write_manifest:
         return _write_manifest(path, overwrite, common)

@@ -32,7 +32,9 @@ def intervene(
 
     The result is an effect in the model, never in the brain.
 
-    Example: ``brainmu intervene m1.zarr --model stager/ --events m1_ripples.tsv``
+    For example:
+
+    brainmu intervene m1.zarr --model stager/ --events m1_ripples.tsv
     """
     import brainmu.explain
     import brainmu.loading

@@ -29,8 +29,13 @@ def preprocess(
 
     The same command on the same sources goes on where it stopped, or says "already complete".
 
-    Examples: ``brainmu preprocess night.edf --out night.zarr``; ``brainmu preprocess day1/ day2/ --out stores/``;
-    ``brainmu preprocess arrays/ --manifest pipelines/mouse_eeg_emg/brainmu.yaml --out stores/``
+    For example:
+
+    brainmu preprocess night.edf --out night.zarr
+
+    brainmu preprocess day1/ day2/ --out stores/
+
+    brainmu preprocess arrays/ --manifest pipelines/mouse_eeg_emg/brainmu.yaml --out stores/
     """
     import brainmu.formats
     import brainmu.store

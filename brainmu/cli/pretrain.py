@@ -26,7 +26,9 @@ def pretrain(
     Time, channels, units and whole modalities are hidden and predicted; losses stand beside trivial baselines (mean,
     interpolation; the rate for spikes) on held-out windows. Sizes: --config pretrain/tiny, small, base, large.
 
-    Example: ``brainmu pretrain stores/ --out run/ --config pretrain/tiny --max-minutes 10``
+    For example:
+
+    brainmu pretrain stores/ --out run/ --config pretrain/tiny --max-minutes 10
     """
     import brainmu.train
 

@@ -30,7 +30,11 @@ def replay(
 
     Replay read with a decoder that cannot decode is noise: the cross-validated error while running always comes first.
 
-    Examples: ``brainmu replay s.zarr --cross-validate --json``; ``brainmu replay s.zarr --out replay.tsv``
+    For example:
+
+    brainmu replay s.zarr --cross-validate --json
+
+    brainmu replay s.zarr --out replay.tsv
     """
     import brainmu.replay
     from brainmu.errors import UsageError

@@ -25,7 +25,9 @@ def report(
 
     What is given is shown; what is lacking is said.
 
-    Example: ``brainmu report m1.zarr m1_hypnogram.tsv m1_ripples.tsv effect.json --out m1.html``
+    For example:
+
+    brainmu report m1.zarr m1_hypnogram.tsv m1_ripples.tsv effect.json --out m1.html
     """
     import brainmu.report
 

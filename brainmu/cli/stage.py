@@ -26,7 +26,11 @@ def stage(
 ) -> int:
     """A hypnogram with probabilities, by a stager or by rules.
 
-    Examples: ``brainmu stage m1.zarr --model rules --out m1.tsv``; ``brainmu stage m1.zarr --model stager/ --out m1.edf --labels scoring``
+    For example:
+
+    brainmu stage m1.zarr --model rules --out m1.tsv
+
+    brainmu stage m1.zarr --model stager/ --out m1.edf --labels scoring
     """
     import brainmu.loading
     from brainmu.errors import UsageError
