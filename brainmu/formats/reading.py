@@ -26,12 +26,15 @@ FORMATS: dict[str, str] = {
     "edf": "EDF, EDF+ and BDF (.edf, .bdf)",
     "mne": "FIF, BrainVision, EEGLAB (.fif, .vhdr, .set) through MNE",
     "neurosuite": "Neurosuite (.xml with .dat, .lfp, .res.N, .clu.N, .evt)",
+    "phy": "Kilosort and Phy folders (spike_times.npy, spike_clusters.npy)",
     "trodes": "Trodes .videoPositionTracking with MatClust spikes.mat",
     "colmajor": "*_ColMajor.bin with *_Meta.csv",
+    "pose": "DeepLabCut (.csv) and SLEAP (.h5) body parts",
+    "neo": "SpikeGLX, Open Ephys, Neuralynx, Intan, Blackrock and Plexon through Neo",
 }
 """Formats by name. Each has a module with ``detect(path) -> bool`` and ``read(path, **options) -> Recording``."""
 
-_MODULES = {name: name for name in FORMATS} | {"mne": "mne_raw"}
+_MODULES = {name: name for name in FORMATS} | {"mne": "mne_raw", "neo": "neo_raw"}
 _COMMON = ("id", "subject", "species", "subject_meta", "zeitgeber", "started_at")
 
 
@@ -147,6 +150,8 @@ def _of_folder(path: Path, depth: int) -> list[tuple[Path, str]]:
         several = module.members(path) if hasattr(module, "members") else []
         return [(p, whole[0]) for p in several] if len(several) > 1 else [(path, whole[0])]
     files = [(p, name) for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith(".") for name in FORMATS if _module(name).detect(p)]
+    # Acquisition systems write one recording into several files of one name (.nev, .ns5).
+    files = [f for i, f in enumerate(files) if f[1] != "neo" or f[0].stem not in [p.stem for p, _ in files[:i]]]
     names = list(dict.fromkeys(name for _, name in files))
     if len(names) > 1:
         raise FormatError(f"{path}: holds files of several formats ({', '.join(names)}): name one file, or say format=")
