@@ -26,7 +26,7 @@ ATTENUATION = 80.0
 """Stop-band attenuation from the output's Nyquist frequency on, dB; the pass band (ripple 1e-4) reaches 0.8 of it."""
 PASS_BAND = 0.8
 MAX_UP = 128
-"""Largest interpolation factor; ratios that need more are approximated and the output's rate says so."""
+"""Largest factor of interpolation (of decimation, upwards); ratios that need more are approximated and the output's rate says so."""
 MIN_WEIGHT = 0.4
 """An output is missing where less than this share of its kernel lies on present samples."""
 _COEFFICIENT_BITS, _SAMPLE_BITS = 25, 27  # with sum(|h|) < 2, sums stay below 2**53
@@ -35,7 +35,7 @@ _SEGMENT_VALUES = 1 << 18
 
 
 def ratio(rate: float, target: float) -> Fraction:
-    """Outputs per input, a fraction whose numerator is at most :data:`MAX_UP`.
+    """Outputs per input, a fraction whose smaller part is at most :data:`MAX_UP`.
 
     Exact where possible (24414.0625 Hz to 1250 Hz is 32/625). Otherwise the nearest such fraction; the output's rate is then
     ``rate * ratio``, off `target` by at most one part in ``MAX_UP``² or so, and sample times stay exact.
@@ -48,7 +48,7 @@ def ratio(rate: float, target: float) -> Fraction:
     exact = Fraction(repr(float(target))) / Fraction(repr(float(rate)))
     if exact.numerator <= MAX_UP:
         return exact
-    return 1 / (1 / exact).limit_denominator(MAX_UP)
+    return exact.limit_denominator(MAX_UP) if exact > 1 else 1 / (1 / exact).limit_denominator(MAX_UP)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +109,8 @@ class Folder:
         (self.root / CHECKSUMS).write_bytes(checksum_lines({k: v["sha256"] for k, v in self.done.items()}))
         self._journal.close()
         shutil.rmtree(self.root / _WORK)
-        for path in [*self.root.rglob("*"), self.root]:
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+        with ThreadPoolExecutor(16) as pool:  # the file system commits what is asked for at once together
+            list(pool.map(_sync, [*self.root.rglob("*"), self.root]))
 
 
 class ShardWriter:
@@ -275,11 +272,11 @@ def _entry(line: str) -> dict[str, Any] | None:
 
 
 def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

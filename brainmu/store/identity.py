@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from brainmu.core import EventTable, Hypnogram, Recording
+from brainmu.core import Hypnogram, Intervals, Recording
 from brainmu.errors import NotFoundError, StoreError
 from brainmu.store.folder import file_sha256
 from brainmu.store.values import encode
@@ -100,8 +100,8 @@ def content_sha256(recording: Recording) -> str:
     digest = hashlib.sha256()
     from_files = bool(recording.source.get("files"))
 
-    def add(value: Any) -> None:
-        digest.update(json.dumps(encode(value, "recording"), sort_keys=True).encode() + b"\n")
+    def add(value: Any, what: str = "recording") -> None:
+        digest.update(json.dumps(encode(value, what), sort_keys=True).encode() + b"\n")
 
     def add_array(a: Any) -> None:
         block = np.ascontiguousarray(a)
@@ -109,10 +109,13 @@ def content_sha256(recording: Recording) -> str:
         digest.update(block.reshape(-1).view(np.uint8).data if block.size else b"")
 
     started = recording.started_at.isoformat() if recording.started_at else None
-    add([recording.id, recording.subject, recording.species, started, recording.subject_meta, recording.zeitgeber, recording.clocks])
-    add({k: relative_text(v, recording) if isinstance(v, str) else v for k, v in recording.source.items() if k not in ("files", "warnings")})
+    add([recording.id, recording.subject, recording.species, started, recording.zeitgeber])
+    add(dict(recording.subject_meta), "subject_meta")
+    add(dict(recording.clocks), "clocks")
+    add({k: relative_text(v, recording) if isinstance(v, str) else v for k, v in recording.source.items() if k not in ("files", "warnings")}, "source")
     for name, s in recording.signals.items():
-        add([name, list(s.values.shape), str(s.values.dtype), s.rate, s.start, s.unit, s.kind, np.asarray(s.scale), s.missing, s.clock, s.attrs, s.channels])
+        add([name, list(s.values.shape), str(s.values.dtype), s.rate, s.start, s.unit, s.kind, np.asarray(s.scale), s.missing, s.clock, s.channels])
+        add(dict(s.attrs), f"signal {name!r} attrs")
         add_array(s.gaps.bounds)
         if s.times is not None:
             add_array(s.times)
@@ -126,13 +129,15 @@ def content_sha256(recording: Recording) -> str:
         add(recording.spikes.units)
     for name, label in recording.labels.items():
         add([name, type(label).__name__])
-        if isinstance(label, Hypnogram):
-            add([list(label.stages), label.epoch, label.start, label.scorer, label.attrs, label.proba])
-            add_array(label.codes)
-        elif isinstance(label, EventTable):
-            add([label.to_frame(), label.attrs])
-        else:
+        if isinstance(label, Intervals):
             add_array(label.bounds)
+            continue
+        add(label.attrs, f"label {name!r} attrs")
+        if isinstance(label, Hypnogram):
+            add([list(label.stages), label.epoch, label.start, label.scorer, label.proba])
+            add_array(label.codes)
+        else:
+            add(label.to_frame(), f"label {name!r}")
     return digest.hexdigest()
 
 
