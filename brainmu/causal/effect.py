@@ -9,6 +9,7 @@ import numpy as np
 
 from brainmu.causal.grid import EpochGrid, Transition, check_epoch, epochs_in, subjects_of
 from brainmu.causal.hazard import HazardModel, estimate_hazard
+from brainmu.causal.msm import estimate_msm
 from brainmu.causal.trials import estimate_trials
 from brainmu.core.effect import Effect
 from brainmu.core.events import EventTable
@@ -17,15 +18,16 @@ from brainmu.errors import DesignError
 
 __all__ = ["DESIGNS", "estimate_effect"]
 
-DESIGNS = ("trials", "hazard")
+DESIGNS = ("trials", "hazard", "msm")
 
 
 def estimate_effect(
     sessions: Recording | Iterable[Recording], *, exposure: str | Mapping[str, EventTable], outcome: str = "NREM->WAKE",
-    design: Literal["trials", "hazard"] = "trials", adjust: Sequence[str] = (), adjust_window: float | None = None, horizon: float | None = None,
+    design: Literal["trials", "hazard", "msm"] = "trials", adjust: Sequence[str] = (), adjust_window: float | None = None, horizon: float | None = None,
     labels: str | None = "scoring", lag: int = 1, blank: float = 0.0, dose: Literal["count"] | None = None, clock: bool = True,
     weight: Literal["animal", "event"] = "animal", competing: str | Mapping[str, str] | None = None, scheme: Literal["bernoulli", "blocked"] | None = None,
-    content: str | tuple[str, str] | None = None, contrast: tuple[str, str] | None = None, diagnostics: bool = True, draws: int = 10_000, seed: int = 0,
+    content: str | tuple[str, str] | None = None, contrast: tuple[str, str] | None = None,
+    truncate: float | None = None, diagnostics: bool = True, draws: int = 10_000, seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
 ) -> Effect:  # fmt: skip
     """Does an exposure change when a stage of sleep ends?
@@ -39,8 +41,9 @@ def estimate_effect(
         `delivered`, `block`, `gate_time`, `arm`, `content`).
     outcome : str
         "NREM->WAKE": who is at risk, and what counts as leaving. WAKE, NREM and REM also name groups of AASM stages.
-    design : {"trials", "hazard"}
-        Randomised trials by intention to treat (risk difference), or observation (conditional log odds ratio an epoch).
+    design : {"trials", "hazard", "msm"}
+        Randomised trials by intention to treat (risk difference); observation (conditional log odds ratio an epoch); or observation of
+        a window of exposure that itself moves the confounder (marginal structural model: marginal log odds ratio).
     adjust : sequence of str
         Signals to adjust for ("pressure", or one channel, "bands:delta"): the last sample at or before the reference time, which is the
         start of the first event, and for unexposed epochs is drawn from the exposed ones' within-epoch distribution.
@@ -70,6 +73,8 @@ def estimate_effect(
         Only events of this content (the others stand beside it); or, in `hazard`, the first against the second.
     contrast : (str, str) or None
         `trials` with several arms: the first arm against the second.
+    truncate : float or None
+        `msm`: percentile at which weights are cut; None leaves them. Cutting has ruined coverage in validation.
     diagnostics : bool
         False returns the estimate alone, fast.
     draws : int
@@ -82,6 +87,7 @@ def estimate_effect(
     -------
     Effect
         `hazard`: log odds ratio conditional on `adjust`, a spline of time in bout and animal intercepts. `trials`: risk difference.
+        `msm`: log odds ratio averaged over confounders and animals.
 
     Raises
     ------
@@ -137,9 +143,14 @@ def estimate_effect(
             lag=lag, width=epochs_in(horizon, epoch), blank=float(blank), adjust=names, adjust_window=adjust_window, content=content,
             count=dose == "count", clock=clock, weight=weight,
         )  # fmt: skip
-        effect = estimate_hazard(
-            grids, exposure, transition, horizon=horizon, model=model, diagnostics=diagnostics, draws=draws, seed=seed, progress=progress
-        )  # fmt: skip
+        if design == "msm":
+            effect = estimate_msm(
+                grids, exposure, transition, horizon=horizon, model=model, truncate=truncate, diagnostics=diagnostics, seed=seed, progress=progress
+            )  # fmt: skip
+        else:
+            effect = estimate_hazard(
+                grids, exposure, transition, horizon=horizon, model=model, diagnostics=diagnostics, draws=draws, seed=seed, progress=progress
+            )  # fmt: skip
     if diagnostics:
         effect.diagnostics["warnings"] = notes + effect.diagnostics.get("warnings", [])
     return effect

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from brainmu.causal.covariates import natural_spline, spline_knots
 from brainmu.causal.grid import EpochGrid, Transition, epochs_in, events_of
 from brainmu.causal.inference import Estimate, random_effects
-from brainmu.causal.logistic import Fit, expit, firth_by_group, fit_logistic, independent_columns
+from brainmu.causal.logistic import Fit, expit, firth_by_group, fit_or_shrink, independent_columns
 from brainmu.causal.risk_set import RiskSet, build_risk_set
 from brainmu.core.effect import Effect
 from brainmu.core.events import EventTable
@@ -136,7 +136,8 @@ def fit_rows(rows: RiskSet, model: HazardModel) -> HazardFit:
         raise DesignError("the exposure is fully predicted by what is adjusted for: drop the covariate that repeats it")
     z, names = z[:, keep[:-1]], [names[i] for i in keep[:-1]]
     y = (rows.y == 1).astype(np.float64)
-    fit = fit_logistic(np.c_[z, x], y)
+    fit, shrunk = fit_or_shrink(np.c_[z, x], y, len(np.unique(rows.animal)))
+    dropped |= {"shrunk": int(shrunk)} if shrunk else {}
     beta = float(fit.coef[-1])
     v = fit.p * (1 - fit.p)
     zv = z * v[:, None]
@@ -164,6 +165,9 @@ def fit_rows(rows: RiskSet, model: HazardModel) -> HazardFit:
     variances = 1 / information[used]
     n_exposed = np.bincount(rows.animal, x != 0, n)[used]
     result, between = random_effects(effects, variances, None if model.weight == "animal" else n_exposed)
+    # What all animals share (splines, covariates) was fitted to the same transitions, which brings animals closer together than they are.
+    shared, found = z.shape[1] - len(np.unique(rows.animal)), float(y.sum())
+    result = Estimate.t(result.estimate, result.se * float(np.sqrt(found / max(found - shared, 1.0))), result.df)
     return HazardFit(result=result, between=between, effects=effects, variances=variances, **common)
 
 

@@ -14,7 +14,7 @@ from brainmu.causal.grid import EpochGrid, Transition
 from brainmu.causal.hazard import HazardFit, HazardModel, fit_hazard, fit_rows
 from brainmu.causal.inference import wild_bootstrap
 from brainmu.causal.leakage import find_leaks
-from brainmu.causal.logistic import fit_logistic, fit_multinomial
+from brainmu.causal.logistic import fit_logistic, fit_multinomial, fit_or_shrink
 from brainmu.causal.sensitivity import benchmark, confounder_contour, e_value, reliability, reliability_table
 from brainmu.core.events import EventTable
 from brainmu.errors import DesignError
@@ -37,7 +37,7 @@ def describe_hazard(
     rows, r = fitted.rows, fitted.result
     say("other exits", 0.0)
     y = (rows.y == 1).astype(np.float64)
-    null = fit_logistic(fitted.z, y)
+    null = fit_or_shrink(fitted.z, y, len(np.unique(rows.animal)))[0]
     out: dict[str, Any] = {
         "log_odds_ratio": r.as_dict(), "odds_ratio": {k: float(np.exp(getattr(r, k))) for k in ("estimate", "low", "high")},
         "risk_difference": fitted.risk_difference, "between_animals_sd": fitted.between,
@@ -110,7 +110,7 @@ def _per_animal(fitted: HazardFit) -> list[dict[str, Any]]:
 def _row_counts(rows: Any, fitted: HazardFit) -> dict[str, int]:
     return {
         "at_risk": len(rows), "exposed": int((fitted.x != 0).sum()), "target": int((rows.y == 1).sum()), "other_exit": int((rows.y == 2).sum()),
-        "bout_beginning_unseen": int(rows.late.sum()), **{f"left out: {k}": v for k, v in fitted.dropped.items()},
+        "bout_beginning_unseen": int(rows.late.sum()), **{f"left out: {k}": v for k, v in fitted.dropped.items() if k != "shrunk"},
     }  # fmt: skip
 
 
@@ -244,6 +244,8 @@ def _warnings(fitted: HazardFit, model: HazardModel, out: dict[str, Any]) -> lis
             )
     if out["positivity"].get("beyond", 0.0) > 0.05:
         said.append(f"positivity: {out['positivity']['beyond']:.0%} of epochs had a chance of exposure below 1 % or above 99 %")
+    if fitted.dropped.get("shrunk"):
+        said.append("the data are sparse: some covariate or the exposure separates the transitions, so its coefficient is held back by a weak prior")
     few = int((fitted.rows.y[fitted.x != 0] == 1).sum())
     if few < 10:
         said.append(f"only {few} transitions follow an exposed epoch")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from brainmu.errors import DesignError
 
-__all__ = ["Fit", "expit", "fit_logistic", "fit_multinomial", "firth_by_group", "independent_columns"]
+__all__ = ["Fit", "expit", "fit_logistic", "fit_multinomial", "fit_or_shrink", "firth_by_group", "independent_columns"]
 
 _MAX_ITER = 60
 _SEPARATED = 25.0  # a linear predictor beyond this has left the data behind
@@ -52,7 +52,7 @@ def independent_columns(x: NDArray[np.float64], tolerance: float = 1e-7) -> NDAr
 
 def fit_logistic(
     x: NDArray[np.float64], y: NDArray[np.float64], weights: NDArray[np.float64] | None = None, offset: NDArray[np.float64] | None = None,
-    start: NDArray[np.float64] | None = None, what: str = "the outcome model",
+    ridge: NDArray[np.float64] | None = None, what: str = "the outcome model",
 ) -> Fit:  # fmt: skip
     """Maximum likelihood logistic regression.
 
@@ -62,6 +62,8 @@ def fit_logistic(
         Columns, the intercept included; linearly independent.
     y : float64 (n,), 0 or 1
     weights, offset : float64 (n,) or None
+    ridge : float64 (p,) or None
+        Penalty on each squared coefficient (half of it is subtracted from the log likelihood).
 
     Raises
     ------
@@ -71,13 +73,14 @@ def fit_logistic(
     n, p = x.shape
     w = np.ones(n) if weights is None else weights
     o = np.zeros(n) if offset is None else offset
-    coef = np.zeros(p) if start is None else start.copy()
+    penalty = np.zeros(p) if ridge is None else ridge
+    coef = np.zeros(p)
     eta = x @ coef + o
     ll = _log_likelihood(eta, y, w)
     for _ in range(_MAX_ITER):
         mu = expit(eta)
-        gradient = x.T @ (w * (y - mu))
-        hessian = (x * (w * mu * (1 - mu))[:, None]).T @ x
+        gradient = x.T @ (w * (y - mu)) - penalty * coef
+        hessian = (x * (w * mu * (1 - mu))[:, None]).T @ x + np.diag(penalty)
         try:
             step = np.linalg.solve(hessian, gradient)
         except np.linalg.LinAlgError:
@@ -86,7 +89,7 @@ def fit_logistic(
         while True:
             new = coef + size * step
             new_eta = x @ new + o
-            new_ll = _log_likelihood(new_eta, y, w)
+            new_ll = _log_likelihood(new_eta, y, w) - 0.5 * float(penalty @ new**2)
             if new_ll >= ll - 1e-9 * abs(ll) or size < 1e-4:
                 break
             size /= 2
@@ -99,8 +102,21 @@ def fit_logistic(
     mu = expit(eta)
     if n and np.abs(eta).max() > _SEPARATED:
         raise DesignError(f"{what} has no finite fit: some covariate or animal predicts it perfectly; merge or drop it, or add recordings")
-    hessian = (x * (w * mu * (1 - mu))[:, None]).T @ x
+    hessian = (x * (w * mu * (1 - mu))[:, None]).T @ x + np.diag(penalty)
     return Fit(coef, np.linalg.pinv(hessian, hermitian=True), eta, mu, ll)
+
+
+def fit_or_shrink(x: NDArray[np.float64], y: NDArray[np.float64], free: int) -> tuple[Fit, bool]:
+    """Maximum likelihood, or where the data are separated a fit whose columns after the first `free` are held back; and whether they were.
+
+    The penalty is that of a normal prior of SD 3 on each column's standardised coefficient: nothing beside data that say anything.
+    """
+    try:
+        return fit_logistic(x, y), False
+    except DesignError:
+        ridge = np.var(x, axis=0) / 9.0
+        ridge[:free] = 1e-6
+        return fit_logistic(x, y, ridge=ridge), True
 
 
 def _log_likelihood(eta: NDArray[np.float64], y: NDArray[np.float64], w: NDArray[np.float64]) -> float:

@@ -108,7 +108,7 @@ def _flow(ledger: Trials, trials: Trials, analysed: NDArray[np.bool_]) -> dict[s
         out[name] = {
             "logged": int(arm.sum()), "at_risk": int((arm & ledger.at_risk).sum()), "analysed": int((arm & analysed).sum()),
             "target": int((ends == "target").sum()), "other_stage_first": int((ends == "exit").sum()), "next_trial_first": int((ends == "next").sum()),
-            "scoring_ended_first": int((ends == "end").sum()),
+            "scoring_ended_first": int((ends == "end").sum()), "target_in_own_epoch": int((ledger.own_epoch & arm).sum()),
         }  # fmt: skip
     # Selection at the onset must not depend on the assignment, else the comparison is no longer randomised.
     out["exclusion_p"] = _two_proportions(~ledger.at_risk, ledger.assigned)

@@ -1,7 +1,8 @@
 """The ledger of randomised trials, checked, and read out against the hypnogram.
 
-A trial is at risk if the epoch that holds its onset (or its gate, where one was logged) is scored as the source stage.
-The target is reached at the start of the first target epoch; it counts if that lies in (onset, onset + horizon].
+A trial is at risk if the epoch that holds its onset (or its gate, where one was logged) is scored as the source stage; a logged gate also
+vouches for a trial whose own epoch is already scored as the target while the one before is source. The target is reached at the start of
+the first target epoch; it counts if that lies in (onset, onset + horizon].
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Trials:
         "target", "exit", "next", "end" or "" (followed to the horizon).
     latency : float64 (n,), s
         From onset to that end; the horizon where there is none.
+    own_epoch : bool (n,)
+        A gated trial that had reached the target by the scoring of its own epoch, the epoch before being source; counted as reached.
     before, before_hit : bool (n,)
         The same question asked of the last epoch that was over before the onset: at risk then, and target reached from the onset's own epoch on.
     age : float64 (n,), s
@@ -65,6 +68,7 @@ class Trials:
     at_risk: NDArray[np.bool_]
     end: NDArray[Any]
     latency: NDArray[np.float64]
+    own_epoch: NDArray[np.bool_]
     before: NDArray[np.bool_]
     before_hit: NDArray[np.bool_]
     age: NDArray[np.float64]
@@ -109,7 +113,7 @@ def collect_trials(
         part = _ledger(table, where, scheme, logged)
         part["block"] = np.where(part["block"] >= 0, part["block"] + block_base, -1)
         block_base = max(block_base, int(part["block"].max(initial=-1)) + 1)
-        part.update(_follow(grid, part["onset"], part.pop("gate"), horizon))
+        part.update(_follow(grid, part["onset"], part.pop("gate"), part.pop("gated"), horizon))
         n = len(part["onset"])
         part["animal"], part["session"] = np.full(n, names.index(grid.subject)), np.full(n, session)
         parts.append(part)
@@ -171,6 +175,7 @@ def _ledger(table: EventTable, where: str, scheme: str | None, logged: dict[str,
     if "block" in table.columns:
         block = np.unique(np.asarray(table.block).astype(str), return_inverse=True)[1].astype(np.int64)
     gate = np.asarray(table.gate_time, dtype=np.float64) if "gate_time" in table.columns else start
+    gated = np.isfinite(gate) & ("gate_time" in table.columns)
     gate = np.where(np.isfinite(gate), gate, start)
     late = np.flatnonzero(gate > start + 1e-6)
     if len(late):
@@ -179,7 +184,7 @@ def _ledger(table: EventTable, where: str, scheme: str | None, logged: dict[str,
             f"{where}: trial at {start[i]:g} s was gated at {gate[i]:g} s, after its onset: expected gate_time <= start (is one of them on another clock?)"
         )
     content = np.asarray(table.content).astype(str).astype(object)
-    return {"onset": start, "assigned": assigned, "delivered": delivered, "probability": p, "block": block, "content": content, "gate": gate}
+    return {"onset": start, "assigned": assigned, "delivered": delivered, "probability": p, "block": block, "content": content, "gate": gate, "gated": gated}
 
 
 def _binary(values: Any, what: str) -> NDArray[np.bool_]:
@@ -194,13 +199,16 @@ def _binary(values: Any, what: str) -> NDArray[np.bool_]:
     return f == 1.0
 
 
-def _follow(grid: EpochGrid, onset: NDArray[np.float64], gate: NDArray[np.float64], horizon: float) -> dict[str, NDArray[Any]]:
+def _follow(grid: EpochGrid, onset: NDArray[np.float64], gate: NDArray[np.float64], gated: NDArray[np.bool_], horizon: float) -> dict[str, NDArray[Any]]:
     """State at the onset and what came first in (onset, onset + horizon]."""
     n, e = len(grid), grid.epoch
     k_gate = grid.index(gate)
     inside = (k_gate >= 0) & (k_gate < n)
     k = np.clip(k_gate, 0, max(n - 1, 0))
-    at_risk = inside & grid.source[k]
+    prev = np.clip(k_gate - 1, 0, max(n - 1, 0))
+    # The gate saw the source stage: an epoch scored as target after one of the source stage woke within itself, after the gate.
+    own = gated & inside & (k_gate > 0) & grid.target[k] & grid.source[prev]
+    at_risk = inside & (grid.source[k] | own)
     # Index of the next epoch that is not `source`, for each epoch; n where the recording ends first.
     leave = np.where(grid.source, n, np.arange(n))
     leave = np.minimum.accumulate(leave[::-1])[::-1] if n else leave
@@ -214,17 +222,28 @@ def _follow(grid: EpochGrid, onset: NDArray[np.float64], gate: NDArray[np.float6
     # A trial that begins before the exit ends follow-up of the one before it.
     cut = following < np.where(end == "", limit, reach) - 1e-9
     end = np.where(cut, "next", end).astype(object)
-    latency = np.where(end == "", horizon, np.where(cut, following, reach) - onset)
+    end = np.where(own, "target", end)
+    latency = np.where(end == "", horizon, np.clip(np.where(cut & ~own, following, reach) - onset, 0.0, None))
     end = np.where(at_risk, end, "")
-    prev = grid.index(onset) - 1
-    before = (prev >= 0) & (prev < n - 1)
-    before &= grid.source[np.clip(prev, 0, max(n - 1, 0))]
-    j_before = leave[np.clip(prev, 0, max(n - 1, 0))]
-    hit = before & (j_before < n) & grid.target[np.minimum(j_before, n - 1)] & (grid.time(j_before) <= limit + _EDGE * e)
+    before, hit = _before(grid, onset, limit, leave)
     names = np.array([*grid.hypnogram.stages, "UNS", "ART"], dtype=object)
     stage = np.where(inside, names[grid.hypnogram.codes[k]], "UNS").astype(object)
-    age = np.where(at_risk, onset - grid.time(k - grid.age[k] + 1), np.nan)
-    return {"at_risk": at_risk, "end": end, "latency": np.asarray(latency, dtype=np.float64), "before": before, "before_hit": hit, "age": age, "stage": stage}
+    seat = np.where(own, prev, k)
+    age = np.where(at_risk, onset - grid.time(seat - grid.age[seat] + 1), np.nan)
+    return {
+        "at_risk": at_risk, "end": end, "latency": np.asarray(latency, dtype=np.float64), "own_epoch": own, "before": before, "before_hit": hit,
+        "age": age, "stage": stage,
+    }  # fmt: skip
+
+
+def _before(grid: EpochGrid, onset: NDArray[np.float64], limit: NDArray[np.float64], leave: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Source in the last epoch that was over before the onset, and target next by the end of the horizon."""
+    n = len(grid)
+    prev = grid.index(onset) - 1
+    row = np.clip(prev, 0, max(n - 1, 0))
+    before = (prev >= 0) & (prev < n - 1) & grid.source[row]
+    j = leave[row]
+    return before, before & (j < n) & grid.target[np.minimum(j, n - 1)] & (grid.time(j) <= limit + _EDGE * grid.epoch)
 
 
 def _check_deliveries(trials: Trials) -> None:

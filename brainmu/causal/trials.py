@@ -72,13 +72,13 @@ def estimate_trials(
         ],
         diagnostics=report, scale="risk difference", regime="assign against do not assign",
         population="animals, each counting equally" if weight == "animal" else "trials, each counting equally",
-        risk_set=f"trials whose onset lies in an epoch scored {transition.source}", lag=0, blank=0.0, horizon=float(horizon),
+        risk_set=f"trials that start in an epoch scored {transition.source}, or were gated on it", lag=0, blank=0.0, horizon=float(horizon),
         n_exposed=int(trials.assigned.sum()), n_transitions=int((trials.end == "target").sum()),
     )  # fmt: skip
 
 
 def _check_arms(ledger: Trials, analysed: NDArray[np.bool_], transition: Transition) -> None:
-    reached = np.isin(ledger.stage, list(stage_group(transition.target))).mean()
+    reached = (np.isin(ledger.stage, list(stage_group(transition.target))) & ~ledger.at_risk).mean()
     outside = (ledger.stage == "UNS").mean()
     if reached > 0.5 or outside > 0.5:
         what = f"{reached:.0%} start when {transition.target} has already been reached" if reached > 0.5 else f"{outside:.0%} start where nothing is scored"

@@ -60,6 +60,12 @@ def test_time_in_bout_and_the_state_before_the_onset():
     assert not late.at_risk[0] and late.before[0] and late.before_hit[0]
 
 
+def test_a_logged_gate_vouches_for_the_epoch_it_lies_in():
+    t = follow("NNWW", [9.0], gate_time=[8.9])
+    assert t.at_risk[0] and t.end[0] == "target" and t.latency[0] == 0.0 and t.own_epoch[0]
+    assert not follow("NNWW", [13.0], gate_time=[12.9]).at_risk[0]
+
+
 def test_a_planted_effect_is_recovered_and_its_absence_too(planted_study):
     settings = planted_study.settings
     big = planted_study(3, animals=8, trials=True, planted=settings(trial_effect=1.5))[0]
