@@ -23,12 +23,14 @@ _PHASE_RATE = 20.0
 # Amplitude of each component by state, uV in CA1: SD for noises, amplitude for theta. Active and quiet waking blend with activity.
 _STATES = ("active", "quiet", "NREM", "REM")
 _AMPLITUDES = {
-    "background": (85.0, 85.0, 95.0, 75.0),
-    "delta": (25.0, 45.0, 110.0, 20.0),
+    "background": (62.0, 62.0, 75.0, 55.0),
+    "flat": (58.0, 46.0, 26.0, 52.0),
+    "delta": (25.0, 42.0, 135.0, 20.0),
     "theta": (150.0, 25.0, 8.0, 170.0),
     "gamma": (17.0, 12.0, 9.0, 18.0),
     "emg": (95.0, 27.0, 11.0, 5.0),
 }
+_FLAT = (1.5, 8.0)  # slope and knee (Hz) of the flatter background that arousal adds: spectra steepen in NREM
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class LFPModel:
 def ripple_background(model: LFPModel, low: float = 150.0, high: float = 250.0) -> float:
     """SD (uV) of the background in the ripple band in NREM, before any ripple."""
     f = np.arange(0.0, 625.0, 0.25)
-    density = aperiodic(f, _AMPLITUDES["background"][2], floor=model.floor)
+    density = aperiodic(f, _AMPLITUDES["background"][2], floor=model.floor) + aperiodic(f, _AMPLITUDES["flat"][2], *_FLAT, floor=0.0)
     return float(np.sqrt(density[(f >= low) & (f < high)].sum() * 0.25)) * model.gain
 
 
@@ -147,7 +149,6 @@ class _Layout:
 
     region: list[str]
     gain: NDArray[np.float32]
-    shared: NDArray[np.float32]
     theta_gain: NDArray[np.float32]
     theta_shift: NDArray[np.float32]
     ripple: NDArray[np.float32]
@@ -166,7 +167,7 @@ def _layout(n_channels: int, n_cortex: int, rng: np.random.Generator) -> _Layout
     f = np.float32
     wobble = np.exp(0.08 * rng.standard_normal(n))
     return _Layout(
-        region=["CA1"] * n_channels + ["CTX"] * n_cortex, gain=(np.where(ca1, 1.0, 0.75) * wobble).astype(f), shared=np.full(n, 0.65, f),
+        region=["CA1"] * n_channels + ["CTX"] * n_cortex, gain=(np.where(ca1, 1.0, 0.75) * wobble).astype(f),
         theta_gain=np.where(ca1, 0.75 + 0.5 * depth, 0.2).astype(f), theta_shift=np.where(ca1, 0.9 * depth, 0.3).astype(f),
         ripple=np.where(ca1, 1.0 - 0.55 * depth, 0.03).astype(f), sharp=np.where(ca1, 0.4 - 2.2 * depth, 0.1).astype(f),
         slow=np.where(ca1, 70.0, 170.0).astype(f), spindle=np.where(ca1, 25.0, 120.0).astype(f), delta=np.where(ca1, 1.0, 0.75).astype(f),
@@ -181,7 +182,7 @@ class _LFP:
         self.rate, self.start, self.d, self.events, self.layout, self.model = rate, start, d, events, layout, model
         self.seed, self.weights = seed, self._weights()
         self.noise = BlockNoise(self._spectra, rate, seed)
-        self.envelopes = {k: d.envelope(k).astype(np.float32) for k in ("background", "delta", "theta", "gamma", "emg")}
+        self.envelopes = {k: d.envelope(k).astype(np.float32) for k in ("background", "flat", "delta", "theta", "gamma", "emg")}
         rng = np.random.default_rng(np.random.SeedSequence([*seed, 3]))
         for name, tau in (("theta", 1.0), ("delta", 6.0), ("background", 20.0)):
             self.envelopes[name] *= np.exp(0.2 * ornstein_uhlenbeck(rng, len(d.time), tau, 1 / ENVELOPE_RATE)).astype(np.float32)
@@ -190,11 +191,11 @@ class _LFP:
         self.movements = d.bursts[d.bursts.kind == "movement"]
 
     def _spectra(self, f: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sources: one background a channel; then background, delta and gamma shared within CA1 and within the cortex; leaked EMG."""
-        background = aperiodic(f, 1.0, floor=0.0)
+        """Sources: one steep background a channel; then a flatter background, delta and gamma shared within CA1 and within the cortex; leaked EMG."""
+        steep, flat = aperiodic(f, 1.0, floor=0.0), aperiodic(f, 1.0, *_FLAT, floor=0.0)
         delta, gamma = band(f, 0.7, 3.5, edge=0.9), band(f, 32.0, min(85.0, 0.4 * self.rate)) if self.rate > 100 else np.zeros(len(f))
         emg = band(f, 40.0, 0.45 * self.rate, edge=0.2) if self.rate > 120 else np.zeros(len(f))
-        return np.stack([background] * (len(self.layout.gain) + 2) + [delta] * 2 + [gamma] * 2 + [emg], axis=1)
+        return np.stack([steep] * len(self.layout.gain) + [flat] * 2 + [delta] * 2 + [gamma] * 2 + [emg], axis=1)
 
     def __call__(self, k: int) -> NDArray[np.float32]:
         lay, model, n = self.layout, self.model, len(self.layout.gain)
@@ -205,7 +206,7 @@ class _LFP:
         c, s = np.cos(wave), np.sin(wave)
         # Sources that several channels share: backgrounds, delta and gamma of both regions, theta and its harmonic, EMG, mains.
         shared = x[n:]
-        shared[0:2] *= e["background"]
+        shared[0:2] *= e["flat"]
         shared[2:4] *= e["delta"]
         shared[4:6] *= e["gamma"] * (1 + 0.5 * np.clip(e["theta"] / 150, 0, 1) * (c * np.float32(0.54) + s * np.float32(0.84)))
         shared[6] *= e["emg"]
@@ -213,7 +214,6 @@ class _LFP:
         hum = np.sin(2 * np.pi * np.remainder(50.0 * t, 1.0)).astype(np.float32) * np.float32(model.hum if self.rate > 110 else 0.0)
         out = x[:n]
         out *= e["background"]
-        out *= np.sqrt(1 - lay.shared**2)[:, None]
         out += self.weights @ np.concatenate([shared, theta, hum[None]])
         out = np.ascontiguousarray(out.T)
         for add in (self._slow_waves, self._spindles, self._ripples, self._movement):
@@ -229,7 +229,7 @@ class _LFP:
         cortex = np.array([r == "CTX" for r in lay.region])
         of = [~cortex, cortex]
         shift, gain = lay.theta_shift, lay.theta_gain
-        columns = [lay.shared * r for r in of] + [lay.delta * r for r in of] + [lay.gamma * r for r in of]
+        columns = [1.0 * r for r in of] + [lay.delta * r for r in of] + [lay.gamma * r for r in of]
         columns += [np.full(len(gain), self.model.emg_leak)]
         columns += [gain * np.cos(shift), -gain * np.sin(shift), 0.22 * gain * np.cos(2 * shift + 0.8), -0.22 * gain * np.sin(2 * shift + 0.8)]
         return np.stack([*columns, np.ones(len(gain))], axis=1).astype(np.float32)

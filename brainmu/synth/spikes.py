@@ -66,7 +66,7 @@ class CellModel:
     field_width: float = 0.11
     field_peak: float = 10.0
     active: float = 0.75
-    lap_spread: float = 0.35
+    lap_spread: float = 0.6
     theta: float = 0.6
     burst: float = 0.12
     refractory: float = 0.002
