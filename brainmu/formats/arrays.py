@@ -447,6 +447,8 @@ def read_table(path: Path, ref: ArrayFile, *, numeric: bool = False) -> pd.DataF
     header, names, _ = _table_layout(path, ref)
     sep = _separator(path, ref)
     use = _wanted(path, ref, names)
+    if not _count_rows(path, header):
+        return pd.DataFrame({names[i]: pd.Series(dtype=np.float64) for i in use})
     try:
         frame = pd.read_csv(path, sep=sep, header=None, skiprows=header, skip_blank_lines=True, na_values=["n/a"], encoding="utf-8-sig", low_memory=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:

@@ -22,7 +22,7 @@ from brainmu.formats.arrays import need_file
 from brainmu.formats.lazy import Calibrated, Rows, Spread
 from brainmu.formats.timing import Grid
 
-__all__ = ["Header", "channel_kind", "detect", "read"]
+__all__ = ["Header", "channel_kind", "companion", "detect", "read"]
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,20 @@ def detect(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in (".edf", ".bdf", ".rec")
 
 
+def companion(path: Path) -> Path | None:
+    """The hypnogram file beside a Sleep-EDF night (SC4001E0-PSG.edf and SC4001EC-Hypnogram.edf), if there is exactly one."""
+    night = re.fullmatch(r"(.+).-PSG\.edf", path.name, re.IGNORECASE)
+    found = list(path.parent.glob(f"{night.group(1)}?-[Hh]ypnogram.edf")) if night else []
+    return found[0] if len(found) == 1 else None
+
+
 def read(path: Path, *, annotations: str | Path | None = None, truncated: bool = False, kinds: dict[str, str] | None = None) -> Recording:
     """Signals grouped by kind, rate and unit; annotations as events; "Sleep stage …" annotations as the hypnogram "scoring".
 
     Parameters
     ----------
     annotations : path
-        Another EDF+ file with annotations of this recording (Sleep-EDF keeps its hypnograms apart).
+        Another EDF+ file with annotations of this recording. The hypnogram beside a Sleep-EDF night is found by its name.
     truncated : bool
         Read the whole records of a file that is shorter than its header says.
     kinds : mapping
@@ -102,8 +109,9 @@ def read(path: Path, *, annotations: str | Path | None = None, truncated: bool =
     grid = _pieces(header, onsets, rec)
     _signals(header, grid, rec, kinds or {})
     add_annotations(rec, found)
-    if annotations is not None:
-        _other(Path(annotations), header, rec)
+    beside = Path(annotations) if annotations is not None else companion(path)
+    if beside is not None:
+        _other(beside, header, rec)
     if not rec.signals and not rec.labels:
         rec.warn("holds neither signals nor annotations")
     return rec

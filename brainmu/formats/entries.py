@@ -188,11 +188,14 @@ def _hypnogram(m: Manifest, entry: LabelEntry, name: str, rec: Recording) -> Hyp
             raise InputError(f"label {name!r}: {entry.file} holds the codes {found}: say what they mean with map: or codec: ({', '.join(CODECS)})")
         if entry.codec is not None and entry.codec not in CODECS:
             raise InputError(f"label {name!r}: codec is {entry.codec!r}, expected one of {', '.join(CODECS)} (or map:)")
-        table = {int(k): str(v) for k, v in entry.map.items()} if entry.map is not None else CODECS[str(entry.codec)]
+        if any(not isinstance(k, int) for k in entry.map or {}):
+            raise InputError(f"label {name!r}: map names {', '.join(map(repr, entry.map or {}))}, and {entry.file} holds integers: give each code its stage")
+        table = {k: str(v) for k, v in entry.map.items()} if entry.map is not None else CODECS[str(entry.codec)]
     if table is not None:
         stray = sorted({s for s in stages if s not in table}, key=str)
         if stray:
-            raise InputError(f"label {name!r}: {entry.file} holds {stray[0]!r}, which map does not name (it names {', '.join(map(str, table))})")
+            said = f"codec {entry.codec}" if entry.map is None else "map"
+            raise InputError(f"label {name!r}: {entry.file} holds {stray[0]!r}, which {said} does not name (it names {', '.join(map(str, table))})")
         stages = [table[s] for s in stages]
     scorer = entry.scorer or (entry.codec or "")
     h = Hypnogram.from_stages(stages, entry.epoch, entry.start, scorer=scorer, rk=entry.rk, stage_set=entry.stages, attrs=dict(entry.attrs))
@@ -210,14 +213,10 @@ def _is_stage(word: str) -> bool:
 
 
 def _bounds(entry: LabelEntry, name: str) -> Any:
-    b = np.asarray(entry.bounds, dtype=np.float64) if _numbers(entry.bounds) else None
-    if b is None or b.ndim != 2 or b.shape[1] != 2:
-        raise InputError(f"label {name!r}: bounds are {entry.bounds!r}, expected [[start, stop], …] in s")
-    return b + entry.start
-
-
-def _numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(_numbers(v) if isinstance(v, list) else isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
+    rows = entry.bounds
+    if not isinstance(rows, list) or not all(isinstance(r, list) and len(r) == 2 and all(type(v) in (int, float) for v in r) for r in rows):
+        raise InputError(f"label {name!r}: bounds are {rows!r}, expected [[start, stop], …] in s")
+    return np.asarray(rows, dtype=np.float64).reshape(-1, 2) + entry.start
 
 
 def _intervals(m: Manifest, entry: LabelEntry, name: str, rec: Recording) -> Intervals:

@@ -131,7 +131,7 @@ class LabelEntry(ArrayFile):
 class RecordingEntry:
     """One recording. `each` is a file pattern such as "{subject}__{night}.npz"; every match is one recording."""
 
-    id: str | None = None
+    id: Any = None
     each: str | None = None
     subject: Any = ""
     species: str = ""
@@ -320,10 +320,11 @@ def _recording(m: Manifest, entry: RecordingEntry, where: tuple[Any, ...]) -> Re
 
     if not (entry.signals or entry.spikes or entry.labels):
         m.fail(f"recording {m.id_of(entry)!r} names no signals, spikes or labels", *where)
-    rec = Recording(
-        id=m.id_of(entry), subject=str(entry.subject or ""), species=entry.species, started_at=_started_at(m, entry.started_at, where),
-        zeitgeber=entry.zeitgeber, subject_meta=dict(entry.subject_meta),
-    )  # fmt: skip
+    with _Placed(m, *where, "id"):
+        rec = Recording(
+            id=m.id_of(entry), subject="" if entry.subject is None else str(entry.subject), species=entry.species,
+            started_at=_started_at(m, entry.started_at, where), zeitgeber=entry.zeitgeber, subject_meta=dict(entry.subject_meta),
+        )  # fmt: skip
     rec.source = {"format": "manifest", "files": [str(m.path.resolve())], "warnings": []}
     if entry.notes:
         rec.source["notes"] = entry.notes

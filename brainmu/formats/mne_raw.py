@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import warnings
 from pathlib import Path
@@ -60,7 +61,7 @@ def _open(path: Path) -> Any:
 
     try:
         return mne.io.read_raw(path, preload=False, verbose="error")
-    except (ValueError, OSError, RuntimeError, KeyError, TypeError, NotImplementedError) as error:
+    except (ValueError, OSError, RuntimeError, KeyError, TypeError, NotImplementedError, configparser.Error) as error:
         raise FormatError(f"{path}: MNE cannot read it ({' '.join(str(error).split())[:200]}): it is truncated, or not what its suffix says") from None
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from brainmu.core import EventTable, Recording, Signal, Spikes
 from brainmu.core.units import unit_factor
 from brainmu.errors import FormatError
+from brainmu.formats.arrays import need_file
 from brainmu.formats.lazy import Calibrated, Rows, Spread
 
 __all__ = ["SYSTEMS", "detect", "read", "system_of"]
@@ -73,6 +74,8 @@ def read(path: Path, *, wideband: bool = False, kinds: dict[str, str] | None = N
         If Neo cannot read it, or it holds several blocks.
     """
     system = system_of(path)
+    if path.is_file():
+        need_file(path, f"a recording of {system}")
     if system is None:
         raise FormatError(f"{path}: none of {', '.join(SYSTEMS)} fits it: name the folder (or the .rhd, .nev, .plx file) of the recording")
     rec = Recording(id=re.sub(r"[^\w.+-]+", "_", path.resolve().stem if path.is_file() else path.resolve().name))

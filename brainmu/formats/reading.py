@@ -149,7 +149,11 @@ def _of_folder(path: Path, depth: int) -> list[tuple[Path, str]]:
         module = _module(whole[0])
         several = module.members(path) if hasattr(module, "members") else []
         return [(p, whole[0]) for p in several] if len(several) > 1 else [(path, whole[0])]
-    files = [(p, name) for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith(".") for name in FORMATS if _module(name).detect(p)]
+    # Of .yaml files only brainmu.yaml counts here; any other is somebody else's configuration.
+    single = [name for name in FORMATS if name != "manifest"]
+    files = [(p, name) for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith(".") for name in single if _module(name).detect(p)]
+    spoken_for = {other for p, name in files if (other := getattr(_module(name), "companion", lambda _: None)(p))}
+    files = [f for f in files if f[0] not in spoken_for]
     # Acquisition systems write one recording into several files of one name (.nev, .ns5).
     files = [f for i, f in enumerate(files) if f[1] != "neo" or f[0].stem not in [p.stem for p, _ in files[:i]]]
     names = list(dict.fromkeys(name for _, name in files))
@@ -197,7 +201,7 @@ def _read(path: Path, name: str, options: dict[str, Any], verb: str) -> list[Rec
 def _mention_others(path: Path, name: str, rec: Recording) -> None:
     """Say which readable files beside the recording were not read."""
     unread = [p for p in sorted(path.iterdir()) if p.is_file() and str(p.resolve()) not in rec.source["files"]]
-    others = [p.name for p in unread for n in FORMATS if n != name and _module(n).detect(p)]
+    others = [p.name for p in unread for n in FORMATS if n not in (name, "manifest") and _module(n).detect(p)]
     if others:
         rec.warn(f"{', '.join(others)} beside it was not read: name the file to read it")
 

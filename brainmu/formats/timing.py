@@ -83,7 +83,10 @@ def _tidy(rate: float) -> float:
 
 def seconds(values: ArrayLike, unit: str, rate: float | None, where: str) -> NDArray[np.float64]:
     """Times in `unit` ("s", "ms", "us", "min", "h", or "samples" with `rate`) as float64 s, raveled."""
-    t = np.asarray(values, dtype=np.float64).ravel()
+    try:
+        t = np.asarray(values, dtype=np.float64).ravel()
+    except (ValueError, TypeError) as error:
+        raise FormatError(f"{where}: times are not all numbers ({error}): choose the right column, or drop those rows") from None
     if unit == "samples":
         if rate is None or not rate > 0:
             raise FormatError(f"{where}: times are in samples and the sampling rate is {rate!r}: give rate (Hz)")

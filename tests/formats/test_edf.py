@@ -80,6 +80,16 @@ def test_a_file_of_annotations_alone_and_beside_another(night, tmp_path):
     assert len(rec.source["files"]) == 2
 
 
+def test_a_sleep_edf_night_finds_its_hypnogram(tmp_path):
+    when = {"starttime": datetime.time(22, 0, 0), "recording": edfio.Recording(startdate=datetime.date(2001, 2, 3))}
+    for n in "12":
+        edfio.Edf(_signals(), **when).write(tmp_path / f"SC400{n}E0-PSG.edf")
+        edfio.Edf([], annotations=STAGES, **when).write(tmp_path / f"SC400{n}EC-Hypnogram.edf")
+    nights = read_all(tmp_path)
+    assert [r.id for r in nights] == ["SC4001E0-PSG", "SC4002E0-PSG"]
+    assert all(r.hypnogram().stages_list()[0] == "W" and len(r.source["files"]) == 2 for r in nights)
+
+
 def test_bdf_keeps_24_bits(tmp_path):
     path = tmp_path / "b.bdf"
     signals = [

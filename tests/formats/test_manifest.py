@@ -1,14 +1,17 @@
 """A brainmu.yaml brings plain arrays in; what is wrong with it is said with file, line and the nearest right word."""
 
+import re
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
 
 from brainmu.core import EventTable, Hypnogram, Intervals
-from brainmu.errors import ConfigError, FormatError, InputError, MissingDataError, NotFoundError
+from brainmu.errors import BrainmuError, ConfigError, FormatError, InputError, MissingDataError, NotFoundError
 from brainmu.formats import describe, read, read_all, sniff
+from brainmu.formats.manifest import LabelEntry, Manifest, RecordingEntry, SignalEntry, SpikesEntry
 
 RNG = np.random.default_rng(0)
 EEG = RNG.standard_normal(4000)
@@ -219,6 +222,60 @@ def test_other_mistakes(folder):
         _with(folder, text)
         with pytest.raises(ConfigError, match=message):
             read(folder)
+
+
+@pytest.mark.parametrize(
+    ("entry", "table", "message"),
+    [
+        ("labels: {r: {type: intervals, bounds: [[1], [2, 3]]}}", "", r"bounds are \[\[1\], \[2, 3\]\], expected"),
+        ("labels: {r: {type: intervals, bounds: [[a, 1]]}}", "", "expected .*start, stop"),
+        ("labels: {s: {type: hypnogram, file: t.csv, epoch: 4, codec: accusleep}}", "1\n9\n", "holds 9, which codec accusleep does not name"),
+        ("labels: {s: {type: hypnogram, file: t.csv, epoch: 4, map: {W: WAKE}}}", "1\n2\n", "map names 'W', and t.csv holds integers"),
+        ("labels: {s: {type: hypnogram, file: t.csv, epoch: 4, codec: accusleep}}", "1\nnan\n", "holds nan, expected whole numbers"),
+        ("labels: {s: {type: hypnogram, file: t.csv, epoch: 4, columns: st}}", "t,st\n0,W\n4,Quiet\n", "stage 'Quiet' is not known"),
+        ("labels: {s: {type: events, file: t.csv}}", "start,stop\n0,1\nx,3\n", "hold 1 NaN or infinite"),
+        ("labels: {s: {type: events, file: t.csv}}", "start,stop\n5,3\n", "stops at 3.0 s before it starts"),
+        ("spikes: {times: {file: t.csv, columns: t}, unit: {file: t.csv, columns: u}}", "t,u\nabc,1\n", "times are not all numbers"),
+        ("spikes: {times: {file: t.csv, columns: t}, unit: {file: t.csv, columns: u}}", "t,u\n1,1.5\n", "expected whole numbers"),
+        ("signals: {e: {file: t.csv, columns: [x], times: {file: t.csv, columns: t}, unit: uV, kind: eeg}}", "t,x\n0,1\n5,3\n2,2\n", "times do not increase"),
+        ("signals: {e: {file: ., rate: 1, unit: uV, kind: eeg}}", "", "is a folder, expected an array file"),
+        ("spikes: t.csv", "", "spikes is 't.csv', expected a mapping"),
+    ],
+)
+def test_strange_contents(tmp_path, entry, table, message):
+    (tmp_path / "t.csv").write_text(table)
+    _with(tmp_path, f"id: a\n{entry}\n")
+    with pytest.raises(BrainmuError, match=message) as caught:
+        read(tmp_path)
+    assert "brainmu.yaml, line" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_harmless_oddities(tmp_path):
+    (tmp_path / "ev.csv").write_text("start,stop\n")
+    (tmp_path / "x.csv").write_text("\ufeffa,b\n1,\n3,nan\n5,6\n", encoding="utf-8")
+    _with(tmp_path, "id: 7\nsubject: 0\nlabels: {e: {type: events, file: ev.csv}}\nsignals: {e: {file: x.csv, rate: 1, unit: uV, kind: eeg}}")
+    (tmp_path / "mkdocs.yml").write_text("site_name: x")
+    rec = read(tmp_path)
+    assert (rec.id, rec.subject, len(rec.events("e")), rec.signals["e"].names) == ("7", "0", 0, ["a", "b"])
+    np.testing.assert_array_equal(rec.signals["e"].read(), [[1, np.nan], [3, np.nan], [5, 6]])
+    (tmp_path / "brainmu.yaml").unlink()
+    with pytest.raises(FormatError, match=r"plain arrays and no brainmu.yaml"):
+        read(tmp_path)
+
+
+def test_the_manifest_of_the_docs_has_only_keys_that_exist(tmp_path):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "manifest.md").read_text(encoding="utf-8")
+    (tmp_path / "brainmu.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
+    m = Manifest(tmp_path / "brainmu.yaml")
+    ((entry, where),) = m.entries
+    for name, data in entry.signals.items():
+        assert m.build(SignalEntry, data, name, *where).unit
+    assert m.build(SpikesEntry, entry.spikes, "spikes", *where).rate == 20000
+    assert [m.build(LabelEntry, data, name, *where).type for name, data in entry.labels.items()] == ["hypnogram", "events", "intervals"]
+    for cls in (SignalEntry, SpikesEntry, LabelEntry, RecordingEntry):
+        absent = [f for f in cls.__dataclass_fields__ if not re.search(rf"\b{f}\b", page)]
+        assert not absent, f"{cls.__name__}: {absent} are not explained in the docs"
 
 
 def test_nan_spike_times_are_refused(folder):
