@@ -1,0 +1,227 @@
+"""Error rates of the estimators under planted truth: many studies a cell, cached on disk and resumable.
+
+    python -m brainmu.causal.validate --out validation --studies 2000 --jobs 2
+
+A cell plants a mechanism (:class:`brainmu.synth.Mechanism`), asks :func:`brainmu.estimate_effect` a question of each study, and counts how
+often the interval misses the truth. Cells marked "fail" are analyses that must go wrong: they show what the warnings are for.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from brainmu.causal.effect import estimate_effect
+from brainmu.errors import BrainmuError, InputError
+
+__all__ = ["ANIMALS", "Cell", "cells", "summarise", "validate"]
+
+ANIMALS = (4, 6, 10, 20)
+_FIELDS = ("study", "estimate", "low", "high", "p_value", "warned")
+_NULL = {"negative": 0.0, "positive": 0.0}
+_SPREAD = {"animal_sd": 0.5}
+_OBSERVED = {"confounding": 0.6, **_SPREAD}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the validation table.
+
+    Parameters
+    ----------
+    name : str
+    animals : int
+    hours : float
+    mechanism : dict
+        Arguments of :func:`brainmu.synth.study`.
+    ask : dict
+        Arguments of :func:`brainmu.estimate_effect`.
+    truth : float or str
+        The value, or the name of one of ``StudyTruth.effects``.
+    expect : {"hold", "fail"}
+        Whether the error rate must hold, or the analysis must be seen to fail.
+    warning : str
+        For "fail": words that the tool's own warnings must hold.
+    """
+
+    name: str
+    animals: int
+    hours: float
+    mechanism: dict[str, Any]
+    ask: dict[str, Any]
+    truth: float | str = 0.0
+    expect: str = "hold"
+    warning: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}-{self.animals}"
+
+
+def cells(animals: Sequence[int] = ANIMALS, hours: float = 2.0) -> list[Cell]:
+    """All cells: null and effect, randomised, observed confounder, feedback; and the analyses that are expected to fail."""
+    trial = {"exposure": "trials", "design": "trials", "horizon": 10.0, "draws": 999}
+    seen = {"exposure": "reactivation", "design": "hazard", "horizon": 4.0, "content": "negative", "adjust": ["pressure"]}
+    unseen = seen | {"adjust": []}
+    weighted = seen | {"design": "msm"}
+    effect, feedback = {"log_hazard_ratio": {"negative": 0.7, "positive": -0.5}}, {"feedback": 0.1}
+    null = {"log_hazard_ratio": _NULL}
+    no_trials = {"trials": False}
+    out = []
+    for n in animals:
+        out += [
+            Cell("trials-null", n, hours, {**null, **_SPREAD, "trial_log_hazard_ratio": {"negative": 0.0}}, trial),
+            Cell("trials-effect", n, hours, {**null, **_SPREAD}, trial, "itt_risk_difference"),
+            Cell("hazard-null", n, hours, {**null, **_OBSERVED, **no_trials}, seen),
+            Cell("hazard-effect", n, hours, {**effect, **_OBSERVED, **no_trials}, seen, "epoch_log_odds_ratio[negative]"),
+            # With feedback a reactivation acts through the pressure even where its own effect is nil, so the truth is simulated.
+            Cell("hazard-feedback", n, hours, {**null, **_OBSERVED, **feedback, **no_trials}, seen, "epoch_log_odds_ratio[negative]"),
+            Cell("msm-null", n, hours, {**null, **_OBSERVED, **no_trials}, weighted),
+            Cell("msm-feedback", n, hours, {**null, **_OBSERVED, **feedback, **no_trials}, weighted, "epoch_log_odds_ratio[negative]"),
+            Cell("naive", n, hours, {**null, **_OBSERVED, **no_trials}, unseen, 0.0, "fail", "no measured confounder"),
+            Cell("noisy-confounder", n, hours, {**null, **_OBSERVED, **no_trials, "reliability": 0.5}, seen, 0.0, "fail", "negative control"),
+            Cell("same-epoch", n, hours, {**null, **_SPREAD, **no_trials}, seen | {"lag": 0}, 0.0, "fail", "lag=0"),
+        ]
+    return out
+
+
+def validate(
+    which: Sequence[Cell] | None = None, *, out: str | Path, studies: int = 2000, diagnosed: int = 50, jobs: int = 1, seed: int = 0,
+    progress: Callable[[str, float], None] | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Run every study of every cell that is not yet on disk, and summarise.
+
+    Parameters
+    ----------
+    out : path
+        Folder of one CSV file a cell; studies already there are not run again.
+    studies, diagnosed : int
+        Studies a cell, and how many of them with full diagnostics (for their warnings).
+    jobs : int
+        Processes.
+
+    Returns
+    -------
+    DataFrame, one row a cell; see :func:`summarise`.
+    """
+    if studies < 1 or jobs < 1:
+        raise InputError(f"studies is {studies} and jobs {jobs}, expected at least one of each")
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = cells() if which is None else list(which)
+    for i, cell in enumerate(plan):
+        path = folder / f"{cell.key}.csv"
+        done = set(pd.read_csv(path)["study"]) if path.exists() else set()
+        wanted = [s for s in range(studies) if s not in done]
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, _FIELDS)
+            if not done:
+                writer.writeheader()
+            for j, row in enumerate(_run(cell, wanted, diagnosed, jobs, seed)):
+                writer.writerow(row)
+                file.flush()
+                if progress is not None:
+                    progress(cell.key, (i + (j + 1) / len(wanted)) / len(plan))
+    return summarise(plan, folder, seed)
+
+
+def _run(cell: Cell, wanted: list[int], diagnosed: int, jobs: int, seed: int) -> Iterator[dict[str, Any]]:
+    tasks = [(cell, s, s < diagnosed, seed) for s in wanted]
+    if jobs == 1:
+        yield from map(_one, tasks)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(_one, tasks, chunksize=4)
+
+
+def _one(task: tuple[Cell, int, bool, int]) -> dict[str, Any]:
+    """One study. One that cannot be analysed is recorded as NaN, not left out."""
+    from brainmu.synth import study
+
+    cell, number, diagnosed, seed = task
+    # The cell's name enters the seed, so that no two cells see the same studies.
+    entropy = [seed, number, cell.animals, *cell.name.encode()]
+    recordings, _ = study(n_animals=cell.animals, hours=cell.hours, seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]), **cell.mechanism)
+    try:
+        e = estimate_effect(recordings, diagnostics=diagnosed, seed=number, **cell.ask)
+    except BrainmuError as error:
+        return {"study": number, "estimate": np.nan, "low": np.nan, "high": np.nan, "p_value": np.nan, "warned": str(error)}
+    warned = " | ".join(e.diagnostics["warnings"]) if diagnosed else ""
+    return {"study": number, "estimate": e.estimate, "low": e.low, "high": e.high, "p_value": e.p_value, "warned": warned}
+
+
+def summarise(plan: Sequence[Cell], folder: str | Path, seed: int = 0) -> pd.DataFrame:
+    """Rejections and coverage of each cell with their exact 95 % limits.
+
+    Columns: cell, animals, expect, studies, failed (not analysable), truth, bias, rejected, rejected_low, rejected_high, covered,
+    covered_low, covered_high, half_width (median), warned (share of diagnosed studies whose warnings hold the cell's words).
+    """
+    out = []
+    for cell in plan:
+        table = pd.read_csv(Path(folder) / f"{cell.key}.csv")
+        truth = _truth(cell, folder, seed)
+        ok = table.dropna(subset=["low", "high"])
+        n = len(ok)
+        rejected, covered = int((ok["p_value"] < 0.05).sum()), int(((ok["low"] <= truth) & (truth <= ok["high"])).sum())
+        said = table["warned"].dropna().astype(str)
+        said = said[said != ""] if not cell.warning else said
+        out.append({
+            "cell": cell.name, "animals": cell.animals, "expect": cell.expect, "studies": len(table), "failed": len(table) - n, "truth": truth,
+            "bias": float(ok["estimate"].mean() - truth), **_limits("rejected", rejected, n), **_limits("covered", covered, n),
+            "half_width": float((ok["high"] - ok["low"]).median() / 2),
+            "warned": float(said.str.contains(cell.warning, regex=False).mean()) if cell.warning and len(said) else float("nan"),
+        })  # fmt: skip
+    return pd.DataFrame(out)
+
+
+def _limits(name: str, hits: int, n: int) -> dict[str, float]:
+    from scipy import stats
+
+    if not n:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), float("nan"))
+    interval = stats.binomtest(hits, n).proportion_ci(0.95, method="exact")
+    return {name: hits / n, f"{name}_low": float(interval.low), f"{name}_high": float(interval.high)}
+
+
+def _truth(cell: Cell, folder: str | Path, seed: int) -> float:
+    """The cell's true value; simulated ones are kept beside the results."""
+    if not isinstance(cell.truth, str):
+        return float(cell.truth)
+    path = Path(folder) / f"truth-{cell.name}.csv"
+    if not path.exists():
+        from brainmu.synth import study
+        from brainmu.synth.interventions import simulate_interventions
+
+        truth = study(n_animals=1, hours=cell.hours, seed=seed, **cell.mechanism)[1]
+        found = simulate_interventions(truth.mechanism, truth.sleep, copies=100_000, seed=seed)
+        pd.DataFrame([{"name": k, "value": v.value, "standard_error": v.standard_error} for k, v in found.items()]).to_csv(path, index=False)
+    table = pd.read_csv(path).set_index("name")["value"]
+    return float(table[cell.truth])
+
+
+def main() -> None:
+    import argparse
+    import sys
+
+    parser = argparse.ArgumentParser(description="Error rates of brainmu.estimate_effect under planted truth")
+    parser.add_argument("--out", required=True, help="folder of results; what is there is not run again")
+    parser.add_argument("--studies", type=int, default=2000)
+    parser.add_argument("--animals", type=int, nargs="+", default=list(ANIMALS))
+    parser.add_argument("--cells", nargs="+", help="names of cells; all where left out")
+    parser.add_argument("--hours", type=float, default=2.0)
+    parser.add_argument("--jobs", type=int, default=1)
+    args = parser.parse_args()
+    plan = [c for c in cells(args.animals, args.hours) if not args.cells or c.name in args.cells]
+    table = validate(plan, out=args.out, studies=args.studies, jobs=args.jobs, progress=lambda what, done: sys.stderr.write(f"\r{what} {done:.1%}   "))
+    sys.stdout.write("\n" + table.round(3).to_string(index=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
