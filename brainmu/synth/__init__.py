@@ -3,6 +3,7 @@
 from brainmu.synth.corpus import corpus, iter_corpus
 from brainmu.synth.effects import Mechanism
 from brainmu.synth.human import EEGModel
+from brainmu.synth.instruments import FaultModel
 from brainmu.synth.reactivation import RippleModel
 from brainmu.synth.recording import PRESETS, recording
 from brainmu.synth.signals import LFPModel
@@ -15,6 +16,7 @@ __all__ = [
     "PRESETS",
     "CellModel",
     "EEGModel",
+    "FaultModel",
     "HumanSleep",
     "LFPModel",
     "Mechanism",

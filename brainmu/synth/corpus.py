@@ -65,7 +65,7 @@ def _vary(species: str, v: float, rng: np.random.Generator) -> dict[str, Any]:
         return {"gain": float(np.exp(0.25 * z[0])), "spindle_rate": float(0.06 * np.exp(0.35 * z[1])), "difficulty": float(0.25 * np.exp(0.25 * z[2])),
                 "latency": float(900 * np.exp(0.4 * z[3]))}  # fmt: skip
     return {
-        "gain": float(np.exp(0.25 * z[0])), "emg_gain": float(np.exp(0.35 * z[1])), "theta": 7.2 + 0.35 * float(z[2]),
-        "hum": float(2.0 * np.exp(0.8 * z[3])), "frequency": 174.0 + 6.0 * float(z[4]), "wake_rate": float(np.exp(0.2 * z[5]) / 110),
+        "gain": float(np.exp(0.25 * z[0])), "emg_gain": float(np.exp(0.35 * z[1])), "theta_frequency": 7.2 + 0.35 * float(z[2]),
+        "hum": float(2.0 * np.exp(0.8 * z[3])), "ripple_frequency": 174.0 + 6.0 * float(z[4]), "wake_rate": float(np.exp(0.2 * z[5]) / 110),
         "n_channels": int(np.clip(4 + round(1.5 * z[6]), 2, 8)), "n_cells": int(np.clip(40 + round(10 * z[7]), 16, 80)),
     }  # fmt: skip

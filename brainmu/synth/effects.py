@@ -25,7 +25,7 @@ from brainmu.core import EventTable
 from brainmu.errors import InputError
 from brainmu.synth.sleep import RodentSleep, bout_table
 
-__all__ = ["STEP", "Life", "Mechanism", "live", "ornstein_uhlenbeck", "valence"]
+__all__ = ["STEP", "Life", "Mechanism", "live", "ornstein_uhlenbeck", "replay_length", "valence"]
 
 STEP = 0.1
 """Grid of the simulation, s."""
@@ -182,6 +182,11 @@ def ornstein_uhlenbeck(rng: np.random.Generator, n: int, tau: float, dt: float) 
     x = rng.standard_normal(n)
     x[1:] *= np.sqrt(1 - a * a)
     return lfilter([1.0], [1.0, -a], x)
+
+
+def replay_length(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
+    """Lengths (n,), s, of replays: gamma about 150 ms."""
+    return np.clip(rng.gamma(6.0, 0.15 / 6.0, size=n), 0.08, 0.35)
 
 
 def live(mechanism: Mechanism, sleep: RodentSleep, start: float, stop: float, rng: np.random.Generator, latency: float = 180.0) -> Life:
@@ -395,7 +400,7 @@ class _Run:
     # -- what happened --------------------------------------------------------------------------------------------
     def table(self) -> EventTable:
         t = np.asarray(self.event_time)
-        length = np.clip(self.rng.gamma(6.0, 0.15 / 6.0, size=len(t)), 0.08, 0.35)
+        length = replay_length(self.rng, len(t))
         names = np.array(self.m.contents, dtype=object)[self.event_content] if len(t) else np.empty(0, dtype=object)
         return EventTable(t, t + length, content=names, kind="reactivation", valence=names)
 

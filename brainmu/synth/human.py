@@ -98,14 +98,14 @@ def human_recording(
         signals[key] = Signal(Streamed((n, len(channels)), render), rate=rate, unit="uV", kind=kind, channels=table)
     hypnogram = score(bouts, epoch, "aasm5", 0.0, stop)
     rec = Recording(
-        id=id, subject=subject, species="human", signals=signals, labels={"scoring": score(bouts, epoch, "aasm5", 0.0, stop)},
+        id=id, subject=subject, species="human", signals=signals, labels={"scoring": hypnogram},
         source={"format": "synthetic", "files": []},
     )  # fmt: skip
     empty = EventTable([], [])
     record = {"hours": hours, "seed": seed, "preset": preset, "sleep": dataclasses.asdict(sleep), "eeg": dataclasses.asdict(eeg)}
     truth = Truth(
-        id=id, bouts=bouts, hypnogram=hypnogram, ripples=empty, reactivation=empty, spindles=events.spindles, slow_waves=events.slow_waves, trials=empty,
-        place_fields=None, drivers={"time": time}, parameters=record,
+        id=id, bouts=bouts, hypnogram=hypnogram, ripples=empty, reactivation=empty, awake_replay=empty, spindles=events.spindles,
+        slow_waves=events.slow_waves, trials=empty, place_fields=None, drivers={"time": time}, parameters=record,
     )  # fmt: skip
     return rec, truth
 

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Intervals
+from brainmu.synth.effects import replay_length
 
 __all__ = ["Microstructure", "RippleModel", "microstructure"]
 
@@ -19,19 +20,23 @@ class RippleModel:
 
     Parameters
     ----------
-    nrem_rate, wake_rate : float, 1/s
+    ripple_rate, wake_ripple_rate : float, 1/s
         Ripples without replay in NREM and in resting wake or pauses on the track. Together with those that carry a reactivation
         they come to about 0.4/s in NREM [1]_.
-    frequency : float, Hz
+    ripple_frequency : float, Hz
         Mean frequency; SD 8 %. About 170-180 Hz in mice and 160-170 Hz in rats [1]_.
-    amplitude, amplitude_spread : float, uV and 1
+    ripple_amplitude, ripple_spread : float, uV and 1
         Median peak amplitude, and SD of its logarithm; the lower end lies within the background.
-    length, length_shape : float, s and 1
+    ripple_length, ripple_shape : float, s and 1
         Gamma distribution of ripples without replay; those with replay are longer [2]_.
-    coupling : float
+    ripple_coupling : float
         Share of ripples that follow the down state of a slow wave by 50-250 ms [3]_.
     slow_wave_interval : float, s
         Mean interval of slow waves in NREM.
+    shuffled_share : float
+        Share of the ripples without replay that are decoys: spikes as in a replay, but with the cells' identities shuffled.
+    awake_replay : float
+        Share of the ripples in pauses on the track that replay that track.
     spindle_rate : float, 1/s
         Spindles in NREM; half of them follow a slow wave, and their rate waxes and wanes every 50 s (infraslow sigma [4]_).
 
@@ -43,15 +48,17 @@ class RippleModel:
     .. [4] Lecci S et al. (2017). Coordinated infraslow neural and cardiac oscillations. Science Advances 3:e1602026.
     """
 
-    nrem_rate: float = 0.30
-    wake_rate: float = 0.08
-    frequency: float = 176.0
-    amplitude: float = 55.0
-    amplitude_spread: float = 0.5
-    length: float = 0.055
-    length_shape: float = 5.0
-    coupling: float = 0.6
+    ripple_rate: float = 0.30
+    wake_ripple_rate: float = 0.08
+    ripple_frequency: float = 176.0
+    ripple_amplitude: float = 55.0
+    ripple_spread: float = 0.5
+    ripple_length: float = 0.055
+    ripple_shape: float = 5.0
+    ripple_coupling: float = 0.6
     slow_wave_interval: float = 1.3
+    shuffled_share: float = 0.1
+    awake_replay: float = 0.3
     spindle_rate: float = 0.11
 
 
@@ -61,12 +68,14 @@ class Microstructure:
 
     ripples: EventTable
     reactivation: EventTable
+    awake: EventTable
+    shuffled: EventTable
     spindles: EventTable
     slow_waves: EventTable
 
 
 def microstructure(
-    bouts: pd.DataFrame, pauses: Intervals, reactivation: EventTable, contexts: dict[str, str], model: RippleModel, background: float, rng: np.random.Generator
+    bouts: pd.DataFrame, pauses: EventTable, reactivation: EventTable, contexts: dict[str, str], model: RippleModel, background: float, rng: np.random.Generator
 ) -> Microstructure:
     """Slow waves, spindles and ripples around the given reactivations.
 
@@ -74,8 +83,8 @@ def microstructure(
     ----------
     bouts : DataFrame
         stage, start, stop (s).
-    pauses : Intervals
-        Standing still on the track.
+    pauses : EventTable
+        Standing still on a track; content is the track.
     reactivation : EventTable
         When which content was reactivated.
     contexts : dict
@@ -87,26 +96,39 @@ def microstructure(
     waves = _renewal(nrem, model.slow_wave_interval, 3.0, rng)
     start = np.asarray(reactivation.start)
     asleep = nrem.contains(start)
-    waves = _attach(waves, start[asleep & (rng.random(len(start)) < model.coupling)], rng)
-    free = _poisson(nrem, model.nrem_rate, rng)
-    locked = (rng.random(len(free)) < model.coupling) & (len(waves) > 0)
+    waves = _attach(waves, start[asleep & (rng.random(len(start)) < model.ripple_coupling)], rng)
+    free = _poisson(nrem, model.ripple_rate, rng)
+    locked = (rng.random(len(free)) < model.ripple_coupling) & (len(waves) > 0)
     if locked.any():
         free[locked] = rng.choice(waves, locked.sum()) + rng.uniform(0.08, 0.28, locked.sum())
-    resting = _spans(bouts, "WAKE")
-    lasting = Intervals([[a, b] for a, b in resting if b - a > 20]).subtract(Intervals([[bouts["start"].iloc[0], _rest_start(bouts, pauses)]]))
-    calm = np.r_[_poisson(lasting, model.wake_rate, rng), _poisson(pauses, model.wake_rate, rng)]
+    still = pauses.intervals()
+    lasting = Intervals([[a, b] for a, b in _spans(bouts, "WAKE") if b - a > 20]).subtract(_running_time(bouts, still))
+    calm = np.r_[_poisson(lasting, model.wake_ripple_rate, rng), _poisson(still, model.wake_ripple_rate, rng)]
     decoys = np.sort(np.r_[free[nrem.contains(free)], calm])
-    ripples, row = _ripples(bouts, decoys, reactivation, model, background, rng)
+    ripples, row = _ripples(bouts, decoys, still, reactivation, model, background, rng)
     direction = np.where(rng.random(len(start)) < np.where(asleep, 0.7, 0.5), "forward", "reverse").astype(object)
     context = np.array([contexts[c] for c in reactivation.content], dtype=object)
     carried = reactivation.assign(context=context, direction=direction, ripple=row, amplitude=ripples.amplitude[row] if len(row) else np.empty(0))
     amplitude = np.exp(0.35 * rng.standard_normal(len(waves)))
     slow = EventTable(waves - 0.25, waves + 0.25, waves, kind="slow_wave", amplitude=amplitude)
-    return Microstructure(ripples, carried, _spindles(nrem, waves, model, rng), slow)
+    awake = _sweeps(ripples, "awake_replay", 0.35, rng)
+    k = np.searchsorted(pauses.start, awake.start, side="right") - 1
+    here = np.asarray(pauses.content, dtype=object)[k] if len(awake) else np.empty(0, dtype=object)
+    shuffled = _sweeps(ripples, "shuffled", 0.7, rng)
+    other = rng.choice(list(contexts.values()), len(shuffled)).astype(object)
+    return Microstructure(ripples, carried, awake.assign(context=here, content=here), shuffled.assign(context=other), _spindles(nrem, waves, model, rng), slow)
 
 
-def _rest_start(bouts: pd.DataFrame, pauses: Intervals) -> float:
-    return float(pauses.stop[-1]) + 30.0 if len(pauses) else float(bouts["start"].iloc[0]) + 1e-6
+def _sweeps(ripples: EventTable, what: str, forward: float, rng: np.random.Generator) -> EventTable:
+    """The ripples that carry `what`, with a direction of travel each and their row."""
+    row = np.flatnonzero(ripples.carries == what)
+    direction = np.where(rng.random(len(row)) < forward, "forward", "reverse").astype(object)
+    return EventTable(ripples.start[row], ripples.stop[row], kind="replay" if what == "awake_replay" else what, direction=direction, ripple=row)
+
+
+def _running_time(bouts: pd.DataFrame, still: Intervals) -> Intervals:
+    """From the first to half a minute after the last pause on a track."""
+    return Intervals([[min(still.start[0], bouts["start"].iloc[0]), still.stop[-1] + 30.0]]) if len(still) else Intervals()
 
 
 def _spans(bouts: pd.DataFrame, stage: str) -> Intervals:
@@ -144,25 +166,35 @@ def _attach(waves: NDArray[np.float64], targets: NDArray[np.float64], rng: np.ra
 
 
 def _ripples(
-    bouts: pd.DataFrame, decoys: NDArray[np.float64], reactivation: EventTable, model: RippleModel, background: float, rng: np.random.Generator
+    bouts: pd.DataFrame,
+    decoys: NDArray[np.float64],
+    still: Intervals,
+    reactivation: EventTable,
+    model: RippleModel,
+    background: float,
+    rng: np.random.Generator,
 ) -> tuple[EventTable, NDArray[np.intp]]:
     """The ripples of the reactivations and those without, in time order and apart by 150 ms; and the ripple of each reactivation."""
     start, stop = np.asarray(reactivation.start), np.asarray(reactivation.stop)
-    length = np.clip(rng.gamma(model.length_shape, model.length / model.length_shape, len(decoys)), 0.02, 0.3)
+    length = np.clip(rng.gamma(model.ripple_shape, model.ripple_length / model.ripple_shape, len(decoys)), 0.02, 0.3)
+    u, paused = rng.random(len(decoys)), still.contains(decoys)
+    carries = np.where(paused & (u < model.awake_replay), "awake_replay", np.where(~paused & (u < model.shuffled_share), "shuffled", "")).astype(object)
+    length = np.where(carries == "", length, replay_length(rng, len(decoys)))
     busy = Intervals.merge(np.c_[start - 0.15, stop + 0.15]) if len(start) else Intervals()
-    fits = ~busy.contains(decoys) & ~busy.contains(decoys + length) & (np.r_[np.inf, np.diff(decoys)] > 0.2)
+    fits = ~busy.contains(decoys) & ~busy.contains(decoys + length) & (np.r_[np.inf, np.diff(decoys)] > 0.4)
     fits &= decoys + length < bouts["stop"].iloc[-1]
-    decoys, length = decoys[fits], length[fits]
+    decoys, length, carries = decoys[fits], length[fits], carries[fits]
     begin, end = np.r_[start, decoys], np.r_[stop, decoys + length]
     replay = np.r_[np.arange(len(start)), np.full(len(decoys), -1)]
+    carries = np.r_[np.full(len(start), "reactivation", dtype=object), carries]
     order = np.argsort(begin, kind="stable")
-    amplitude = model.amplitude * np.exp(model.amplitude_spread * rng.standard_normal(len(begin)))
+    amplitude = model.ripple_amplitude * np.exp(model.ripple_spread * rng.standard_normal(len(begin)))
     amplitude[: len(start)] *= 1.15
-    frequency = model.frequency * (1 + 0.08 * np.clip(rng.standard_normal(len(begin)), -2, 2))
+    frequency = model.ripple_frequency * (1 + 0.08 * np.clip(rng.standard_normal(len(begin)), -2, 2))
     stage = bouts["stage"].to_numpy()[np.clip(np.searchsorted(bouts["start"].to_numpy(), begin, side="right") - 1, 0, None)]
     table = EventTable(
         begin[order], end[order], kind="ripple", amplitude=amplitude[order], frequency=frequency[order], snr=amplitude[order] / background,
-        replay=replay[order], stage=stage[order].astype(object),
+        replay=replay[order], carries=carries[order], stage=stage[order].astype(object),
     )  # fmt: skip
     row = np.empty(len(begin), dtype=np.intp)
     row[order] = np.arange(len(begin))

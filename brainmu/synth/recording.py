@@ -10,38 +10,40 @@ from typing import Any
 import numpy as np
 
 from brainmu.config import suggest
-from brainmu.core import EventTable, Intervals, Recording, Signal
+from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal, Spikes
 from brainmu.errors import InputError
 from brainmu.synth.effects import Life, Mechanism, live
 from brainmu.synth.human import human_recording
+from brainmu.synth.instruments import FaultModel, Faults, expert, plan_faults, sorted_by_machine
 from brainmu.synth.interventions import planted_effects, simulate_interventions
-from brainmu.synth.reactivation import RippleModel, microstructure
+from brainmu.synth.reactivation import Microstructure, RippleModel, microstructure
 from brainmu.synth.signals import Drivers, LFPModel, drivers, emg_signal, lfp_signal, ripple_background
 from brainmu.synth.sleep import RodentSleep, bout_table, score
 from brainmu.synth.spikes import CellModel, spike_trains
 from brainmu.synth.track import Run, place_fields, run_laps
-from brainmu.synth.truth import Truth
+from brainmu.synth.truth import PlaceFields, Truth
 
 __all__ = ["PRESETS", "recording"]
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "easy": {"confounding": 0.0, "amplitude": 90.0, "amplitude_spread": 0.25, "replay_gain": 70.0, "replay_noise": 0.0, "movement": 0.0, "hum": 0.0},
+    "easy": {"confounding": 0.0, "ripple_amplitude": 90.0, "ripple_spread": 0.25, "replay_gain": 70.0, "replay_noise": 0.0, "movement": 0.0, "hum": 0.0},
     "typical": {"confounding": 0.5},
     "hard": {
-        "confounding": 0.8, "feedback": 0.2, "reliability": 0.7, "amplitude": 38.0, "amplitude_spread": 0.65, "replay_gain": 30.0, "replay_noise": 0.3,
-        "movement": 1 / 60, "hum": 15.0, "lap_spread": 0.6, "nrem_rate": 0.45, "emg_leak": 0.06,
+        "confounding": 0.8, "feedback": 0.2, "reliability": 0.7, "ripple_amplitude": 38.0, "ripple_spread": 0.65, "replay_gain": 30.0, "replay_noise": 0.3,
+        "movement": 1 / 60, "hum": 15.0, "lap_spread": 0.6, "ripple_rate": 0.45, "emg_leak": 0.06, "dead_channels": 1,
+        "pop_rate": 1 / 200, "gap_rate": 1 / 900, "missed": 0.15, "contamination": 0.05, "scorer_error": 0.02, "shuffled_share": 0.2, "fragmented": 0.25,
     },
 }  # fmt: skip
 """What each preset changes; anything else passed to :func:`recording` goes on top."""
 
 _SPECIES = {
-    "mouse": {"track_length": 1.6, "run_speed": 0.35, "frequency": 176.0, "theta": 7.2},
+    "mouse": {"track_length": 1.6, "run_speed": 0.35, "ripple_frequency": 176.0, "theta_frequency": 7.2},
     "rat": {
-        "track_length": 2.4, "run_speed": 0.45, "frequency": 166.0, "theta": 7.0, "field_width": 0.15, "rem_mean": 90.0, "wake_rate": 1 / 160,
+        "track_length": 2.4, "run_speed": 0.45, "ripple_frequency": 166.0, "theta_frequency": 7.0, "field_width": 0.15, "rem_mean": 90.0, "wake_rate": 1 / 160,
         "compression": 12.0,
     },
 }  # fmt: skip
-_MODELS: dict[str, type] = {"sleep": RodentSleep, "ripples": RippleModel, "lfp": LFPModel, "cells": CellModel, "mechanism": Mechanism}
+_MODELS: dict[str, type] = {"sleep": RodentSleep, "ripples": RippleModel, "lfp": LFPModel, "cells": CellModel, "mechanism": Mechanism, "faults": FaultModel}
 
 
 def recording(
@@ -83,7 +85,7 @@ def recording(
         1.6 and 0.35 (mouse), 2.4 and 0.45 (rat).
     position_rate : float, Hz
     **parameters
-        Any field of :class:`Mechanism`, :class:`RodentSleep`, :class:`RippleModel`, :class:`LFPModel` or :class:`CellModel` by its name
+        Any field of :class:`Mechanism`, :class:`RodentSleep`, :class:`RippleModel`, :class:`LFPModel`, :class:`CellModel` or :class:`FaultModel` by its name
         (for humans of :class:`HumanSleep` and :class:`EEGModel`).
 
     Returns
@@ -151,42 +153,45 @@ class _Rodent:
     def build(self) -> tuple[Recording, Truth]:
         stop = self.hours * 3600.0
         models = self._models(stop)
-        track, sleeping, micro, cells, slow = (np.random.default_rng(c) for c in np.random.SeedSequence(self.seed).spawn(5))
+        track, sleeping, micro, cells, slow, flaws = (np.random.default_rng(c) for c in np.random.SeedSequence(self.seed).spawn(6))
         runs = self._runs(stop, track)
         ready = runs[-1].stop + min(30.0, 0.02 * stop) if runs else 0.0
         life = live(models["mechanism"], models["sleep"], ready, stop, sleeping, latency=min(180.0, 0.1 * (stop - ready)))
         bouts = bout_table(["WAKE", *life.bouts["stage"]], [0.0, *life.bouts["start"]], stop)
-        pauses = Intervals.merge(np.concatenate([r.pauses.bounds for r in runs])) if runs else Intervals()
-        background = ripple_background(models["lfp"])
+        pauses = EventTable.concat([EventTable(r.pauses.start, r.pauses.stop, content=r.context, kind="pause") for r in runs])
         tracks = {content: context for context, content in self.contexts.items()}
-        events = microstructure(bouts, pauses, life.reactivation, tracks, models["ripples"], background, micro)
+        events = microstructure(bouts, pauses, life.reactivation, tracks, models["ripples"], ripple_background(models["lfp"]), micro)
         speed = (np.concatenate([r.time for r in runs]), np.concatenate([r.speed for r in runs])) if runs else None
         d = drivers(bouts, 0.0, stop, speed, models["lfp"], slow)
-        spikes = fields = None
-        if self.n_cells:
-            m: CellModel = models["cells"]
-            n_inter = round(m.inter_share * self.n_cells)
-            n_place = self.n_cells - n_inter
-            shape = dict(length=self.length, width=m.field_width, peak=m.field_peak, active=m.active, inter_rate=m.inter_rate)
-            fields = place_fields(tuple(self.contexts), n_place, n_inter, cells, **shape)
-            spikes, paths = spike_trains(fields, n_place, runs, d, events, 0.0, stop, m, self.speed, cells)
-            events.reactivation = events.reactivation.assign(**{c: paths[c].to_numpy() for c in paths})
+        spikes, fields = self._cells(models["cells"], runs, d, events, stop, cells) if self.n_cells else (None, None)
+        faults = plan_faults(models["faults"], self.n_channels + self.n_cortex, 0.0, stop, flaws)
+        hypnogram = score(bouts, self.epoch, "rodent3", 0.0, stop)
         rec = Recording(
-            id=self.id, subject=self.subject, species=self.species, spikes=spikes, zeitgeber=2.0,
-            signals=self._signals(stop, d, events, models["lfp"], life, runs),
-            labels=self._labels(bouts, life, runs, ready, stop, events.reactivation),
-            source={"format": "synthetic", "files": []},
+            id=self.id, subject=self.subject, species=self.species, zeitgeber=2.0, source={"format": "synthetic", "files": []},
+            spikes=None if spikes is None else sorted_by_machine(spikes, models["faults"], flaws),
+            signals=self._signals(stop, d, events, models["lfp"], faults, life, runs),
+            labels=self._labels(expert(hypnogram, bouts, models["faults"], flaws), life, runs, ready, stop, events.reactivation),
         )  # fmt: skip
-        if models["ripples"].frequency > 0.42 * self.lfp_rate:
-            rec.warn(f"ripples of {models['ripples'].frequency:g} Hz do not fit into an LFP of {self.lfp_rate:g} Hz: they are in the truth and the spikes only")
+        if models["ripples"].ripple_frequency > 0.42 * self.lfp_rate:
+            rec.warn(f"ripples of {models['ripples'].ripple_frequency:g} Hz do not fit into an LFP of {self.lfp_rate:g} Hz: they are in the truth and the spikes only")
         truth = Truth(
-            id=self.id, bouts=bouts, hypnogram=score(bouts, self.epoch, "rodent3", 0.0, stop), ripples=events.ripples, reactivation=events.reactivation,
-            spindles=events.spindles, slow_waves=events.slow_waves, trials=life.trials, place_fields=fields,
+            id=self.id, bouts=bouts, hypnogram=hypnogram, ripples=events.ripples, reactivation=events.reactivation, awake_replay=events.awake,
+            spindles=events.spindles, slow_waves=events.slow_waves, trials=life.trials, place_fields=fields, faults=faults,
             drivers={"time": life.time, "pressure": life.pressure, "activity": np.interp(life.time, d.time, d.activity)},
             parameters=self._record(models), planted=planted_effects(models["mechanism"]),
             simulate=functools.partial(simulate_interventions, models["mechanism"], models["sleep"], epoch=self.epoch, seed=self.seed),
         )  # fmt: skip
         return rec, truth
+
+    def _cells(self, m: CellModel, runs: list[Run], d: Drivers, events: Microstructure, stop: float, rng: np.random.Generator) -> tuple[Spikes, PlaceFields]:
+        """Spikes of every cell; the path of each replay goes into `events`."""
+        n_inter = round(m.inter_share * self.n_cells)
+        n_place = self.n_cells - n_inter
+        shape = dict(length=self.length, width=m.field_width, peak=m.field_peak, active=m.active, inter_rate=m.inter_rate)
+        fields = place_fields(tuple(self.contexts), n_place, n_inter, rng, **shape)
+        spikes, paths = spike_trains(fields, n_place, runs, d, events, 0.0, stop, m, self.speed, rng)
+        events.reactivation = events.reactivation.assign(**{c: paths[c].to_numpy() for c in paths})
+        return spikes, fields
 
     @property
     def length(self) -> float:
@@ -204,9 +209,7 @@ class _Rodent:
         owner = {f.name: name for name, cls in _MODELS.items() for f in dataclasses.fields(cls)}
         stray = sorted(set(self.parameters) - set(owner))
         if stray:
-            raise InputError(
-                f"recording has no parameter {stray[0]!r}{suggest(stray[0], owner)}; see Mechanism, RodentSleep, RippleModel, LFPModel and CellModel"
-            )
+            raise InputError(f"recording has no parameter {stray[0]!r}{suggest(stray[0], owner)}; see {', '.join(c.__name__ for c in _MODELS.values())}")
         rates: dict[str, Any] = {"reactivation_rate": dict.fromkeys(self.contexts.values(), 0.04)}
         contents = set(self.contexts.values())
         rates["log_hazard_ratio"] = {c: v for c, v in Mechanism().log_hazard_ratio.items() if c in contents}
@@ -230,10 +233,10 @@ class _Rodent:
             t += each
         return runs
 
-    def _signals(self, stop: float, d: Drivers, events: Any, model: LFPModel, life: Life, runs: list[Run]) -> dict[str, Signal]:
+    def _signals(self, stop: float, d: Drivers, events: Microstructure, model: LFPModel, faults: Faults, life: Life, runs: list[Run]) -> dict[str, Signal]:
         seed = (self.seed, 11)
         out = {
-            "lfp": lfp_signal(self.lfp_rate, 0.0, stop, d, events, model, n_channels=self.n_channels, n_cortex=self.n_cortex, seed=seed),
+            "lfp": lfp_signal(self.lfp_rate, 0.0, stop, d, events, model, faults, n_channels=self.n_channels, n_cortex=self.n_cortex, seed=seed),
             "emg": emg_signal(self.lfp_rate, 0.0, stop, d, model, (self.seed, 12)),
         }
         if runs:
@@ -249,8 +252,8 @@ class _Rodent:
         out["pressure"] = Signal(values, rate=1.0, start=float(first), unit="SD", kind="other", channels=["pressure"])
         return out
 
-    def _labels(self, bouts: Any, life: Life, runs: list[Run], ready: float, stop: float, reactivation: EventTable) -> dict[str, Any]:
-        labels: dict[str, Any] = {"scoring": score(bouts, self.epoch, "rodent3", 0.0, stop), "rest": Intervals([[ready, stop]])}
+    def _labels(self, scoring: Hypnogram, life: Life, runs: list[Run], ready: float, stop: float, reactivation: EventTable) -> dict[str, Any]:
+        labels: dict[str, Any] = {"scoring": scoring, "rest": Intervals([[ready, stop]])}
         if runs:
             labels["run"] = Intervals([[r.start, r.stop] for r in runs])
             spans = np.array([[r.start, r.stop] for r in runs])

@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from brainmu.core import EventTable, Signal
 from brainmu.synth.effects import ornstein_uhlenbeck
+from brainmu.synth.instruments import Faults
 from brainmu.synth.noise import BLOCK, BlockNoise, Streamed, aperiodic, band, lookup
 from brainmu.synth.reactivation import Microstructure
 
@@ -41,7 +42,7 @@ class LFPModel:
     ----------
     gain : float
         Factor on every voltage of the LFP.
-    theta : float, Hz
+    theta_frequency : float, Hz
         Theta at rest and in REM; running adds up to 1 Hz.
     hum : float, uV
         Amplitude of 50-Hz mains.
@@ -56,7 +57,7 @@ class LFPModel:
     """
 
     gain: float = 1.0
-    theta: float = 7.2
+    theta_frequency: float = 7.2
     hum: float = 2.0
     floor: float = 0.03
     movement: float = 1 / 150
@@ -127,7 +128,7 @@ def drivers(
     weights = gaussian_filter1d(weights, 0.5 * ENVELOPE_RATE, axis=0, mode="nearest")
     m = int(np.ceil((stop - start) * _PHASE_RATE)) + 2
     moments = start + np.arange(m) / _PHASE_RATE
-    frequency = model.theta + 0.35 * ornstein_uhlenbeck(rng, m, 1.0, 1 / _PHASE_RATE) + np.interp(moments, time, weights[:, 0])
+    frequency = model.theta_frequency + 0.35 * ornstein_uhlenbeck(rng, m, 1.0, 1 / _PHASE_RATE) + np.interp(moments, time, weights[:, 0])
     phase = np.r_[0.0, np.cumsum(2 * np.pi * frequency / _PHASE_RATE)[:-1]] + rng.uniform(0, 2 * np.pi)
     return Drivers(time, activity, weights, age, start, phase, _bursts(time, weights, model, rng))
 
@@ -178,8 +179,10 @@ def _layout(n_channels: int, n_cortex: int, rng: np.random.Generator) -> _Layout
 class _LFP:
     """Renders one block of all LFP channels."""
 
-    def __init__(self, rate: float, start: float, d: Drivers, events: Microstructure, layout: _Layout, model: LFPModel, seed: tuple[int, ...]) -> None:
-        self.rate, self.start, self.d, self.events, self.layout, self.model = rate, start, d, events, layout, model
+    def __init__(
+        self, rate: float, start: float, d: Drivers, events: Microstructure, layout: _Layout, model: LFPModel, faults: Faults, seed: tuple[int, ...]
+    ) -> None:
+        self.rate, self.start, self.d, self.events, self.layout, self.model, self.faults = rate, start, d, events, layout, model, faults
         self.seed, self.weights = seed, self._weights()
         self.noise = BlockNoise(self._spectra, rate, seed)
         self.envelopes = {k: d.envelope(k).astype(np.float32) for k in ("background", "flat", "delta", "theta", "gamma", "emg")}
@@ -220,7 +223,9 @@ class _LFP:
             add(out, t)
         out *= lay.gain * np.float32(model.gain)
         rng = np.random.default_rng(np.random.SeedSequence([*self.seed, 4, k]))
-        out += rng.standard_normal(out.shape, dtype=np.float32) * np.float32(np.sqrt(model.floor * self.rate / 2))
+        floor = rng.standard_normal(out.shape, dtype=np.float32) * np.float32(np.sqrt(model.floor * self.rate / 2))
+        out += floor
+        self.faults.apply(out, t, floor)
         return out
 
     def _weights(self) -> NDArray[np.float32]:
@@ -275,15 +280,25 @@ class _LFP:
 
 
 def lfp_signal(
-    rate: float, start: float, stop: float, d: Drivers, events: Microstructure, model: LFPModel, *, n_channels: int, n_cortex: int, seed: tuple[int, ...]
+    rate: float,
+    start: float,
+    stop: float,
+    d: Drivers,
+    events: Microstructure,
+    model: LFPModel,
+    faults: Faults,
+    *,
+    n_channels: int,
+    n_cortex: int,
+    seed: tuple[int, ...],
 ) -> Signal:
     """The LFP of CA1 (`n_channels`, pyramidal layer first) and cortex (`n_cortex`) as a lazy Signal."""
     layout = _layout(n_channels, n_cortex, np.random.default_rng(np.random.SeedSequence([*seed, 1])))
     names = [f"CA1_{i + 1}" for i in range(n_channels)] + [f"CTX_{i + 1}" for i in range(n_cortex)]
     channels = pd.DataFrame({"name": names, "kind": "lfp", "region": layout.region})
-    render = _LFP(rate, start, d, events, layout, model, (*seed, 2))
+    render = _LFP(rate, start, d, events, layout, model, faults, (*seed, 2))
     values = Streamed((int(np.floor((stop - start) * rate + 1e-6)), n_channels + n_cortex), render)
-    return Signal(values, rate=rate, start=start, unit="uV", kind="lfp", channels=channels)
+    return Signal(values, rate=rate, start=start, unit="uV", kind="lfp", channels=channels, gaps=faults.gaps)
 
 
 class _EMG:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from brainmu.core import Spikes
+from brainmu.core import EventTable, Spikes
 from brainmu.synth.noise import lookup
 from brainmu.synth.reactivation import Microstructure
 from brainmu.synth.signals import Drivers
@@ -39,7 +39,7 @@ class CellModel:
         Chance that a place cell has a field on a given track.
     lap_spread : float
         SD of the log gain of a cell from second to second in its field (overdispersion [2]_).
-    theta : float
+    theta_depth : float
         Depth of theta modulation, 0 to 1; the phase precesses through the field.
     burst : float
         Chance that a place-cell spike is followed by another within 3-8 ms.
@@ -48,9 +48,11 @@ class CellModel:
         Rate at the centre of the replayed place of a cell with a field of median peak.
     replay_noise : float
         Chance that a cell stays silent in a given replay; unrelated spikes come on top.
+    fragmented : float
+        Share of replays whose second half jumps to another place.
     compression : float
         Replayed speed over running speed; 10-20 [3]_.
-    ripple_rate : float, Hz
+    ripple_firing : float, Hz
         Mean rate of a place cell in a ripple without replay.
 
     References
@@ -67,13 +69,14 @@ class CellModel:
     field_peak: float = 10.0
     active: float = 0.75
     lap_spread: float = 0.6
-    theta: float = 0.6
+    theta_depth: float = 0.6
     burst: float = 0.12
     refractory: float = 0.002
     replay_gain: float = 45.0
     replay_noise: float = 0.15
+    fragmented: float = 0.1
     compression: float = 15.0
-    ripple_rate: float = 3.5
+    ripple_firing: float = 3.5
 
 
 def spike_trains(
@@ -86,7 +89,7 @@ def spike_trains(
     -------
     Spikes
     DataFrame
-        One row a reactivation: from, to (m along its track), n_spikes, n_cells.
+        One row a reactivation: path (sweep, fragmented), x_from, x_to (m along its track), n_spikes, n_cells.
     """
     n = len(fields.unit_id)
     place = np.arange(n) < n_place
@@ -98,15 +101,17 @@ def spike_trains(
         ids.append(np.broadcast_to(u, t.shape).astype(np.int32))
 
     gains = {k: d.weights @ v for k, v in _BASE.items()}
-    theta = (d.weights[:, 0] + d.weights[:, 3]) * model.theta
+    theta = (d.weights[:, 0] + d.weights[:, 3]) * model.theta_depth
     preferred = rng.uniform(0, 2 * np.pi, n)
     silent = np.asarray(events.slow_waves.peak)
     for u in range(n):
         keep(_resting(base[u], gains["place" if place[u] else "inter"], theta, preferred[u], runs if place[u] else [], d, silent, start, stop, rng), u)
     for run in runs:
         keep(*_running(run, fields, n_place, d, model, rng))
-    t, u, paths = _replays(fields, n_place, events, model, speed, rng)
+    t, u, paths = _replays(events.reactivation, fields, n_place, model, speed, rng)
     keep(t, u)
+    for table, shuffled in ((events.awake, False), (events.shuffled, True)):
+        keep(*_replays(table, fields, n_place, model, speed, rng, shuffled)[:2])
     keep(*_decoys(events, n_place, n, base, model, rng))
     t, u = np.concatenate(times), np.concatenate(ids)
     t, u = _bursts(t, u, place, model, rng)
@@ -145,7 +150,7 @@ def _running(
         tuning = fields.rate[c, u]
         seconds = int(np.ceil(run.stop - run.start)) + 1
         vary = np.exp(model.lap_spread * np.clip(rng.standard_normal(seconds), -2, 2) - 0.5 * model.lap_spread**2)
-        top = tuning.max() * vary.max() * (1 + model.theta)
+        top = tuning.max() * vary.max() * (1 + model.theta_depth)
         t = run.start + rng.random(rng.poisson(top * (run.stop - run.start))) * (run.stop - run.start)
         i = (t - run.start) * frames
         x, v = lookup(run.along, i), lookup(run.speed, i)
@@ -154,7 +159,7 @@ def _running(
         centre = fields.grid[tuning.argmax()]
         progress = np.clip((x - centre) * np.sign(v) / (4 * model.field_width + step), -0.5, 0.5)
         phase = np.cos(d.theta_phase(t) + 2 * np.pi * 0.7 * progress)
-        rate *= moving * vary[(t - run.start).astype(np.intp)] * (1 + model.theta * phase)
+        rate *= moving * vary[(t - run.start).astype(np.intp)] * (1 + model.theta_depth * phase)
         t = t[rng.random(len(t)) * top < rate]
         times.append(t)
         ids.append(np.full(len(t), u, dtype=np.int32))
@@ -162,21 +167,28 @@ def _running(
 
 
 def _replays(
-    fields: PlaceFields, n_place: int, events: Microstructure, model: CellModel, speed: float, rng: np.random.Generator
+    table: EventTable, fields: PlaceFields, n_place: int, model: CellModel, speed: float, rng: np.random.Generator, shuffled: bool = False
 ) -> tuple[NDArray[np.float64], NDArray[np.int32], pd.DataFrame]:
-    """A sweep along the track in each reactivation: every cell fires as the swept place passes its field."""
+    """A sweep along the track in each event: every cell fires as the swept place passes its field. `shuffled` permutes the cells of each event."""
     length = fields.grid[-1] + fields.grid[0]
-    table = events.reactivation.to_frame()
     times, ids, rows = [], [], []
     shape = fields.rate[:, :n_place] / model.field_peak
-    for start, stop, context, direction in zip(table["start"], table["stop"], table["context"], table["direction"]):
+    for start, stop, context, direction in zip(table.start, table.stop, table.context, table.direction):
         swept = min(model.compression * speed * np.exp(0.2 * rng.standard_normal()) * (stop - start), 0.97 * length)
         a = rng.uniform(0, length - swept)
         first, last = (a, a + swept) if direction == "forward" else (a + swept, a)
         m = max(8, int((stop - start) / 0.002))
         u = (np.arange(m) + 0.5) / m
-        place = np.clip(((first + (last - first) * u) / length * len(fields.grid)).astype(np.intp), 0, len(fields.grid) - 1)
+        where = first + (last - first) * u
+        path = "fragmented" if rng.random() < model.fragmented else "sweep"
+        if path == "fragmented":
+            # The middle of the sweep jumps somewhere else and goes on from there.
+            cut = rng.uniform(0.35, 0.65)
+            where = np.where(u > cut, np.remainder(where + rng.uniform(0.3, 0.7) * length, length), where)
+        place = np.clip((where / length * len(fields.grid)).astype(np.intp), 0, len(fields.grid) - 1)
         tuning = shape[fields.contexts.index(context)][:, place]
+        if shuffled:
+            tuning = tuning[rng.permutation(n_place)]
         # In a ripple the log-normal spread of peak rates narrows: cells speak more equally than on the track.
         rate = model.replay_gain * np.sqrt(np.maximum(tuning, 0)) * np.minimum(tuning * 4, 1.0)
         rate *= (rng.random(n_place) >= model.replay_noise)[:, None]
@@ -185,8 +197,8 @@ def _replays(
         cell, when = np.repeat(cell, counts[cell, when]), np.repeat(when, counts[cell, when])
         times.append(start + (when + rng.random(len(when))) * (stop - start) / m)
         ids.append(cell.astype(np.int32))
-        rows.append((first, last, len(cell), len(np.unique(cell))))
-    paths = pd.DataFrame(rows, columns=["x_from", "x_to", "n_spikes", "n_cells"])
+        rows.append((path, first, last, len(cell), len(np.unique(cell))))
+    paths = pd.DataFrame(rows, columns=["path", "x_from", "x_to", "n_spikes", "n_cells"])
     empty = np.empty(0)
     return np.concatenate(times) if times else empty, np.concatenate(ids) if ids else empty.astype(np.int32), paths
 
@@ -196,11 +208,11 @@ def _decoys(
 ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
     """Spikes of ripples without replay, in no order; and the interneurons of every ripple."""
     start, length = events.ripples.start, events.ripples.duration
-    empty = events.ripples.replay < 0
+    empty = events.ripples.carries == ""
     # Some cells like ripples more than others; each ripple recruits its own selection.
     liking = np.exp(0.8 * rng.standard_normal(n_place)) * 0.7
-    rate = model.ripple_rate * (length * empty)[:, None] * liking * rng.gamma(0.5, 2.0, size=(len(start), n_place))
-    extra = 0.7 * model.ripple_rate * (length * ~empty)[:, None] * liking
+    rate = model.ripple_firing * (length * empty)[:, None] * liking * rng.gamma(0.5, 2.0, size=(len(start), n_place))
+    extra = 0.7 * model.ripple_firing * (length * ~empty)[:, None] * liking
     inter = 1.5 * length[:, None] * base[n_place:n]
     counts = rng.poisson(np.concatenate([rate + extra, inter], axis=1))
     event, unit = np.nonzero(counts)

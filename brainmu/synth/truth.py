@@ -82,16 +82,21 @@ class Truth:
     hypnogram : Hypnogram
         What a perfect scorer of epochs would write.
     ripples : EventTable
-        Every ripple: amplitude (uV), frequency (Hz), snr (amplitude over the background's SD in the band), replay (row of
-        `reactivation`, -1 where none), stage.
+        Every ripple: amplitude (uV), frequency (Hz), snr (amplitude over the background's SD in the band), stage, `carries` (reactivation,
+        awake_replay, shuffled: a decoy with the cells of a replay in shuffled order, or nothing) and `replay` (row of `reactivation` or -1).
     reactivation : EventTable
-        Every reactivation; content is the valence, `context` the track, `direction` forward or reverse, `ripple` its row there.
+        Every reactivation in rest; content is the valence, `context` the track, `direction` forward or reverse, `path` sweep or fragmented,
+        `x_from` and `x_to` (m along the track), `ripple` its row there.
+    awake_replay : EventTable
+        Replay in pauses on the track.
     spindles, slow_waves : EventTable
     place_fields : PlaceFields or None
     trials : EventTable
         The ledger of the randomised stimulation.
     drivers : dict of float64 (time,)
         Latent causes on the grid ``drivers["time"]`` (s): "pressure", "activity".
+    faults : Faults or None
+        Dead and drifting channels, pops, gaps.
     parameters : dict
         Every parameter of the generator, as used.
     """
@@ -101,12 +106,14 @@ class Truth:
     hypnogram: Hypnogram
     ripples: EventTable
     reactivation: EventTable
+    awake_replay: EventTable
     spindles: EventTable
     slow_waves: EventTable
     trials: EventTable
     place_fields: PlaceFields | None
     drivers: dict[str, NDArray[np.float64]]
     parameters: dict[str, Any]
+    faults: Any = None
     planted: dict[str, TrueEffect] = field(default_factory=dict)
     simulate: Callable[[], dict[str, TrueEffect]] | None = field(default=None, repr=False)
 

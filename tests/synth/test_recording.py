@@ -252,3 +252,15 @@ def test_a_corpus_varies_its_animals_and_grows_without_changing():
 def test_what_cannot_be_made_is_refused_by_name(change, word):
     with pytest.raises(InputError, match=word):
         synth.recording(**({"hours": 0.1} | change))
+
+
+def test_every_parameter_has_one_owner_and_a_description():
+    import dataclasses
+
+    from brainmu.synth.recording import _MODELS
+
+    names = [f.name for cls in _MODELS.values() for f in dataclasses.fields(cls)]
+    assert len(names) == len(set(names))
+    for cls in _MODELS.values():
+        for f in dataclasses.fields(cls):
+            assert f.name in (cls.__doc__ or ""), f"{cls.__name__}.{f.name} is not described"

@@ -1,0 +1,147 @@
+"""What instruments and people add: dead and drifting channels, pops, gaps, saturation, a sorter's mistakes, a scorer's errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from brainmu.core import EventTable, Hypnogram, Intervals, Spikes
+from brainmu.errors import InputError
+
+__all__ = ["FaultModel", "Faults", "expert", "plan_faults", "sorted_by_machine"]
+
+
+@dataclass(frozen=True)
+class FaultModel:
+    """How good the instruments, the sorter and the scorer are. All zero (the default): perfect.
+
+    Parameters
+    ----------
+    dead_channels, drifting_channels : int
+        LFP channels that hold only the amplifier's noise; whose gain wanders by a factor of about two.
+    pop_rate : float, 1/s
+        Electrode pops: steps of a millivolt that decay in 50 ms.
+    gap_rate, gap_length : float, 1/s and s
+        Missing stretches of all LFP channels.
+    saturation : float, uV
+        Clipping level; 0 for none.
+    missed, contamination : float
+        Share of spikes the sorter misses; share it adds to each unit from another unit of the recording.
+    scorer_error : float
+        Chance that an unambiguous epoch is mis-scored (REM twice as often, as experts do [1]_); epochs near a transition are
+        taken for the neighbour in proportion to how mixed they are.
+
+    References
+    ----------
+    .. [1] Barger Z et al. (2019). Robust, automated sleep scoring by a compact neural network. PLoS ONE 14:e0224642.
+    """
+
+    dead_channels: int = 0
+    drifting_channels: int = 0
+    pop_rate: float = 0.0
+    gap_rate: float = 0.0
+    gap_length: float = 2.0
+    saturation: float = 0.0
+    missed: float = 0.0
+    contamination: float = 0.0
+    scorer_error: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("dead_channels", "drifting_channels", "pop_rate", "gap_rate", "gap_length", "saturation"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} is {getattr(self, name)!r}, expected zero or more")
+        for name in ("missed", "contamination", "scorer_error"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)!r}, expected a share of at least 0 and below 1")
+
+
+@dataclass
+class Faults:
+    """The faults of one recording.
+
+    Attributes
+    ----------
+    dead, drifting : tuple of int
+        Channel numbers.
+    pops : EventTable
+        channel, amplitude (uV).
+    gaps : Intervals
+    saturation : float, uV
+    """
+
+    dead: tuple[int, ...] = ()
+    drifting: tuple[int, ...] = ()
+    pops: EventTable = field(default_factory=lambda: EventTable([], [], channel=[], amplitude=[]))
+    gaps: Intervals = field(default_factory=Intervals)
+    saturation: float = 0.0
+
+    def apply(self, out: NDArray[np.float32], t: NDArray[np.float64], floor: NDArray[np.float32]) -> None:
+        """Put the faults into a block `out` (time, channel) at times `t`; `floor` (time, channel) is what a dead channel shows."""
+        for c in self.drifting:
+            out[:, c] *= np.float32(1.0) + np.float32(0.6) * np.sin(2 * np.pi * t / 1700.0 + c).astype(np.float32)
+        for start, channel, amplitude in zip(self.pops.start, self.pops.channel, self.pops.amplitude):
+            if t[0] - 0.5 < start < t[-1]:
+                a, b = np.searchsorted(t, [start, start + 0.4])
+                out[a:b, int(channel)] += (amplitude * np.exp(-(t[a:b] - start) / 0.05)).astype(np.float32)
+        if self.saturation:
+            np.clip(out, -self.saturation, self.saturation, out=out)
+        out[:, list(self.dead)] = floor[:, list(self.dead)]
+        for a, b in self.gaps:
+            if a < t[-1] and b > t[0]:
+                i, j = np.searchsorted(t, [a - 1e-9, b - 1e-9])
+                out[i:j] = np.nan
+
+
+def plan_faults(model: FaultModel, n_channels: int, start: float, stop: float, rng: np.random.Generator) -> Faults:
+    """Draw the faults of a recording of `n_channels`."""
+    if model.dead_channels + model.drifting_channels > n_channels:
+        raise InputError(f"{model.dead_channels} dead and {model.drifting_channels} drifting of {n_channels} LFP channels: give fewer")
+    chosen = [int(c) for c in rng.permutation(n_channels)]
+    pops = np.sort(rng.uniform(start, stop, rng.poisson(model.pop_rate * (stop - start))))
+    size = rng.choice([-1.0, 1.0], len(pops)) * 1000 * np.exp(0.4 * rng.standard_normal(len(pops)))
+    gaps = np.sort(rng.uniform(start, stop, rng.poisson(model.gap_rate * (stop - start))))
+    length = rng.exponential(model.gap_length, len(gaps)) + 0.05
+    spans = np.c_[gaps, np.minimum(gaps + length, stop)]
+    return Faults(
+        tuple(chosen[: model.dead_channels]), tuple(chosen[model.dead_channels :][: model.drifting_channels]),
+        EventTable(pops, pops + 0.4, kind="pop", channel=rng.integers(n_channels, size=len(pops)), amplitude=size),
+        Intervals.merge(spans[spans[:, 1] > spans[:, 0]]), model.saturation,
+    )  # fmt: skip
+
+
+def sorted_by_machine(spikes: Spikes, model: FaultModel, rng: np.random.Generator) -> Spikes:
+    """The spikes as a sorter reports them: some missed, some under another unit's name."""
+    if not (model.missed or model.contamination) or spikes.n_units < 2:
+        return spikes
+    keep = rng.random(len(spikes)) >= model.missed
+    t, u = spikes.times[keep], spikes.unit_id[keep].copy()
+    ids = spikes.units["id"].to_numpy()
+    counts = {i: int((u == i).sum()) for i in ids}
+    for i in ids:
+        # The unit takes spikes of another one, so many that they make the stated share of it.
+        other = np.flatnonzero(u == rng.choice(ids[ids != i]))
+        wanted = rng.binomial(counts[i], model.contamination) / (1 - model.contamination)
+        u[rng.choice(other, min(int(wanted), len(other) // 2), replace=False)] = i
+    return Spikes(t, u, spikes.units)
+
+
+def expert(truth: Hypnogram, bouts: pd.DataFrame, model: FaultModel, rng: np.random.Generator) -> Hypnogram:
+    """A scorer's hypnogram: mixed epochs go to the neighbour in proportion, clear ones are now and then mistaken."""
+    if not model.scorer_error:
+        return truth
+    codes = truth.codes.copy()
+    edges = truth.start + np.arange(len(truth) + 1) * truth.epoch
+    knots = np.r_[bouts["start"].to_numpy(), bouts["stop"].to_numpy()[-1:]]
+    spent = [np.diff(np.interp(edges, knots, np.r_[0.0, np.cumsum(np.diff(knots) * (bouts["stage"] == s).to_numpy())])) for s in truth.stages]
+    share = np.stack(spent, axis=1) / truth.epoch
+    order = np.argsort(share, axis=1)
+    second, mixed = order[:, -2], share[np.arange(len(codes)), order[:, -2]]
+    swap = rng.random(len(codes)) < mixed
+    codes[swap] = second[swap]
+    dream = truth.mask("REM")
+    slip = rng.random(len(codes)) < model.scorer_error * np.where(dream, 2.0, 1.0)
+    codes[slip] = np.where(rng.random(slip.sum()) < 0.5, np.roll(codes, 1)[slip], rng.integers(len(truth.stages), size=slip.sum()))
+    return Hypnogram(codes, truth.stages, truth.epoch, truth.start, scorer="synthetic expert")
