@@ -9,85 +9,23 @@ import math
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from brainmu.errors import FormatError, NotFoundError
+from brainmu.errors import FormatError
 from brainmu.formats.lazy import H5Rows, OnDemand, RawRows
+from brainmu.formats.sources import ArrayFile, need_file
+from brainmu.formats.tables import TABLE_SUFFIXES, count_rows, open_table, read_table, table_layout
 
-__all__ = ["ARRAY_SUFFIXES", "ArrayFile", "load_array", "members", "need_file", "open_array", "read_table", "table_names"]
+__all__ = ["ARRAY_SUFFIXES", "load_array", "members", "open_array"]
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
 RAW_SUFFIXES = (".bin", ".dat", ".raw")
 HDF5_SUFFIXES = (".h5", ".hdf5")
 ARRAY_SUFFIXES = (".npy", ".npz", ".mat", *TABLE_SUFFIXES, *RAW_SUFFIXES, *HDF5_SUFFIXES)
-
-
-@dataclass(frozen=True)
-class ArrayFile:
-    """Where an array lies and how it is laid out.
-
-    Attributes
-    ----------
-    file : str
-        Path, relative to the root of the manifest.
-    key : str
-        Variable of a .npz or .mat file, dataset path of an HDF5 file; dots lead into MATLAB structs.
-    columns : list of names or indices
-        Columns of a table, or channels of an array, to take (default all).
-    dtype, n_channels, order, header_bytes
-        Of a .bin: NumPy type name, channels, "C" (sample by sample) or "F" (channel by channel), bytes to skip.
-    skiprows, header, delimiter
-        Of a table: lines to skip first; whether a line of column names follows (default: yes if it holds no number); what separates columns.
-    transpose : bool or None
-        The array is (channel, time). None refuses more channels than samples.
-    flatten : bool
-        Axes after the first become channels.
-    """
-
-    file: str
-    key: str | None = None
-    columns: Any = None
-    dtype: str | None = None
-    n_channels: int | None = None
-    order: Literal["C", "F"] = "C"
-    header_bytes: int = 0
-    skiprows: int = 0
-    header: bool | None = None
-    delimiter: str | None = None
-    transpose: bool | None = None
-    flatten: bool = False
-
-
-def need_file(path: Path, expected: str) -> Path:
-    """The path, if it is a readable file that is not empty.
-
-    Raises
-    ------
-    NotFoundError
-        If there is no such file; the message names the nearest one beside it.
-    FormatError
-        If it is empty, a folder, or may not be read.
-    """
-    if path.is_dir():
-        raise FormatError(f"{path}: is a folder, expected {expected}")
-    if not path.exists():
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, beside, n=1)
-        hint = f": did you mean {near[0]}?" if near else ("" if path.parent.is_dir() else f": the folder {path.parent} does not exist")
-        raise NotFoundError(f"{path}: no such file, expected {expected}{hint}")
-    try:
-        with path.open("rb") as f:
-            if not f.read(1):
-                raise FormatError(f"{path}: is empty (0 bytes), expected {expected}: was the copy interrupted?")
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error.strerror or error}): check its permissions") from None
-    return path
 
 
 def members(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -104,8 +42,8 @@ def members(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
         return _whosmat(path)
     if suffix in TABLE_SUFFIXES:
         ref = ArrayFile(str(path))
-        header, names, _ = _table_layout(path, ref)
-        return {"": ((_count_rows(path, header), len(names)), f"table: {', '.join(map(str, names))}")}
+        header, names, _ = table_layout(path, ref)
+        return {"": ((count_rows(path, header), len(names)), f"table: {', '.join(map(str, names))}")}
     return {"": ((path.stat().st_size,), "bytes")}
 
 
@@ -127,7 +65,7 @@ def open_array(path: Path, ref: ArrayFile) -> Any:
     elif suffix == ".mat":
         out = _open_mat(path, ref)
     elif suffix in TABLE_SUFFIXES:
-        return _open_table(path, ref)
+        return open_table(path, ref)
     elif suffix in RAW_SUFFIXES or ref.dtype is not None:
         out = _open_raw(path, ref)
     else:
@@ -155,7 +93,7 @@ def load_array(path: Path, ref: ArrayFile) -> NDArray[Any]:
         out = frame.to_numpy()
         return out[:, 0] if out.shape[1] == 1 else out
     if suffix in RAW_SUFFIXES:
-        rows = _open_raw(path, ref if ref.n_channels else ArrayFile(**(ref.__dict__ | {"n_channels": 1})))
+        rows = _open_raw(path, ref if ref.n_channels else replace(ref, n_channels=1))
         return rows[:]
     raise FormatError(f"{path}: {suffix or 'no suffix'} is not an array file, expected one of {', '.join(ARRAY_SUFFIXES)}")
 
@@ -279,7 +217,7 @@ def _open_npz(path: Path, ref: ArrayFile) -> Any:
     headers = _npz_headers(path)
     key = _key(path, ref.key, list(headers))
     shape, dtype, order, offset = headers[key]
-    n, c = _two_dimensional(path, shape, ArrayFile(**(ref.__dict__ | {"key": key})))
+    n, c = _two_dimensional(path, shape, replace(ref, key=key))
     if offset is not None and not (ref.flatten and order == "F"):
         return _raw(path, shape, order, dtype, offset, ref)
     return OnDemand((n, c), dtype, functools.partial(_load_npz_rows, path, key, (n, c), ref.transpose))
@@ -347,7 +285,7 @@ def _open_mat(path: Path, ref: ArrayFile) -> Any:
     shape, kind = have[key]
     if kind not in _MAT_TYPES:
         raise FormatError(f"{path}: {key} is a MATLAB {kind}, expected numbers (time, channel); it holds {', '.join(f'{k} ({v[1]})' for k, v in have.items())}")
-    n, c = _two_dimensional(path, shape, ArrayFile(**(ref.__dict__ | {"key": key})))
+    n, c = _two_dimensional(path, shape, replace(ref, key=key))
     return OnDemand((n, c), _MAT_TYPES[kind], functools.partial(_load_mat_rows, path, key, (n, c), ref.transpose))
 
 
@@ -383,7 +321,7 @@ def _open_h5(path: Path, ref: ArrayFile) -> Any:
     # MATLAB writes its column-major (time, channel) as HDF5 (channel, time).
     flip = path.suffix == ".mat" and len(shape) == 2
     seen = shape[::-1] if flip else shape
-    _two_dimensional(path, seen, ArrayFile(**(ref.__dict__ | {"key": key})))
+    _two_dimensional(path, seen, replace(ref, key=key))
     row = len(seen) == 2 and seen[0] == 1 and seen[1] > 1 and not ref.transpose
     return H5Rows(path, key, time_last=(flip != bool(ref.transpose)) != row)
 
@@ -403,106 +341,6 @@ def _load_h5(path: Path, ref: ArrayFile) -> NDArray[Any]:
             return cells
         value = data.asstr()[()] if h5py.check_string_dtype(data.dtype) else data[()]
     return np.asarray(value).T if path.suffix == ".mat" else np.asarray(value)
-
-
-# -- tables ---------------------------------------------------------------------------------------------------------
-def _separator(path: Path, ref: ArrayFile) -> str:
-    if ref.delimiter is not None:
-        return {"tab": "\t", "space": r"\s+", "whitespace": r"\s+", "comma": ","}.get(ref.delimiter, ref.delimiter)
-    return {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower(), r"\s+")
-
-
-def _table_layout(path: Path, ref: ArrayFile) -> tuple[int, list[Any], bool]:
-    """Lines before the first row of numbers, column names (or indices), and whether there was a header line."""
-    try:
-        with path.open(encoding="utf-8-sig") as f:
-            lines = [f.readline() for _ in range(ref.skiprows + 200)][ref.skiprows :]
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path}: not a text table ({error}): is it a binary file with a wrong suffix?") from None
-    first = next((k for k, line in enumerate(lines) if line.strip()), None)
-    if first is None:
-        raise FormatError(f"{path}: holds no table after {ref.skiprows} skipped lines")
-    sep = _separator(path, ref)
-    cells = [c.strip().strip('"') for c in (lines[first].split() if sep == r"\s+" else lines[first].rstrip("\n").split(sep))]
-    if not (ref.header if ref.header is not None else not any(_is_number(c) or c in ("", "nan", "NaN", "n/a") for c in cells)):
-        return ref.skiprows + first, list(range(len(cells))), False
-    return ref.skiprows + first + 1, cells, True
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _count_rows(path: Path, header: int) -> int:
-    with path.open("rb") as f:
-        return sum(1 for k, line in enumerate(f) if k >= header and line.strip())
-
-
-def read_table(path: Path, ref: ArrayFile, *, numeric: bool = False) -> pd.DataFrame:
-    """A whole table, its columns named by its header line or by index; `numeric` refuses text."""
-    header, names, _ = _table_layout(path, ref)
-    sep = _separator(path, ref)
-    use = _wanted(path, ref, names)
-    if not _count_rows(path, header):
-        return pd.DataFrame({names[i]: pd.Series(dtype=np.float64) for i in use})
-    try:
-        frame = pd.read_csv(path, sep=sep, header=None, skiprows=header, skip_blank_lines=True, na_values=["n/a"], encoding="utf-8-sig", low_memory=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:
-        raise FormatError(f"{path}: not a table ({' '.join(str(error).split())}), expected columns separated by {sep!r}: say delimiter: or skiprows:") from None
-    if frame.shape[1] != len(names):
-        raise FormatError(f"{path}: its first line has {len(names)} columns and the rows have {frame.shape[1]}: say skiprows: or delimiter:")
-    frame.columns = pd.Index(names, dtype=object)
-    frame = frame.iloc[:, use]
-    if numeric:
-        for c in frame.columns:
-            if not pd.api.types.is_numeric_dtype(frame[c]):
-                bad = frame.index[pd.to_numeric(frame[c], errors="coerce").isna() & frame[c].notna()]
-                row = int(bad[0]) if len(bad) else 0
-                raise FormatError(f"{path}: column {c!r} holds {frame[c].iloc[row]!r} in row {row + 1}, expected numbers: choose others with columns:")
-    return frame
-
-
-def _wanted(path: Path, ref: ArrayFile, names: Sequence[Any]) -> list[int]:
-    """Indices of the columns that `ref` takes, by name or index."""
-    if ref.columns is None:
-        return list(range(len(names)))
-    out = []
-    for c in ref.columns if isinstance(ref.columns, list) else [ref.columns]:
-        if (c not in names) if not isinstance(c, int) else not 0 <= c < len(names):
-            near = difflib.get_close_matches(str(c), [str(n) for n in names], n=1)
-            raise FormatError(f"{path}: has no column {c!r}, it has {', '.join(map(str, names))}{f': did you mean {near[0]}?' if near else ''}")
-        out.append(c if isinstance(c, int) else names.index(c))
-    return out
-
-
-def _open_table(path: Path, ref: ArrayFile) -> OnDemand:
-    header, names, _ = _table_layout(path, ref)
-    width = len(_wanted(path, ref, names))
-    n = _count_rows(path, header)
-    if not n:
-        raise FormatError(f"{path}: holds no rows of numbers after its {header} header lines")
-    return OnDemand((n, width), np.float64, functools.partial(_table_values, path, ref, n))
-
-
-def _table_values(path: Path, ref: ArrayFile, n: int) -> NDArray[np.float64]:
-    values = read_table(path, ref, numeric=True).to_numpy(dtype=np.float64)
-    if len(values) != n:
-        raise FormatError(f"{path}: {n} lines and {len(values)} rows of numbers: the file changed since it was opened, or quotes span lines")
-    return values
-
-
-def table_names(path: Path, ref: ArrayFile) -> list[str] | None:
-    """Column names of a table as far as it has a header line and `ref` takes them, else None."""
-    if path.suffix.lower() not in TABLE_SUFFIXES:
-        return None
-    _, names, named = _table_layout(path, ref)
-    if not named:
-        return None
-    return [str(names[i]) for i in _wanted(path, ref, names)]
 
 
 # -- .bin -----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,9 @@ import pandas as pd
 from brainmu.core import Recording, Signal
 from brainmu.core.units import unit_factor
 from brainmu.errors import FormatError
-from brainmu.formats.arrays import ArrayFile, need_file, open_array, read_table
+from brainmu.formats.arrays import open_array
+from brainmu.formats.sources import ArrayFile, need_file
+from brainmu.formats.tables import read_table
 
 __all__ = ["detect", "members", "read"]
 

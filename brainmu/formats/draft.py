@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from brainmu.errors import FormatError, NotFoundError
-from brainmu.formats.arrays import ARRAY_SUFFIXES, ArrayFile, load_array, members, open_array
+from brainmu.formats.arrays import ARRAY_SUFFIXES, load_array, members, open_array
+from brainmu.formats.sources import ArrayFile
 
 __all__ = ["draft_manifest"]
 

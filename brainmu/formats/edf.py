@@ -6,7 +6,7 @@ Read here rather than through MNE because MNE brings all channels to the highest
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from brainmu.core import Recording, Signal
 from brainmu.core.units import unit_factor
 from brainmu.errors import FormatError
 from brainmu.formats.annotations import add_annotations
-from brainmu.formats.arrays import need_file
 from brainmu.formats.lazy import Calibrated, Rows, Spread
+from brainmu.formats.sources import need_file
 from brainmu.formats.timing import Grid
 
 __all__ = ["Header", "channel_kind", "companion", "detect", "read"]
@@ -205,7 +205,7 @@ def _whole(header: Header, rec: Recording, truncated: bool) -> Header:
     n = have if header.n_records == -1 else min(have, header.n_records)
     if n == 0:
         raise FormatError(f"{path}: holds no whole record ({max(size, 0)} bytes of data, {header.record_bytes} a record)")
-    return Header(**(header.__dict__ | {"n_records": n}))
+    return replace(header, n_records=n)
 
 
 def _patient(header: Header, rec: Recording) -> None:

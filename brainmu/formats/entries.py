@@ -16,9 +16,11 @@ from brainmu.core.recording import Label
 from brainmu.core.signal import KINDS
 from brainmu.core.units import unit_factor
 from brainmu.errors import FormatError, InputError
-from brainmu.formats.arrays import ArrayFile, load_array, open_array, read_table, table_names
+from brainmu.formats.arrays import load_array, open_array
 from brainmu.formats.lazy import Stacked
 from brainmu.formats.manifest import LabelEntry, Manifest, SignalEntry, SpikesEntry
+from brainmu.formats.sources import ArrayFile
+from brainmu.formats.tables import read_table, table_names
 from brainmu.formats.timing import lay_out, seconds
 
 __all__ = ["read_label", "read_signal", "read_spikes"]

@@ -15,7 +15,7 @@ import yaml
 from brainmu.config import load_config, read_yaml, suggest
 from brainmu.core import Recording
 from brainmu.errors import BrainmuError, ConfigError, MissingDataError
-from brainmu.formats.arrays import ArrayFile
+from brainmu.formats.sources import ArrayFile
 
 __all__ = ["MANIFEST", "LabelEntry", "Manifest", "RecordingEntry", "SignalEntry", "SpikesEntry", "detect", "read", "read_all"]
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from brainmu.core import Intervals, Recording, Signal
 from brainmu.errors import FormatError
 from brainmu.formats.annotations import add_annotations
-from brainmu.formats.arrays import need_file
 from brainmu.formats.lazy import Rows
+from brainmu.formats.sources import need_file
 
 __all__ = ["detect", "read"]
 

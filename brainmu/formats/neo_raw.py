@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from brainmu.core import EventTable, Recording, Signal, Spikes
 from brainmu.core.units import unit_factor
 from brainmu.errors import FormatError
-from brainmu.formats.arrays import need_file
 from brainmu.formats.lazy import Calibrated, Rows, Spread
+from brainmu.formats.sources import need_file
 
 __all__ = ["SYSTEMS", "detect", "read", "system_of"]
 

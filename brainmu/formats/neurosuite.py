@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Recording, Signal, Spikes
 from brainmu.errors import FormatError, InputError, NotFoundError
-from brainmu.formats.arrays import ArrayFile, load_array, need_file, open_array
+from brainmu.formats.arrays import load_array, open_array
+from brainmu.formats.sources import ArrayFile, need_file
 from brainmu.formats.timing import seconds
 
 __all__ = ["bases", "detect", "read"]

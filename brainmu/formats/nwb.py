@@ -14,8 +14,8 @@ import pandas as pd
 from brainmu.core import EventTable, Hypnogram, Recording, Signal, Spikes
 from brainmu.core.units import unit_factor
 from brainmu.errors import FormatError, InputError
-from brainmu.formats.arrays import need_file
 from brainmu.formats.lazy import Calibrated, H5Rows
+from brainmu.formats.sources import need_file
 from brainmu.formats.timing import lay_out
 
 __all__ = ["detect", "read"]

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from brainmu.core import Recording, Spikes
 from brainmu.errors import FormatError, InputError
-from brainmu.formats.arrays import ArrayFile, load_array, need_file, read_table
+from brainmu.formats.arrays import load_array
+from brainmu.formats.sources import ArrayFile, need_file
+from brainmu.formats.tables import read_table
 
 __all__ = ["detect", "read"]
 

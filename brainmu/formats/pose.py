@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from brainmu.core import Recording, Signal
 from brainmu.errors import FormatError, InputError
-from brainmu.formats.arrays import need_file
+from brainmu.formats.sources import need_file
 
 __all__ = ["detect", "read"]
 

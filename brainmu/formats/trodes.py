@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Recording, Signal, Spikes
 from brainmu.errors import FormatError, NotFoundError
-from brainmu.formats.arrays import ArrayFile, load_array, need_file
+from brainmu.formats.arrays import load_array
+from brainmu.formats.sources import ArrayFile, need_file
 
 __all__ = ["detect", "read"]
 

@@ -8,7 +8,8 @@ import pytest
 import scipy.io
 
 from brainmu.errors import FormatError, NotFoundError
-from brainmu.formats.arrays import ArrayFile, load_array, members, open_array
+from brainmu.formats.arrays import load_array, members, open_array
+from brainmu.formats.sources import ArrayFile
 
 X = np.random.default_rng(0).standard_normal((200, 3)).astype(np.float32)
 
