@@ -38,9 +38,9 @@ class RiskSet:
     reference : float64 (n,), s
         Start of the first event in the window; drawn from the exposed rows' distribution for unexposed ones.
     onset_hours : float64 (n,), h
-        Reference time since sleep onset.
+        From sleep onset to the beginning of the exposure window.
     zeitgeber : float64 (n,), h
-        Reference time since lights on; NaN where the recording does not know.
+        From lights on to the same; NaN where the recording does not know.
     values : float64 (n, covariates)
     """
 
@@ -103,10 +103,10 @@ def build_risk_set(
         n = len(reference)
         asleep = np.flatnonzero(g.scored & ~g.hypnogram.mask("WAKE"))
         onset = float(g.time(asleep[0])) if len(asleep) else g.start
-        zt = np.full(n, np.nan) if g.recording.zeitgeber is None else (g.recording.zeitgeber + reference / 3600) % 24
+        zt = np.full(n, np.nan) if g.recording.zeitgeber is None else (g.recording.zeitgeber + d["begin"] / 3600) % 24
         parts.append({
             "animal": np.full(n, names.index(g.subject)), "session": np.full(n, i), "k": d["k"], "age": d["age"], "bout": d["bout"], "late": d["late"],
-            "y": d["y"], "dose": d["dose"], "reference": reference, "onset_hours": (reference - onset) / 3600, "zeitgeber": zt, "values": values,
+            "y": d["y"], "dose": d["dose"], "reference": reference, "onset_hours": (d["begin"] - onset) / 3600, "zeitgeber": zt, "values": values,
         })  # fmt: skip
     widths = {p["values"].shape[1] for p in parts}
     if len(widths) > 1:
