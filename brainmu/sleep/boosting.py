@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from brainmu.core.metrics import cohen_kappa, confusion
 from brainmu.errors import InputError, MissingDataError
 from brainmu.sleep.durations import Durations
 from brainmu.sleep.features import Table, add_context
 from brainmu.sleep.trees import Trees
 
 __all__ = ["BoostedStager"]
+
+_WHOLE_NIGHT = 4 * 3600.0  # s
 
 
 @dataclass
@@ -38,7 +41,7 @@ class BoostedStager:
     causal: bool = False
     duration: bool = True
     seed: int = 0
-    rounds: int = 200
+    rounds: int = 150
     names: list[str] = field(default_factory=list)
     trees: Trees | None = None
     durations: Durations | None = None
@@ -57,10 +60,10 @@ class BoostedStager:
         if len({int(v) for c, k in zip(codes, known) for v in np.unique(c[k])}) < 2:
             raise MissingDataError("all labelled epochs are of one stage, expected at least two: give recordings with other stages")
         if self.duration and not self.causal:
-            self.durations = Durations.fit(codes, self.n_stages)
             held_out = self._held_out(x, missing, codes, known, groups, progress)
-            if held_out is not None:
-                _tune(self.durations, held_out, codes, known)
+            # Too few subjects to choose by: a mild setting.
+            mild = Durations.fit(codes, self.n_stages, phases=2)
+            self.durations = mild if held_out is None else _tuned(codes, held_out, known, groups, self.n_stages)
         self.trees = self._grow(x, missing, codes, known, range(len(x)))
         if progress is not None:
             progress("trees", 1.0)
@@ -93,7 +96,18 @@ class BoostedStager:
     def _with_context(self, table: Table) -> NDArray[np.float64]:
         """Every column, then the surround of those on the recording's own scale (absolute ones say enough once)."""
         x = self._arranged(table)
-        return np.concatenate([x[:, self._absolute()], add_context(x[:, ~self._absolute()], self.epoch, self.stages, causal=self.causal)], axis=1)
+        around = add_context(x[:, ~self._absolute()], self.epoch, self.stages, causal=self.causal)
+        return np.concatenate([x[:, self._absolute()], around, self._night(len(x))], axis=1)
+
+    def _night(self, n: int) -> NDArray[np.float64]:
+        """Hours since the start and share of the night, of people's whole nights only: a short excerpt does not know its place in the night,
+        and a rodent's time of day would stand in for its sleep."""
+        if self.stages != "aasm5":
+            return np.empty((n, 0))
+        hours = (np.arange(n) + 0.5) * self.epoch / 3600
+        whole = n * self.epoch >= _WHOLE_NIGHT
+        share = hours / (n * self.epoch / 3600)
+        return np.stack([hours if whole else hours * np.nan, share if whole and not self.causal else hours * np.nan], axis=1)
 
     def _absolute(self) -> NDArray[np.bool_]:
         return np.array([n.startswith("raw ") for n in self.names])
@@ -103,34 +117,29 @@ class BoostedStager:
         kind = np.array([_kind(n) for n in self.names])
         here = sorted({_kind(n) for n, ok in zip(table.names, np.isfinite(table.values).any(axis=0)) if ok})
         absolute = self._absolute()
-        copies = 0 if absolute.all() else (self._width() - int(absolute.sum())) // int((~absolute).sum())
-        return [np.concatenate([(kind == k)[absolute], np.tile((kind == k)[~absolute], copies)]) for k in here] if len(here) > 1 else []
-
-    def _width(self) -> int:
-        """Columns after context."""
-        absolute = self._absolute()
-        return int(absolute.sum()) + add_context(np.zeros((1, int((~absolute).sum()))), self.epoch, self.stages, causal=self.causal).shape[1]
+        copies = add_context(np.zeros((1, 1)), self.epoch, self.stages, causal=self.causal).shape[1]
+        night = np.zeros(self._night(1).shape[1], dtype=bool)
+        return [np.concatenate([(kind == k)[absolute], np.tile((kind == k)[~absolute], copies), night]) for k in here] if len(here) > 1 else []
 
     def _grow(
         self, x: list[NDArray[np.float64]], missing: list[list[NDArray[np.bool_]]], codes: list[NDArray[np.integer]], known: list[NDArray[np.bool_]],
         which: Any, rounds: int | None = None,
     ) -> Trees:  # fmt: skip
         rng = np.random.default_rng(self.seed)
-        rows, classes, weights = [], [], []
+        rows, classes = [], []
         for i in which:
             rows.append(x[i][known[i]])
             classes.append(codes[i][known[i]])
-            weights.append(np.ones(len(rows[-1])))
             for mask in missing[i]:
                 some = np.flatnonzero(known[i] & (rng.random(len(known[i])) < 0.25))
                 part = x[i][some].copy()
                 part[:, mask] = np.nan
                 rows.append(part)
                 classes.append(codes[i][some])
-                weights.append(np.ones(len(some)))
-        return Trees.fit(
-            np.concatenate(rows), np.concatenate(classes), self.n_stages, weight=np.concatenate(weights), rounds=rounds or self.rounds, seed=self.seed
-        )
+        x_all, y_all = np.concatenate(rows), np.concatenate(classes)
+        # Few rows support few trees; more of them only memorise.
+        enough = int(np.clip(len(y_all) // 20, 30, rounds or self.rounds))
+        return Trees.fit(x_all, y_all, self.n_stages, rounds=enough, seed=self.seed)
 
     def _held_out(
         self, x: list[NDArray[np.float64]], missing: list[list[NDArray[np.bool_]]], codes: list[NDArray[np.integer]], known: list[NDArray[np.bool_]],
@@ -170,21 +179,34 @@ class BoostedStager:
         return cls(**s, trees=Trees.from_arrays(arrays, "trees_"), durations=None if d is None else Durations.from_dict(d))
 
 
-def _tune(durations: Durations, held_out: dict[int, NDArray[np.float64]], codes: list[NDArray[np.integer]], known: list[NDArray[np.bool_]]) -> None:
-    """Choose how much the evidence and the training fractions count, by the likelihood of held-out subjects' labels."""
-    best = -np.inf
-    chosen = (durations.power, durations.prior_power)
-    for power in (0.25, 0.4, 0.6, 0.8, 1.0):
-        for prior_power in (0.0, 0.5, 1.0):
-            durations.power, durations.prior_power = power, prior_power
-            total = 0.0
-            for i, p in held_out.items():
-                ok = known[i] & np.isfinite(p).all(axis=1)
-                if ok.any():
-                    total += float(np.log(np.maximum(durations.smooth(p)[ok, codes[i][ok]], 1e-6)).sum())
-            if total > best:
-                best, chosen = total, (power, prior_power)
-    durations.power, durations.prior_power = chosen
+def _tuned(
+    codes: list[NDArray[np.integer]], held_out: dict[int, NDArray[np.float64]], known: list[NDArray[np.bool_]], groups: list[str], n_stages: int
+) -> Durations | None:
+    """The decoding that gives held-out subjects the best mean kappa, or None where all of them make it worse.
+
+    Choices: one or two phases a bout, how much the evidence counts, how far the training fractions are divided out.
+    """
+    names = sorted(set(groups))
+
+    def kappa(decode: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> float:
+        matrix = {g: np.zeros((n_stages, n_stages), dtype=np.int64) for g in names}
+        for i, p in held_out.items():
+            ok = known[i] & np.isfinite(p).all(axis=1)
+            if ok.any():
+                matrix[groups[i]] += confusion(codes[i][ok], decode(p)[ok].argmax(axis=1), n_stages)
+        values = [cohen_kappa(m) for m in matrix.values()]
+        return float(np.nanmean(values)) if np.isfinite(values).any() else -np.inf
+
+    best, chosen = kappa(lambda p: p), None
+    for phases in (1, 2):
+        d = Durations.fit(codes, n_stages, phases=phases)
+        for power in (0.4, 0.6, 0.8, 1.0):
+            for prior_power in (0.0, 0.5, 1.0):
+                candidate = replace(d, power=power, prior_power=prior_power)
+                score = kappa(candidate.smooth)
+                if score > best:
+                    best, chosen = score, candidate
+    return chosen
 
 
 def _kind(name: str) -> str:

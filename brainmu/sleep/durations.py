@@ -40,7 +40,7 @@ class Durations:
     mean: NDArray[np.float64]
     phases: int
     prior: NDArray[np.float64]
-    power: float = 0.5
+    power: float = 0.8
     prior_power: float = 0.5
 
     @classmethod

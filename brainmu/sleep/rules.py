@@ -216,7 +216,8 @@ def _theta_threshold(theta: NDArray[np.float64], slow: NDArray[np.bool_], restri
     x = theta[restricted & np.isfinite(theta)]
     if len(x) >= 40:
         t = find_threshold(x, "theta")
-        if t.method == "dip":
+        # A dip between humps that overlap is a wrinkle of one state: quiet frames may all be REM.
+        if t.method == "dip" and t.separation >= 2:
             return t
     nrem = theta[slow & np.isfinite(theta)]
     if len(nrem) < 20:

@@ -7,9 +7,12 @@ scikit-learn, and loading one runs no code (a pickle would).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from brainmu.errors import MissingDataError
 
 __all__ = ["Trees"]
 
@@ -56,8 +59,8 @@ class Trees:
 
     @classmethod
     def fit(
-        cls, x: NDArray[np.float64], y: NDArray[np.integer], n_classes: int, *, weight: NDArray[np.float64] | None = None, rounds: int = 200,
-        rate: float = 0.08, leaves: int = 31, smallest_leaf: int = 40, columns: float = 0.3, seed: int = 0,
+        cls, x: NDArray[np.float64], y: NDArray[np.integer], n_classes: int, *, rounds: int = 150,
+        rate: float = 0.1, leaves: int = 31, smallest_leaf: int = 40, columns: float = 0.2, seed: int = 0,
     ) -> Trees:  # fmt: skip
         """Fit to rows x (n, feature) with classes y (n,) in 0..n_classes-1; classes that do not occur get a probability of about 0.
 
@@ -73,14 +76,18 @@ class Trees:
             baseline[present] = 0.0
             empty = np.empty(0)
             return cls(*(empty.astype(t) for t in (np.int32, float, bool, np.int32, np.int32, float)), np.empty((0, n_classes), np.int32), baseline)
+        # scikit-learn cannot bin a column without a number, and one that never varies teaches nothing.
+        useful = np.flatnonzero(np.nanmax(np.where(np.isfinite(x), x, -np.inf), axis=0) > np.nanmin(np.where(np.isfinite(x), x, np.inf), axis=0))
+        if not len(useful):
+            raise MissingDataError("no feature varies over the labelled epochs: check for flat or missing channels")
         model = HistGradientBoostingClassifier(
             max_iter=rounds, learning_rate=rate, max_leaf_nodes=leaves, min_samples_leaf=min(smallest_leaf, max(2, len(y) // 20)),
             l2_regularization=1.0, max_features=columns, early_stopping=False, random_state=seed,
-        ).fit(x, y, sample_weight=weight)  # fmt: skip
-        return cls._from_sklearn(model, present, n_classes)
+        ).fit(x[:, useful], y)  # fmt: skip
+        return cls._from_sklearn(model, present, n_classes, useful)
 
     @classmethod
-    def _from_sklearn(cls, model, present: NDArray[np.integer], n_classes: int) -> Trees:
+    def _from_sklearn(cls, model: Any, present: NDArray[np.integer], n_classes: int, columns: NDArray[np.intp]) -> Trees:
         # Two classes are one sum of trees for the second; its negative is implied by a score of 0 for the first.
         column = present if len(present) > 2 else present[1:]
         nodes, roots, offset = [], [], 0
@@ -101,7 +108,7 @@ class Trees:
         baseline[present] = 0.0
         baseline[column] = model._baseline_prediction.ravel()
         return cls(
-            np.where(leaf, -1, n["feature_idx"]).astype(np.int32), n["num_threshold"].astype(np.float64), n["missing_go_to_left"].astype(bool),
+            np.where(leaf, -1, columns[n["feature_idx"]]).astype(np.int32), n["num_threshold"].astype(np.float64), n["missing_go_to_left"].astype(bool),
             np.where(leaf, own, n["left"]).astype(np.int32), np.where(leaf, own, n["right"]).astype(np.int32), n["value"].astype(np.float64),
             np.array(roots, dtype=np.int32), baseline,
         )  # fmt: skip

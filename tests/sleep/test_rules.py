@@ -1,0 +1,123 @@
+"""Rule-based staging: right on clean mice of any gain, rate and channel count, refuses and grades where it cannot be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from brainmu.core import Hypnogram, Recording
+from brainmu.errors import InputError, MissingDataError
+from brainmu.sleep import evaluate, stage_by_rules
+from brainmu.sleep.rules import absorb_short
+from brainmu.sleep.thresholds import find_threshold, sticky
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"rectify": True}, {"gain": 1e-3, "rate": 250.0}, {"gain": 1e4, "channels": 3}, {"rate": 128.0}],
+    ids=["plain", "rectified", "small", "three channels", "slow"],
+)
+def test_planted_stages(make_mouse, options):
+    rec = make_mouse(1, **options)
+    h = stage_by_rules(rec, 4.0)
+    scores = evaluate(h, rec.labels["scoring"])
+    assert scores["kappa"] > 0.85
+    assert scores["f1"]["REM"] > 0.8
+    assert h.attrs["centred"] is True and h.attrs["muscle"] == "emg"
+    assert np.allclose(h.proba.sum(1), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("epoch", [1.0, 2.5, 10.0])
+def test_epoch_lengths(make_mouse, epoch):
+    rec = make_mouse(2)
+    h = stage_by_rules(rec, epoch)
+    assert h.epoch == epoch and evaluate(h, rec.labels["scoring"])["kappa"] > 0.8
+
+
+def test_noise_is_graded_poor():
+    rng = np.random.default_rng(0)
+    noise = {k: {"values": rng.standard_normal((200 * 2400, 1)), "rate": 200.0, "kind": k} for k in ("eeg", "emg")}
+    h = stage_by_rules(Recording.from_arrays("noise", signals=noise), 4.0)
+    assert h.attrs["quality"] == "poor"
+    assert any("no dip" in r for r in h.attrs["reasons"])
+
+
+def test_gaps_are_unscored(make_mouse):
+    rec = make_mouse(3)
+    x = rec.signals["eeg"].values.copy()
+    x[200 * 400 : 200 * 480] = np.nan
+    rec = Recording.from_arrays("gap", signals={"eeg": {"values": x, "rate": 200.0, "kind": "eeg"}, "emg": rec.signals["emg"]}, labels=rec.labels)
+    h = stage_by_rules(rec, 4.0)
+    assert (h.codes[101:119] == -2).all() and (h.codes[:98] >= 0).all() and (h.codes[122:] >= 0).all()
+    assert np.isnan(h.proba[105]).all()
+
+
+def test_without_muscle_is_refused_with_the_reason(make_mouse):
+    with pytest.raises(MissingDataError, match="muscle tone"):
+        stage_by_rules(make_mouse(1, emg=False), 4.0)
+    lfp = {"values": np.random.default_rng(0).standard_normal((60_000, 4)), "rate": 1000.0, "kind": "lfp"}
+    with pytest.raises(MissingDataError, match="1250 Hz"):
+        stage_by_rules(Recording.from_arrays("lfp", signals={"lfp": lfp}), 4.0)
+
+
+def test_emg_from_lfp_finds_shared_muscle():
+    rng = np.random.default_rng(4)
+    rate, epochs = 1250.0, 200
+    codes = np.repeat([0, 1, 0, 1, 2], 40)
+    n = int(epochs * 4 * rate)
+    state = codes[np.minimum((np.arange(n) / rate / 4).astype(int), epochs - 1)]
+    t = np.arange(n) / rate
+    shared = rng.standard_normal(n) * np.array([1.0, 0.1, 0.05])[state]
+    slow = np.array([0.3, 3.0, 0.3])[state] * np.sin(2 * np.pi * 2 * t + np.cumsum(rng.standard_normal(n)) * 0.02)
+    theta = np.array([0.3, 0.2, 2.0])[state] * np.sin(2 * np.pi * 7 * t)
+    x = np.stack([slow + theta + shared + 0.5 * rng.standard_normal(n) for _ in range(3)], axis=1)
+    rec = Recording.from_arrays("lfp", signals={"lfp": {"values": x, "rate": rate, "kind": "lfp"}})
+    h = stage_by_rules(rec, 4.0)
+    assert h.attrs["muscle"] == "lfp" and "muscle tone is estimated from LFP" in h.attrs["reasons"]
+    assert evaluate(h, Hypnogram(codes, "rodent3", 4.0))["kappa"] > 0.85
+
+
+@pytest.mark.parametrize("epoch", [0.5, 30.0])
+def test_epoch_out_of_range(make_mouse, epoch):
+    with pytest.raises(InputError, match="1 to 10 s"):
+        stage_by_rules(make_mouse(1, epochs=20), epoch)
+
+
+def test_flat_channel(make_mouse):
+    rec = make_mouse(1, channels=2)
+    x = rec.signals["eeg"].values.copy()
+    x[:, 1] = 7.0
+    rec = Recording.from_arrays("flat", signals={"eeg": {"values": x, "rate": 200.0, "kind": "eeg"}, "emg": rec.signals["emg"]}, labels=rec.labels)
+    h = stage_by_rules(rec, 4.0)
+    assert evaluate(h, rec.labels["scoring"])["kappa"] > 0.85
+    assert any("flat or missing" in r for r in h.attrs["reasons"])
+    x[:] = 0.0
+    with pytest.raises(MissingDataError, match="flat"):
+        stage_by_rules(Recording.from_arrays("dead", signals={"eeg": {"values": x, "rate": 200.0, "kind": "eeg"}, "emg": rec.signals["emg"]}), 4.0)
+
+
+def test_threshold_of_one_hump_says_so():
+    t = find_threshold(np.random.default_rng(0).standard_normal(2000))
+    assert t.method == "mixture" and ("hump" in t.note or "deep" in t.note)
+    with pytest.raises(MissingDataError, match="do not vary"):
+        find_threshold(np.ones(100))
+
+
+def test_sticky_ignores_grazes():
+    t = find_threshold(np.r_[np.random.default_rng(0).normal(0, 0.5, 500), np.random.default_rng(1).normal(4, 0.5, 500)])
+    x = np.r_[np.zeros(5), [t.value + 0.2], np.zeros(5), np.full(5, 4.0), [t.value - 0.2], np.full(5, 4.0)]
+    assert sticky(x, t).tolist() == [False] * 11 + [True] * 11
+
+
+def test_absorb_short():
+    assert absorb_short(np.array([0, 0, 0, 1, 0, 0, 2, 2, 2, 2], dtype=np.int8), 2).tolist() == [0] * 6 + [2] * 4
+
+
+@pytest.mark.realdata
+def test_real_mouse(real_data):
+    folder = real_data / "mouse-eeg-emg"
+    eeg, emg, codes = (np.load(folder / f"{k}_Acq4_hr0.npy") for k in ("EEG", "EMG", "States"))
+    reference = Hypnogram.from_stages([("UNS", "WAKE", "NREM", "REM")[int(c)] for c in codes], epoch=4.0)
+    signals = {k: {"values": v, "rate": 200.0, "kind": k} for k, v in (("eeg", eeg), ("emg", emg))}
+    scores = evaluate(stage_by_rules(Recording.from_arrays("real", species="mouse", signals=signals), 4.0), reference)
+    assert scores["kappa"] >= 0.8 and scores["f1"]["REM"] > 0.7

@@ -1,0 +1,161 @@
+"""The stager: learns what is there, not what is not; survives missing channels, saving and odd input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import brainmu.loading
+from brainmu.core import Hypnogram, Recording
+from brainmu.errors import CheckpointError, InputError, MissingDataError, NotFoundError, OutputExistsError
+from brainmu.sleep import SleepStager, evaluate
+
+
+@pytest.fixture(scope="module")
+def mice(make_mouse):
+    return [make_mouse(s, epochs=240) for s in range(4)]
+
+
+@pytest.fixture(scope="module")
+def stager(mice):
+    return SleepStager(stages="rodent3", epoch=4.0).fit(mice[:3], labels="scoring")
+
+
+def test_unseen_mouse(stager, mice):
+    h = stager.predict(mice[3])
+    assert evaluate(h, mice[3].labels["scoring"])["kappa"] > 0.85
+    assert h.attrs["centred"] is True and h.attrs["method"] == "boosting"
+    assert stager.score(mice[3:], labels="scoring") > 0.85
+    assert stager.predict_proba(mice[3]).shape == (240, 3)
+    assert stager.classes_ == ("WAKE", "NREM", "REM") and stager.n_subjects_ == 3
+
+
+def test_other_gain_rate_and_channels(stager, make_mouse):
+    other = make_mouse(11, epochs=240, gain=1e-4, rate=256.0, channels=2)
+    assert evaluate(stager.predict(other), other.labels["scoring"])["kappa"] > 0.8
+
+
+def test_missing_muscle_at_test(stager, make_mouse):
+    h = stager.predict(make_mouse(12, epochs=240, emg=False))
+    scores = evaluate(h, make_mouse(12, epochs=240).labels["scoring"])
+    assert scores["kappa"] > 0.6
+
+
+def test_shuffled_labels_teach_nothing(make_night):
+    rng = np.random.default_rng(0)
+    train, test = [make_night(s) for s in range(4)], make_night(20)
+    honest = SleepStager(epoch=30.0).fit(train).score(test)
+    for r in train:
+        h = r.labels["scoring"]
+        r.labels["scoring"] = Hypnogram(rng.permutation(h.codes), "aasm5", 30.0)
+    shuffled = SleepStager(epoch=30.0).fit(train).score(test)
+    assert honest > 0.75
+    assert abs(shuffled) < 0.15
+
+
+def test_features_stream_must_match(make_night):
+    s = SleepStager().fit([make_night(k, epochs=120) for k in range(3)])
+    renamed = make_night(9, epochs=120)
+    signals = {"other": renamed.signals["power"]}
+    with pytest.raises(MissingDataError, match="fitted on features"):
+        s.predict(Recording.from_arrays("x", signals=signals))
+
+
+def test_spikes_alone(make_mouse):
+    def spiking(seed: int) -> Recording:
+        h = make_mouse(seed, epochs=200).labels["scoring"]
+        rng = np.random.default_rng(seed)
+        rate = np.array([[8.0, 3.0, 6.0], [2.0, 6.0, 3.0], [4.0, 2.0, 9.0]])[h.codes]
+        times, units = [], []
+        for k in range(9):
+            n = rng.poisson(rate[:, k % 3] * h.epoch)
+            times.append(np.repeat(h.times, n) + rng.random(n.sum()) * h.epoch)
+            units.append(np.full(n.sum(), k))
+        return Recording.from_arrays(
+            f"s{seed}", f"s{seed}", "mouse", spikes={"times": np.concatenate(times), "unit": np.concatenate(units)}, labels={"scoring": h}
+        )
+
+    s = SleepStager(stages="rodent3").fit([spiking(k) for k in range(3)])
+    test = spiking(7)
+    assert evaluate(s.predict(test), test.labels["scoring"])["kappa"] > 0.5
+
+
+def test_causal_ignores_the_future(mice):
+    s = SleepStager(stages="rodent3", causal=True).fit(mice[:2])
+    assert s.predict(mice[3]).attrs["centred"] is False
+    assert s.model_.durations is None
+    from brainmu.sleep.features import add_context
+
+    x = np.random.default_rng(0).standard_normal((50, 2))
+    y = x.copy()
+    y[30:] += 5
+    assert np.array_equal(add_context(x, 4.0, "rodent3", causal=True)[:30], add_context(y, 4.0, "rodent3", causal=True)[:30], equal_nan=True)
+    assert not np.array_equal(add_context(x, 4.0, "rodent3")[:30], add_context(y, 4.0, "rodent3")[:30], equal_nan=True)
+
+
+def test_abstains_only_when_asked(stager, mice):
+    assert (stager.predict(mice[3]).codes >= 0).all()
+    h = SleepStager.set_params(SleepStager(**stager.get_params()), confidence=1.0)
+    h.method_, h.model_, h.classes_ = stager.method_, stager.model_, stager.classes_
+    doubtful = h.predict(mice[3], abstain=True)
+    assert (doubtful.codes == -2).mean() == doubtful.attrs["abstained"] > 0.5
+
+
+def test_save_and_load(stager, mice, tmp_path):
+    folder = stager.save(tmp_path / "stager")
+    again = brainmu.loading.load(folder)
+    assert np.array_equal(again.predict_proba(mice[3]), stager.predict_proba(mice[3]))
+    assert again.get_params() == stager.get_params()
+    with pytest.raises(OutputExistsError, match="overwrite=True"):
+        stager.save(folder)
+    stager.save(folder, overwrite=True)
+    (folder / "trees.npz").write_bytes(b"broken")
+    with pytest.raises(CheckpointError, match="damaged"):
+        brainmu.loading.load(folder)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "data.txt").write_text("precious")
+    with pytest.raises(OutputExistsError, match="not a saved stager"):
+        stager.save(tmp_path / "mine", overwrite=True)
+    assert (tmp_path / "mine" / "data.txt").exists()
+
+
+def test_same_seed_same_bytes(mice, tmp_path):
+    a, b = (SleepStager(stages="rodent3", seed=3).fit(mice[:2]).save(tmp_path / n) for n in "ab")
+    assert all((a / f.name).read_bytes() == f.read_bytes() for f in b.iterdir())
+
+
+def test_rules_need_no_fit(mice, tmp_path):
+    s = SleepStager(stages="rodent3", epoch=4.0, method="rules")
+    assert s.score(mice[3]) > 0.85
+    assert brainmu.loading.load(s.save(tmp_path / "rules")).predict(mice[3]) == s.predict(mice[3])
+
+
+def test_wrong_use(mice, make_night, tmp_path):
+    with pytest.raises(InputError, match="not fitted"):
+        SleepStager().predict(mice[0])
+    with pytest.raises(InputError, match="stages is"):
+        SleepStager(stages="aasm")
+    with pytest.raises(InputError, match="rodent3"):
+        SleepStager(stages="aasm5", method="rules")
+    with pytest.raises(InputError, match="labels are WAKE NREM REM"):
+        SleepStager(stages="aasm5").fit(mice[0])
+    with pytest.raises(MissingDataError, match="no hypnogram named 'other'"):
+        SleepStager(stages="rodent3").fit(mice[0], labels="other")
+    with pytest.raises(InputError, match="no recordings"):
+        SleepStager().fit([])
+    with pytest.raises(MissingDataError, match="expected at least 20"):
+        short = make_night(0, epochs=10)
+        SleepStager().fit(short)
+    with pytest.raises(MissingDataError, match="one stage"):
+        one = make_night(0)
+        one.labels["scoring"] = Hypnogram(np.zeros(240, int), "aasm5", 30.0)
+        SleepStager().fit(one)
+    with pytest.raises(NotFoundError):
+        brainmu.loading.load(tmp_path / "absent")
+    with pytest.raises(NotFoundError, match=r"no config\.yaml"):
+        brainmu.loading.load(tmp_path)
+
+
+def test_human_labels_for_a_rodent_stager(make_night):
+    s = SleepStager(stages="rodent3", epoch=30.0).fit([make_night(k, epochs=150) for k in range(3)])
+    assert set(s.predict(make_night(8, epochs=150)).stages) == {"WAKE", "NREM", "REM"}
