@@ -97,7 +97,7 @@ def _lead(material: Material) -> str:
         hours = sum(r.duration for r in recordings) / 3600
         length = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
         species = ", ".join(sorted({r.species for r in recordings} - {""}))
-        many = f"{len(recordings)} recordings of {animals} subjects" if len(recordings) > 1 else "One recording"
+        many = f"{len(recordings)} recordings of {animals} subject{'s' if animals > 1 else ''}" if len(recordings) > 1 else "One recording"
         parts.append(f"{many}{f' ({species})' if species else ''}, {length} in all.")
     for n, what in ((len(material.hypnograms), "hypnogram"), (len(material.events), "event table"), (len(material.maps), "attribution map"),
                     (len(material.runs), "trained model"), (len(material.effects), "effect")):  # fmt: skip
@@ -281,15 +281,7 @@ _LEVELS = {
 
 
 def _effects(report: Report, material: Material) -> None:
-    for level, heading, words in (
-        ("experimental", "Does it change sleep? Randomised trials", "What was assigned was drawn by lot, so the difference is caused by the assignment."),
-        ("observational", "Does it change sleep? Observation", "Nothing was assigned: the number means what it says only if the assumptions hold."),
-        (
-            "model",
-            "Interventions in the model",
-            "The model's input was edited and its prediction read again. Effects in the model say nothing of a brain by themselves.",
-        ),
-    ):
+    for level, (heading, words) in _LEVELS.items():
         found = {k: e for k, e in material.effects.items() if e.level == level}
         if found:
             report.section(heading, words)

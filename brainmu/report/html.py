@@ -31,6 +31,8 @@ class Report:
     lang : str
         Language of the text.
 
+    Notes
+    -----
     Every text is plain and escaped. The page holds no clock, host or path of its own: the same calls give the same bytes.
 
     Examples

@@ -13,7 +13,7 @@ from brainmu.errors import BrainmuError
 from brainmu.report.figures.events import best_examples, events_figure, snippet_figure
 from brainmu.report.figures.overview import overview_figure
 from brainmu.report.figures.reading import pick_channel
-from brainmu.report.figures.replay import decoding_figure, fields_figure, replay_figure
+from brainmu.report.figures.replay import decoding_figure, fields_figure, replay_figure, track_figure
 from brainmu.report.figures.sleep import hypnogram_figure, sleep_structure_figure, staging_figure
 from brainmu.report.html import Report
 
@@ -76,7 +76,7 @@ def _sleep(report: Report, recording: Recording, hypnograms: Mapping[str, Hypnog
     _try(
         report, lambda: hypnogram_figure(recording, hypnograms),
         f"{recording.id}: {names} {over}. Colours name stages throughout this page; pale columns have no signal." if hypnograms
-        else f"{recording.id}: power {over}; there is no hypnogram.",
+        else f"{recording.id}: power in time and frequency; pale columns have no signal.",
     )  # fmt: skip
     if not hypnograms:
         report.note("No hypnogram was given and the recording has none: stage it first (brainmu stage), and pass the file to the report.")
@@ -126,6 +126,11 @@ def _contexts(report: Report, recording: Recording, heading: Heading) -> dict[st
         return {}
     report.text("" if how in ("labels", "given") else f"Running epochs: {how}.")
     _try(
+        report, lambda: track_figure(contexts),
+        f"{recording.id}: the track found from where the animal ran (left, its cells coloured by the coordinate), and the animal along it (right). A "
+        "coordinate that jumps would spoil every field and every decoded event.",
+    )  # fmt: skip
+    _try(
         report, lambda: fields_figure({k: c.fields for k, c in contexts.items()}),
         f"{recording.id}: place fields of every unit along the track, each over its own peak rate, sorted by the place of the peak. Fields that tile the "
         "track are what decoding rests on.",
@@ -166,7 +171,8 @@ def _events(report: Report, recording: Recording, events: Mapping[str, EventTabl
         report.note(*(f"{k}: no event was found." for k in empty))
     for name, table in drawn.items():
         kind = str(table.kind[0])
-        report.text(_rate_words(name, table, recording))
+        report.text(_rate_words(name, table))
+        report.warning(_doubt(name, table))
         posteriors = _posteriors(recording, table, contexts) if kind in ("replay", "ripple", "burst") else {}
         order = _place_order(contexts)
         examples = "of lowest p-value" if "p_value" in table.columns else "of highest score" if "score" in table.columns else "that come first"
@@ -184,15 +190,26 @@ def _events(report: Report, recording: Recording, events: Mapping[str, EventTabl
             )  # fmt: skip
 
 
-def _rate_words(name: str, table: EventTable, recording: Recording) -> str:
+def _rate_words(name: str, table: EventTable) -> str:
     kind = str(table.kind[0]).replace("_", " ")
     out = f"{name}: {len(table)} {kind} event{'s' if len(table) != 1 else ''}, median length {1e3 * float(np.median(table.duration)):.0f} ms"
-    rate, noise = table.attrs.get("rate"), table.attrs.get("surrogate_rate")
+    rate, noise = (table.attrs.get(k) for k in ("rate", "surrogate_rate"))
+    if kind == "replay" and "candidates" in table.attrs:
+        out += f"; candidates are {table.attrs['candidates']}s"
     if isinstance(rate, (int, float)):
         out += f", {rate:.2f} a minute"
     if isinstance(noise, (int, float)):
         out += f"; the same detector finds {noise:.2f} a minute in noise of the same spectrum"
     return out + "."
+
+
+def _doubt(name: str, table: EventTable) -> str:
+    """A warning where the detector finds about as much in noise."""
+    rate, noise = (table.attrs.get(k) for k in ("rate", "surrogate_rate"))
+    if not isinstance(rate, (int, float)) or not isinstance(noise, (int, float)) or noise < 0.5 * rate:
+        return ""
+    what = "candidates" if str(table.kind[0]) == "replay" else "events"
+    return f"{name}: the detector finds {noise:.1f} {what} a minute in noise of the same spectrum and {rate:.1f} here, so most of these {what} may be noise."
 
 
 def _place_order(contexts: Mapping[str, Any]) -> Any:

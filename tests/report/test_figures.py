@@ -17,8 +17,8 @@ from brainmu.report.figures.effects import effect_figure, intervention_figure
 from brainmu.report.figures.events import best_examples, events_figure, snippet_figure
 from brainmu.report.figures.explain import attribution_figure
 from brainmu.report.figures.overview import overview_figure
-from brainmu.report.figures.reading import display_spectrogram, level, pick_channel
-from brainmu.report.figures.replay import decoding_figure, fields_figure, replay_figure
+from brainmu.report.figures.reading import clearest_channel, display_spectrogram, level, pick_channel
+from brainmu.report.figures.replay import decoding_figure, fields_figure, replay_figure, track_figure
 from brainmu.report.figures.sleep import agreement, hypnogram_figure, sleep_structure_figure, staging_figure
 from brainmu.report.figures.training import loss_columns, training_figure
 
@@ -93,6 +93,41 @@ def test_pick_channel(mouse):
     assert pick_channel(mouse.recording, kinds=("eog",)) is None
     with pytest.raises(MissingDataError, match="no channel 'CA3', the recording has lfp/CA1_1"):
         pick_channel(mouse.recording, "CA3")
+
+
+def test_dead_channels_are_passed_over_and_events_shown_where_they_are_clearest():
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 30, (50000, 4))
+    x[:, 0] = 0.0  # disconnected
+    i = np.arange(20000, 20100)
+    x[i, 2] += 200 * np.sin(2 * np.pi * 180 * i / 1000)
+    rec = Recording.from_arrays("a", signals={"lfp": dict(values=x, rate=1000.0, unit="uV", kind="lfp", channels=["dead", "far", "near", "other"])})
+    assert pick_channel(rec)[0] == "lfp/far"
+    assert clearest_channel(rec, np.array([[20.0, 20.1]]), (150.0, 250.0)) == "lfp/near"
+    assert clearest_channel(rec, np.array([[20.0, 20.1]]), (600.0, 700.0)) is None
+    assert "near (µV)" in words(events_figure(rec, EventTable([20.0], [20.1], kind="ripple")))
+
+
+def test_the_track_is_drawn_with_its_coordinate(mouse):
+    from brainmu.replay.contexts import fit_contexts
+
+    contexts, _ = fit_contexts(mouse.recording, mouse.recording.spikes, position_of(mouse.recording))
+    fig = track_figure(contexts)
+    said = words(fig)
+    assert "run: track of" in said and "along the track (m)" in said and "s of running" in said
+    draw(fig)
+    with pytest.raises(InputError, match="no contexts"):
+        track_figure({})
+
+
+def test_silent_units_get_no_row_among_the_fields(mouse):
+    from brainmu.core import Spikes
+
+    times, ids = mouse.recording.spikes.times, mouse.recording.spikes.unit_id
+    few = Spikes(np.r_[times, 30.0, 70.0], np.r_[ids, 99, 99])
+    f = place_fields(few, position_of(mouse.recording), Intervals([[0, 600]]), smoothing=0.1)
+    fig = fields_figure(f)
+    assert "n = 25 units, 1 silent" in words(fig) and fig.axes[0].get_ylim() == (0, 24)
 
 
 def test_structure_counts_transitions_and_shares():

@@ -134,9 +134,10 @@ def _draw_null(ax: Axes, effect: Effect) -> None:
 
 def _draw_curves(ax: Axes, rows: list[dict[str, float]]) -> None:
     t = np.array([0.0] + [r["seconds"] for r in rows])
+    t = np.r_[t, 1.04 * t[-1]]  # so that the last step shows
     for key, colour, name in (("risk_control", GREY, "control"), ("risk_assigned", _RED, "assigned")):
-        ax.step(t, 100 * np.array([0.0] + [r[key] for r in rows]), where="post", color=colour, linewidth=1.6, label=name)
-    ax.set_xlim(0, 1.04 * float(t.max()))
+        ax.step(t, 100 * np.array([0.0] + [r[key] for r in rows] + [rows[-1][key]]), where="post", color=colour, linewidth=1.6, label=name)
+    ax.set_xlim(0, float(t[-1]))
     ax.margins(y=0.3)
     ax.set_ylim(0, None)
     ax.set_xlabel("time since onset (s)")

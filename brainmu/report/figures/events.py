@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from brainmu.core import EventTable, Hypnogram, Recording, Signal
 from brainmu.dsp.filters import bandpass
 from brainmu.errors import InputError, MissingDataError
-from brainmu.report.figures.reading import pick_channel
+from brainmu.report.figures.reading import clearest_channel, pick_channel
 from brainmu.report.figures.style import ACCENT, CONTENT, FAINT, GREY, INK, STAGE_COLOURS, content_colours, finish, new_figure, note, time_axis
 
 __all__ = ["best_examples", "events_figure", "snippet_figure"]
@@ -41,7 +41,8 @@ def events_figure(
     rows : sequence of int or None
         Which events; None takes the four that :func:`best_examples` names.
     channel : str or None
-        Channel of the traces; None takes the first LFP (else EEG) channel. Without one the traces are left out.
+        Channel of the traces; None takes the LFP (else EEG) channel on which `band` stands out most in the events. Without one the traces are
+        left out.
     band : (float, float), Hz
         Pass band of the second row; narrowed to what the sampling rate holds, left out where it holds nothing of it.
     order : int (unit,) or None
@@ -60,6 +61,9 @@ def events_figure(
     """
     if not len(events):
         raise InputError(f"{recording.id}: the event table is empty, so there is no example to draw")
+    if channel is None:
+        first = best_examples(events, 6)
+        channel = clearest_channel(recording, np.c_[events.start[first], events.stop[first]], band)
     trace = pick_channel(recording, channel)
     chosen = [int(i) for i in (_with_signal(events, trace) if rows is None else rows)]
     if not chosen or min(chosen) < 0 or max(chosen) >= len(events):

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal
 from brainmu.errors import MissingDataError
 from brainmu.report.figures.reading import level, robust_range
-from brainmu.report.figures.style import ACCENT, CONTENT, GREY, INK, STAGE_COLOURS, finish, new_figure, note, time_axis
+from brainmu.report.figures.style import ACCENT, CONTENT, GREY, INK, STAGE_COLOURS, content_colours, finish, new_figure, note, time_axis
 
 __all__ = ["overview_figure"]
 
@@ -122,6 +122,14 @@ def _key(ax: Axes, stages: list[str]) -> None:
 
 
 def _draw_events(ax: Axes, events: EventTable, a: float, b: float) -> None:
+    if len(events) <= 300 and np.median(events.duration) > 0.005 * (b - a):  # epochs rather than moments
+        colours = content_colours(events.content)
+        for c in dict.fromkeys(str(v) for v in events.content):
+            mine = np.array([str(v) == c for v in events.content])
+            ax.broken_barh(list(zip(events.start[mine], events.duration[mine])), (0.2, 0.6), facecolors=colours[c], linewidth=0)
+        for x, c in zip((events.start + events.stop) / 2, events.content):
+            ax.text(x, 0.5, str(c), ha="center", va="center", fontsize=6.5, color="white", clip_on=True)
+        return
     inside = events.peak[(events.peak >= a) & (events.peak <= b)]
     if len(inside) <= 300:
         ax.vlines(inside, 0.15, 0.85, color=CONTENT[1], linewidth=0.7)

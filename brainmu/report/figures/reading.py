@@ -9,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainmu.core import Recording, Signal
+from brainmu.dsp.filters import bandpass
 from brainmu.errors import InputError, MissingDataError
 
-__all__ = ["display_spectrogram", "level", "pick_channel", "robust_range"]
+__all__ = ["clearest_channel", "display_spectrogram", "level", "pick_channel", "robust_range"]
 
 
 def pick_channel(recording: Recording, channel: str | None = None, kinds: tuple[str, ...] = ("lfp", "eeg")) -> tuple[str, Signal] | None:
-    """``signal/channel`` and the one-channel signal of that name, or the first of the given kinds; None where there is none.
+    """``signal/channel`` and the one-channel signal of that name, or a channel of the first of `kinds` there is; None where there is none.
+
+    Without a name it is the first channel that is alive: whose level is at least half the median level of its neighbours.
 
     Raises
     ------
@@ -33,19 +36,67 @@ def pick_channel(recording: Recording, channel: str | None = None, kinds: tuple[
     for kind in kinds:
         for name, s in recording.signals_of(kind).items():
             if s.rate is not None and s.n_samples:
-                return f"{name}/{s.names[0]}", s.pick([0])
+                k = _alive(s)
+                return f"{name}/{s.names[k]}", s.pick([k])
     return None
 
 
+def _alive(signal: Signal, windows: int = 8) -> int:
+    """The first channel whose RMS is at least half the median over channels; dead and disconnected ones come first too often."""
+    if signal.n_channels == 1:
+        return 0
+    rms = np.nan_to_num(np.nanmedian(_finite_rows(level(signal, signal.start, signal.stop, columns=windows)), axis=0))
+    good = rms >= 0.5 * np.median(rms)
+    return int(np.argmax(good)) if good.any() else 0
+
+
+def _finite_rows(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows without any number left out; zeros of one row where none has any."""
+    kept = values[np.isfinite(values).any(1)]
+    return np.nan_to_num(kept) if len(kept) else np.zeros((1, values.shape[1]))
+
+
+def clearest_channel(
+    recording: Recording, spans: NDArray[np.float64], band: tuple[float, float], kinds: tuple[str, ...] = ("lfp", "eeg"), most: int = 32
+) -> str | None:
+    """Name ``signal/channel`` of the channel where `band` stands out most inside `spans` (n, 2), s; None without a signal fast enough.
+
+    Events are found on some channels and may be invisible on others: examples are shown where they are.
+    """
+    for kind in kinds:
+        for name, s in recording.signals_of(kind).items():
+            if s.rate is None or s.rate <= 2.2 * band[0] or not len(spans):
+                continue
+            part = s.pick(list(range(min(most, s.n_channels))))
+            ratios = [r for a, b in spans[:6] if (r := _stands_out(part, a, b, band)) is not None]
+            if ratios:
+                best = int(np.argmax(np.nan_to_num(np.median(ratios, axis=0))))
+                return f"{name}/{part.names[best]}"
+    return None
+
+
+def _stands_out(signal: Signal, a: float, b: float, band: tuple[float, float]) -> NDArray[np.float64] | None:
+    """RMS (channel,) of the band inside [a, b) over that in the second around it; None where a channel has no sample."""
+    assert signal.rate is not None
+    times, values = signal.span(a - 0.5, b + 0.5)
+    inside = (times >= a) & (times < b)
+    if inside.sum() < 2 or (~inside).sum() < 16 or not np.isfinite(values).any(0).all():
+        return None
+    x = bandpass(values, signal.rate, band[0], min(band[1], 0.45 * signal.rate))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.sqrt(np.nanmean(x[inside] ** 2, 0) / np.nanmean(x[~inside] ** 2, 0)).astype(np.float64)
+
+
 def display_spectrogram(
-    signal: Signal, start: float, stop: float, *, fmax: float = 30.0, columns: int = 900, window: float = 4.0, per_column: int = 3,
+    signal: Signal, start: float, stop: float, *, fmax: float = 30.0, columns: int = 900, window: float | None = None, per_column: int = 3,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
     """Power of the first channel of `signal` for a picture.
 
     Parameters
     ----------
-    window : float, s
-        Window of a multitaper estimate (three sine tapers); a column averages up to `per_column` of them, spread evenly over its time.
+    window : float or None, s
+        Window of a multitaper estimate (three sine tapers); None takes 4 s, down to 1 s for less than four minutes. A column averages up to
+        `per_column` of them, spread evenly over its time.
 
     Returns
     -------
@@ -64,6 +115,7 @@ def display_spectrogram(
     if not stop > start:
         raise InputError(f"spectrogram span [{start}, {stop}) is empty, expected start < stop")
     rate = signal.rate
+    window = float(np.clip((stop - start) / 60, 1.0, 4.0)) if window is None else window
     n = max(8, round(min(window, stop - start) * rate))
     columns = int(max(1, min(columns, np.floor((stop - start) * rate / n * 2))))
     edges = np.linspace(start, stop, columns + 1)

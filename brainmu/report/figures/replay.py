@@ -7,22 +7,26 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from brainmu.core import EventTable
 from brainmu.errors import InputError
+from brainmu.replay.contexts import Context
 from brainmu.replay.fields import PlaceFields
-from brainmu.report.figures.style import ACCENT, CONTENT, FAINT, GREY, INK, content_colours, finish, histogram_edges, new_figure, note, panel_letters
+from brainmu.report.figures.style import ACCENT, CONTENT, FAINT, GREY, INK, content_colours, finish, histogram_edges, new_figure, note, panel_letters, time_axis
 
-__all__ = ["decoding_figure", "fields_figure", "replay_figure"]
+__all__ = ["decoding_figure", "fields_figure", "replay_figure", "track_figure"]
 
 _RED = CONTENT[1]
+_SILENT = 1.0
+"""Peak rate, Hz, below which a unit has no row among the fields."""
 
 
 def fields_figure(fields: PlaceFields | Mapping[str, PlaceFields], *, most: int = 24) -> Figure:
     """Place fields: along a track every unit as a row sorted by its peak (one panel a context); in two dimensions a map a unit.
 
-    Rows of all contexts are sorted by the first, so that remapping shows.
+    Rows of all contexts are sorted by the first, so that remapping shows. Units that never reach 1 Hz have no row.
 
     Parameters
     ----------
@@ -43,7 +47,11 @@ def fields_figure(fields: PlaceFields | Mapping[str, PlaceFields], *, most: int 
 
 def _rows_of_fields(named: dict[str, PlaceFields]) -> Figure:
     first = next(iter(named.values()))
-    order = np.argsort(first.peak[:, 0], kind="stable")
+    # A unit that is silent everywhere has no field; its noise, stretched to full scale, would look like one.
+    loudest = {int(u): max(float(np.nanmax(f.rate[list(f.units).index(u)])) for f in named.values() if u in f.units) for u in first.units}
+    order = np.array([i for i in np.argsort(first.peak[:, 0], kind="stable") if loudest[int(first.units[i])] >= _SILENT], dtype=np.intp)
+    silent = len(first.units) - len(order)
+    order = np.argsort(first.peak[:, 0], kind="stable") if not len(order) else order
     ids = first.units[order]
     n = len(named)
     fig = new_figure(float(np.clip(1.3 + 0.045 * len(ids), 2.6, 5.5)), width=9.0 if n > 1 else 6.5)
@@ -67,6 +75,8 @@ def _rows_of_fields(named: dict[str, PlaceFields]) -> Figure:
     bar.set_label("rate / peak rate of the unit")
     bar.outline.set_visible(False)
     _peak_rates(axes[-1], first)
+    if 0 < silent < len(first.units):
+        axes[-1].set_title(f"n = {len(first.units)} units, {silent} silent", loc="left")
     panel_letters(axes.tolist())
     return finish(fig)
 
@@ -76,6 +86,7 @@ def _peak_rates(ax: Axes, f: PlaceFields) -> None:
     ax.hist(peaks, histogram_edges(peaks, bins=14), color=ACCENT, linewidth=0)
     ax.set_xlabel("peak rate (Hz)")
     ax.set_ylabel("units")
+    ax.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     ax.set_title(f"n = {len(peaks)} units", loc="left")
 
 
@@ -108,6 +119,54 @@ def _maps(f: PlaceFields, most: int) -> Figure:
         ax.spines[:].set_visible(False)
         ax._left_title.set_size(7)  # type: ignore[attr-defined]
     return fig
+
+
+def track_figure(contexts: Mapping[str, Context], *, most: int = 3) -> Figure:
+    """Where the animal ran in each context, coloured by the coordinate along its track, and that coordinate over time.
+
+    A coordinate that jumps, or a track that misses part of the path, spoils every field and every decoded event: look here first.
+
+    Parameters
+    ----------
+    contexts : mapping of name to Context
+        From :func:`brainmu.replay.contexts.fit_contexts`.
+
+    Raises
+    ------
+    InputError
+        If there are no contexts.
+    """
+    named = dict(list(contexts.items())[:most])
+    if not named:
+        raise InputError("there are no contexts to draw, expected at least one")
+    fig = new_figure(0.4 + 2.2 * len(named))
+    grid = fig.subplots(len(named), 2, squeeze=False, gridspec_kw={"width_ratios": [1, 2.2]})
+    for (name, c), (path, time) in zip(named.items(), grid):
+        unit = c.track.unit or "unit unknown"
+        places = c.track.places
+        y = places[:, 1] if places.shape[1] > 1 else np.zeros(len(places))
+        dots = path.scatter(places[:, 0], y, c=c.track.coordinate, s=7, cmap="viridis", linewidths=0, rasterized=True)
+        path.set_aspect("equal", adjustable="datalim")
+        path.set_xlabel(f"x ({unit})")
+        path.set_ylabel(f"y ({unit})" if places.shape[1] > 1 else "")
+        path.set_title(f"{name}: track of {c.track.length:.3g} {unit}", loc="left")
+        bar = fig.colorbar(dots, ax=path, fraction=0.05, pad=0.02)
+        bar.set_label(f"along the track ({unit})")
+        bar.outline.set_visible(False)
+        times, values = c.position.times, c.position.values[:, 0]
+        inside = c.epochs.contains(times)
+        ran = c.ran.contains(times)
+        time.plot(times[inside], values[inside], ".", color=FAINT, markersize=1.2, rasterized=True, label="still")
+        time.plot(times[ran], values[ran], ".", color=ACCENT, markersize=1.2, rasterized=True, label="running")
+        shown = times[inside]
+        if len(shown):
+            time_axis(time, float(shown[0]), float(shown[-1]))
+        time.set_ylabel(f"along the track ({unit})")
+        time.legend(loc="upper right", markerscale=6, ncols=2, borderaxespad=0.1, handlelength=0.8)
+        time.margins(y=0.2)
+        time.set_title(f"{c.ran.duration:.0f} s of running, {100 * c.track.on_track:.0f} % of it on the track", loc="left")
+    panel_letters([ax for row in grid for ax in row])
+    return finish(fig)
 
 
 # -- decoding ------------------------------------------------------------------------------------------------------------
@@ -236,11 +295,12 @@ def _p_values(ax: Axes, p: NDArray[np.float64], alpha: float) -> None:
     p = p[np.isfinite(p)]
     ax.hist(p, np.linspace(0, 1, 21), color=ACCENT, linewidth=0)
     ax.axhline(len(p) / 20, color=_RED, linewidth=1, linestyle=(0, (4, 2)))
-    ax.margins(y=0.25)
+    ax.margins(y=0.45)
     note(ax, f"dashed: chance alone\n{np.count_nonzero(p < alpha)} of {len(p)} at p < {alpha:g}\n({alpha * len(p):.1f} expected by chance)")
     ax.set_xlim(0, 1)
     ax.set_xlabel("p-value")
     ax.set_ylabel("events")
+    ax.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     ax.set_title("significance", loc="left")
 
 
@@ -261,6 +321,7 @@ def _contents(ax: Axes, events: EventTable, p: NDArray[np.float64] | None, alpha
     ax.set_xlim(-0.8, len(names) - 0.2)
     ax.margins(y=0.12)
     ax.set_ylabel("events")
+    ax.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     ax.set_xlabel("content" + (f" (full colour: p < {alpha:g})" if p is not None else ""))
     ax.set_title("what", loc="left")
 
@@ -273,4 +334,5 @@ def _durations(ax: Axes, events: EventTable) -> None:
     note(ax, f"median {np.median(ms):.0f} ms")
     ax.set_xlabel("duration (ms)")
     ax.set_ylabel("events")
+    ax.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     ax.set_title(f"how long (n = {len(ms)})", loc="left")
