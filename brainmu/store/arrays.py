@@ -94,7 +94,7 @@ class SampleArray:
         self.shape, self.dtype = layout.shape, np.dtype(layout.dtype)
         self._shards: dict[int, Any] = {}
         self._shard, self._chunk = layout.shard, layout.chunk
-        self._raw = layout.level == 0
+        self._raw = not layout.packed
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -25,6 +25,7 @@ __all__ = ["TEXT", "ArrayLayout", "decode_chunk", "encode_chunk", "read_index", 
 
 TEXT = "string"
 _ABSENT = 2**64 - 1
+_LEVEL = 5
 _FILL: dict[str, Any] = {"float32": "NaN", "float64": "NaN", "int16": -32768, "bool": False, TEXT: ""}
 
 
@@ -41,8 +42,8 @@ class ArrayLayout:
         Rows of a chunk.
     shard : int or None
         Rows of a shard file (a multiple of `chunk`), or None where each chunk is a file.
-    level : int
-        0 stores chunks as they are; above that, their zstd level.
+    packed : bool
+        Whether chunks are compressed (blosc: bits of equal weight together, then lz4) or stored as they are.
     dims : tuple of str
     attrs : dict
     """
@@ -51,7 +52,7 @@ class ArrayLayout:
     dtype: str
     chunk: int
     shard: int | None = None
-    level: int = 0
+    packed: bool = False
     dims: tuple[str, ...] = ()
     attrs: dict[str, Any] = field(default_factory=dict)
 
@@ -94,8 +95,9 @@ class ArrayLayout:
     def metadata(self) -> dict[str, Any]:
         """The array's zarr.json."""
         codecs: list[dict[str, Any]] = [{"name": "vlen-utf8"}] if self.dtype == TEXT else [{"name": "bytes", "configuration": {"endian": "little"}}]
-        if self.level:
-            codecs.append({"name": "zstd", "configuration": {"level": self.level, "checksum": False}})
+        if self.packed:
+            blosc = {"typesize": self.itemsize, "cname": "lz4", "clevel": _LEVEL, "shuffle": "bitshuffle", "blocksize": 0}
+            codecs.append({"name": "blosc", "configuration": blosc})
         codecs.append({"name": "crc32c"})
         rows = [max(1, n) for n in self.row_shape]
         grid = [self.file_rows, *rows]
@@ -124,9 +126,8 @@ class ArrayLayout:
             if codecs[0]["name"] == "sharding_indexed":
                 inner = codecs[0]["configuration"]
                 codecs, shard, chunk = inner["codecs"], chunk, int(inner["chunk_shape"][0])
-            zstd = [c for c in codecs if c["name"] == "zstd"]
             layout = cls(
-                tuple(int(n) for n in meta["shape"]), meta["data_type"], chunk, shard, int(zstd[0]["configuration"]["level"]) if zstd else 0,
+                tuple(int(n) for n in meta["shape"]), meta["data_type"], chunk, shard, any(c["name"] == "blosc" for c in codecs),
                 tuple(meta["dimension_names"]), dict(meta["attributes"]),
             )  # fmt: skip
             if layout.metadata() != meta:
@@ -147,12 +148,19 @@ def encode_chunk(layout: ArrayLayout, rows: Any) -> bytes:
             full = np.full((layout.chunk, *layout.row_shape), layout.fill, dtype=block.dtype)
             full[: len(block)] = block
             block = full
-        data = memoryview(np.ascontiguousarray(block)).cast("B") if block.size else b""
-    if layout.level:
-        from numcodecs import Zstd
+        data = np.ascontiguousarray(block).tobytes()
+    return seal(_pack(layout, data) if layout.packed else data)
 
-        data = Zstd(level=layout.level).encode(data)
-    return seal(data)
+
+def _pack(layout: ArrayLayout, data: bytes) -> bytes:
+    from numcodecs import blosc  # pyright: ignore[reportAttributeAccessIssue]  (compiled, without stubs)
+
+    # With several threads, blosc writes its blocks in the order in which they get done: the bytes would differ from run to run.
+    before, blosc.use_threads = blosc.use_threads, False
+    try:
+        return blosc.compress(np.frombuffer(data, dtype=layout.dtype), b"lz4", _LEVEL, blosc.BITSHUFFLE, 0)
+    finally:
+        blosc.use_threads = before
 
 
 def decode_chunk(layout: ArrayLayout, sealed: Any, where: str) -> Any:
@@ -164,10 +172,10 @@ def decode_chunk(layout: ArrayLayout, sealed: Any, where: str) -> Any:
         If its checksum does not match.
     """
     data = unseal(sealed, where)
-    if layout.level:
-        from numcodecs import Zstd
+    if layout.packed:
+        from numcodecs import blosc  # pyright: ignore[reportAttributeAccessIssue]  (compiled, without stubs)
 
-        data = Zstd().decode(data)
+        data = blosc.decompress(data)
     if layout.dtype == TEXT:
         raw, texts, at = bytes(data), [], 4
         for _ in range(struct.unpack_from("<I", raw)[0]):
@@ -183,7 +191,7 @@ def seal(data: Any) -> bytes:
     import google_crc32c
 
     view = bytes(data)
-    return view + struct.pack("<I", google_crc32c.value(view))
+    return b"".join([view, struct.pack("<I", google_crc32c.value(view))])
 
 
 def unseal(sealed: Any, where: str) -> memoryview:

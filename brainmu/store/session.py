@@ -62,6 +62,16 @@ class StoredSignal(Signal):
             out[absent] = np.nan
         return out
 
+    def read_times(self, first: int = 0, last: int | None = None) -> NDArray[np.float64]:
+        """Times (n,), s, of samples [first, last)."""
+        if self.times is not None:
+            return self.times[first:last]
+        assert self.rate is not None
+        out: NDArray[np.float64] = np.arange(first, self.values.shape[0] if last is None else last, dtype=np.float64)
+        out /= self.rate
+        out += self.start
+        return out
+
 
 class Session(Recording):
     """A recording in a store, opened by :func:`open`. Signals, spikes and labels are read when first asked for.

@@ -77,8 +77,7 @@ class Stream:
             attrs["coordinates"] = "times"
         if self.dtype == "int16":
             attrs |= {"scale_factor": self.factor, "_FillValue": MISSING}
-        level = self.config.level if self.config.compression == "zstd" else 0
-        return ArrayLayout((self.n, c), self.dtype, chunk, shard, level, ("time", "channel"), attrs)
+        return ArrayLayout((self.n, c), self.dtype, chunk, shard, self.config.compression != "none", ("time", "channel"), attrs)
 
     @property
     def flat_samples(self) -> int:

@@ -27,9 +27,9 @@ def plain_layout(shape: tuple[int, ...], dtype: str, dims: tuple[str, ...], attr
     n = max(1, shape[0])
     row = 1 if dtype == TEXT else max(1, int(np.prod(shape[1:])) * np.dtype(dtype).itemsize)
     if dtype == TEXT or n * row <= _WHOLE:
-        return ArrayLayout(shape, dtype, n, None, 0, dims, attrs or {})
+        return ArrayLayout(shape, dtype, n, None, False, dims, attrs or {})
     chunk = max(1, (1 << 20) // row)
-    return ArrayLayout(shape, dtype, chunk, chunk * max(1, _SHARD // (chunk * row)), 0, dims, attrs or {})
+    return ArrayLayout(shape, dtype, chunk, chunk * max(1, _SHARD // (chunk * row)), False, dims, attrs or {})
 
 
 def write_table(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from brainmu.dsp.artefacts import Findings, examine, join, limits_only
 def in_blocks(x: np.ndarray, borders: list[int], flat: int, absent: int | None = None) -> Findings:
     edges = sorted({0, len(x), *(b for b in borders if 0 < b < len(x))})
     parts = []
-    for a, b in zip(edges[:-1], edges[1:]):
+    for a, b in itertools.pairwise(edges):
         lo, hi = max(0, a - flat), min(len(x), b + flat)
         parts.append(examine(x[lo:hi], lo, inner=(a, b), flat=flat, absent=absent))
     return join(parts)

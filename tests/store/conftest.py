@@ -32,7 +32,9 @@ def make_recording(seed: int = 0, **changes: Any) -> Recording:
         ),
         "labels": {
             "scoring": Hypnogram.from_stages(["WAKE", "NREM", "REM", "UNS"], epoch=1.0, proba=np.full((4, 3), 1 / 3), scorer="A. Expert", attrs={"k": (1, 2)}),
-            "trials": EventTable([0.5, 0.2], [1.0, 0.3], content=["A", ""], kind="trial", assigned=[True, False], p=[0.5, np.nan], attrs={"scheme": "bernoulli"}),
+            "trials": EventTable(
+                [0.5, 0.2], [1.0, 0.3], content=["A", ""], kind="trial", assigned=[True, False], p=[0.5, np.nan], attrs={"scheme": "bernoulli"}
+            ),
             "run": Intervals([[0.0, 1.0], [1.0, 2.5]]),
         },
         "subject_meta": {"cage": 3, "virus": None},

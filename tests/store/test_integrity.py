@@ -53,16 +53,17 @@ def start(source: Path, out: Path, block: int = 1 << 18) -> subprocess.Popen[str
 
 
 def kill_and_finish(source: Path, folder: Path, kills: int) -> None:
-    t = time.perf_counter()
     undisturbed = folder / "undisturbed.zarr"
-    assert start(source, undisturbed).wait(120) == 0
+    child = start(source, undisturbed)
+    t = time.perf_counter()
+    assert child.wait(120) == 0
     duration = time.perf_counter() - t
     expected = tree_bytes(undisturbed)
     reached = set()
     for k in range(kills):
         out = folder / f"killed{k}.zarr"
         child = start(source, out)
-        time.sleep(duration * (k + 0.5) / kills * 0.8)
+        time.sleep(duration * (k + 0.5) / kills * 0.9)
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
         partial = out.with_name(out.name + ".partial")
@@ -262,7 +263,7 @@ def test_verify_finds_any_flipped_byte_missing_and_extra_file(tmp_path: Path) ->
     assert verify(path) == ["signals/emg/values/c/0/0: missing"]
 
 
-@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("compression", ["none", "lz4"])
 def test_damage_is_noticed_on_reading_where_it_can_be(tmp_path: Path, recording: Recording, compression: str) -> None:
     path = preprocess(recording, tmp_path / "a.zarr", compression=compression).path
     for name, read in (

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from brainmu.store import open, preprocess, verify
 from brainmu.store.values import decode, encode, safe_names
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats() | st.text(max_size=5)
-ATTRS = st.dictionaries(
-    st.text(max_size=4), st.recursive(SCALARS, lambda x: st.lists(x, max_size=3) | st.tuples(x, x) | st.dictionaries(st.text(max_size=3), x, max_size=2), max_leaves=5)
-)  # fmt: skip
+NESTED = st.recursive(SCALARS, lambda x: st.lists(x, max_size=3) | st.tuples(x, x) | st.dictionaries(st.text(max_size=3), x, max_size=2), max_leaves=5)
+ATTRS = st.dictionaries(st.text(max_size=4), NESTED)
+TAKEN = ("start", "stop", "peak", "kind", "content", "attrs", "self")
 TIMES = st.floats(-1e6, 1e6)
 NAMES = st.text(min_size=1, max_size=6)
 
@@ -46,8 +46,9 @@ def event_tables(draw: st.DrawFn) -> EventTable:
     n = draw(st.integers(0, 4))
     rows = lambda of: draw(st.lists(of, min_size=n, max_size=n))  # noqa: E731
     start = np.array(rows(TIMES))
-    columns = {name: rows(draw(st.sampled_from([st.floats(), st.integers(-9, 9), st.booleans(), st.text(max_size=4), SCALARS])))
-               for name in draw(st.sets(st.text(min_size=1, max_size=5).filter(lambda s: s not in ("start", "stop", "peak", "kind", "content", "attrs", "self")), max_size=3))}  # fmt: skip
+    names = draw(st.sets(st.text(min_size=1, max_size=5).filter(lambda s: s not in TAKEN), max_size=3))
+    kinds = st.sampled_from([st.floats(), st.integers(-9, 9), st.booleans(), st.text(max_size=4), SCALARS])
+    columns = {name: rows(draw(kinds)) for name in names}
     return EventTable(start, start + np.array(rows(st.floats(0, 10))), content=rows(st.text(max_size=3)), kind="x", attrs=draw(ATTRS), **columns)
 
 
@@ -77,10 +78,16 @@ def recordings(draw: st.DrawFn) -> Recording:
         signals[name] = signal
     label = event_tables() | hypnograms() | st.just(Intervals([[0.1, 0.3], [0.3, 1e5]])) | st.just(Intervals())
     return Recording.from_arrays(
-        "r", draw(st.text(max_size=4)), draw(st.sampled_from(["", "mouse"])), signals=signals, labels=draw(st.dictionaries(NAMES, label, min_size=1, max_size=2)),
-        spikes=draw(st.none() | st.just(Spikes([], [])) | st.just(Spikes([0.5, 0.1], [4, 2]))), subject_meta=draw(ATTRS),
-        zeitgeber=draw(st.none() | st.floats(0, 24)), started_at=draw(st.none() | st.datetimes(timezones=st.just(timezone(timedelta(hours=-3))))),
-    )  # fmt: skip
+        "r",
+        draw(st.text(max_size=4)),
+        draw(st.sampled_from(["", "mouse"])),
+        signals=signals,
+        labels=draw(st.dictionaries(NAMES, label, min_size=1, max_size=2)),
+        spikes=draw(st.none() | st.just(Spikes([], [])) | st.just(Spikes([0.5, 0.1], [4, 2]))),
+        subject_meta=draw(ATTRS),
+        zeitgeber=draw(st.none() | st.floats(0, 24)),
+        started_at=draw(st.none() | st.datetimes(timezones=st.just(timezone(timedelta(hours=-3))))),
+    )
 
 
 def assert_same_label(a: Any, b: Any) -> None:
@@ -142,7 +149,7 @@ def test_the_whole_recording(tmp_path: Path, recording: Recording) -> None:
 
 def test_zarr_and_xarray_see_what_the_session_sees(tmp_path: Path, recording: Recording) -> None:
     path = tmp_path / "a.zarr"
-    for compression in ("none", "zstd"):
+    for compression in ("none", "lz4"):
         session = preprocess(recording, path, overwrite=True, compression=compression, chunk_kib=4, shard_mib=1)
         tree = session.tree
         for name, s in session.signals.items():
@@ -211,7 +218,7 @@ def test_attributes_that_cannot_be_held_are_named(tmp_path: Path) -> None:
 
 def test_values_of_every_sort_survive_json() -> None:
     value = {
-        "a": np.arange(3, dtype=np.int16), "b": np.array(["x", None], dtype=object), "c": datetime(2024, 1, 1, tzinfo=timezone.utc), "d": {1: "x", (2, 3): {4}},
+        "a": np.arange(3, dtype=np.int16), "b": np.array(["x", None], dtype=object), "c": datetime(2024, 1, 1, tzinfo=UTC), "d": {1: "x", (2, 3): {4}},
         "e": np.float32(1.5), "f": [float("inf"), float("nan")], "__is__": "user", "g": np.array([[np.nan, 1.0]]), "h": np.array(["ab", "c"]),
     }  # fmt: skip
     back = decode(encode(value))

@@ -1,0 +1,140 @@
+"""Resampling against scipy and MNE, and the whole way from a file of int16 to a store: speed and peak memory.
+
+16 channels. scipy.signal.resample_poly with its default filter (20 output samples long, 50 dB) and with the length of brainmu's (50 output
+samples, 80 dB); MNE's Raw.resample (FFT) and Raw.filter. The store holds float32 at 1,250 Hz with checksums and quality.
+
+    python benchmarks/bench_resample.py [--quick] [--hours 0.1 0.3 1] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.signal
+
+from brainmu.dsp.resample import Resampler, resample
+
+CHANNELS = 16
+
+
+def best(work: Callable[[], Any], repeats: int) -> float:
+    """Seconds of the quickest of `repeats` runs."""
+    times = []
+    for _ in range(repeats):
+        t = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - t)
+    return min(times)
+
+
+def compare(source: float, target: float, seconds: float, repeats: int) -> dict[str, float]:
+    """Hours of signal resampled a second, by each of the peers."""
+    import mne
+
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((int(seconds * source), CHANNELS)) * 100).astype(np.float32)
+    columns = np.ascontiguousarray(x.T)  # the layout that suits scipy best
+    r = Resampler(source, target)
+    long = scipy.signal.firwin(2 * r.reach * r.up + 1, 0.9 / max(r.up, r.down), window=("kaiser", 7.857)).astype(np.float32)
+    raw = mne.io.RawArray(columns.astype(np.float64) * 1e-6, mne.create_info(CHANNELS, source, "eeg", verbose=False), verbose=False)
+    work = {
+        "brainmu": lambda: resample(x, source, target),
+        "brainmu int16": lambda y=x.astype(np.int16): resample(y, source, target),
+        "scipy": lambda: scipy.signal.resample_poly(columns, r.up, r.down, axis=1),
+        "scipy, 80 dB": lambda: scipy.signal.resample_poly(columns, r.up, r.down, axis=1, window=long),
+        "MNE resample": lambda: raw.copy().resample(target, verbose=False),
+        "MNE filter": lambda: raw.copy().filter(None, 0.45 * target, verbose=False),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {name: seconds / 3600 / best(f, repeats) for name, f in work.items()}
+
+
+def ingest(path: str, hours: float, rate: float, done: Any) -> None:
+    """Preprocess a file in this process of its own; put the seconds and the peak memory (MB) into `done`."""
+    from brainmu.core import Recording
+    from brainmu.store import preprocess
+
+    x = np.memmap(path, np.int16, "r").reshape(-1, CHANNELS)[: int(hours * 3600 * rate)]
+    rec = Recording.from_arrays(
+        "bench", signals={"lfp": {"values": FileRows(path, x.shape), "rate": rate, "unit": "uV", "kind": "lfp", "scale": 0.195}}, source={"files": []}
+    )
+    t = time.perf_counter()
+    preprocess(rec, f"{path}.{hours}.zarr")
+    done.put((time.perf_counter() - t, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+
+
+class FileRows:
+    """Rows of a file, read and not mapped, so that the page cache does not count as this process's memory."""
+
+    dtype = np.dtype(np.int16)
+
+    def __init__(self, path: str, shape: tuple[int, int]) -> None:
+        self.path, self.shape = path, shape
+
+    def __getitem__(self, key: slice) -> np.ndarray:
+        n = max(0, key.stop - key.start)
+        return np.fromfile(self.path, np.int16, n * CHANNELS, offset=key.start * CHANNELS * 2).reshape(n, CHANNELS)
+
+
+def ingest_rows(hours: list[float], rate: float) -> list[dict[str, float]]:
+    folder = Path(tempfile.mkdtemp(prefix="brainmu-bench-"))
+    rows = []
+    try:
+        path = folder / "raw.dat"
+        rng = np.random.default_rng(0)
+        block = (rng.standard_normal((int(60 * rate), CHANNELS)) * 300).astype(np.int16)
+        with open(path, "wb") as f:
+            for _ in range(int(np.ceil(max(hours) * 60))):
+                block.tofile(f)
+        context = multiprocessing.get_context("spawn")
+        for h in hours:
+            done = context.Queue()
+            child = context.Process(target=ingest, args=(str(path), h, rate, done))
+            child.start()
+            seconds, peak = done.get()
+            child.join()
+            size = h * 3600 * rate * CHANNELS * 2
+            rows.append({"hours": h, "source_gb": size / 1e9, "seconds": seconds, "gb_per_s": size / 1e9 / seconds, "peak_mb": peak})
+            shutil.rmtree(f"{path}.{h}.zarr")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--hours", type=float, nargs="+")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    rates = (
+        [(30000.0, 1250.0), (1250.0, 500.0)] if args.quick else [(30000.0, 1250.0), (24414.0625, 1250.0), (20000.0, 1250.0), (1250.0, 500.0), (512.0, 250.0)]
+    )
+    length = 2e6 if args.quick else 6e6
+    table = {f"{a:g} -> {b:g} Hz": compare(a, b, length / CHANNELS / a * 8, 2 if args.quick else 3) for a, b in rates}
+    rows = ingest_rows(args.hours or ([0.05, 0.15] if args.quick else [0.1, 0.3, 1.0]), 20000.0)
+    if args.json:
+        print(json.dumps({"hours_per_second": table, "ingest": rows}))
+        return
+    print(f"resampling {CHANNELS} channels: hours of signal a second, and brainmu's (float32) lead")
+    for name, result in table.items():
+        print(f"{name:<22}" + "   ".join(f"{k} {v:.3g} ({result['brainmu'] / v:.1f}x)" for k, v in result.items()))
+    print("file of int16 at 20 kHz -> store at 1,250 Hz")
+    for r in rows:
+        print(f"{r['hours']:>6g} h {r['source_gb']:>7.2f} GB {r['seconds']:>7.1f} s {r['gb_per_s']:>6.2f} GB/s   peak memory {r['peak_mb']:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
