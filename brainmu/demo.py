@@ -177,7 +177,7 @@ class _Chain:
             run = bm.pretrain(train, self.folder / "encoder", max_minutes=c.pretrain_minutes, seed=self.seed)
             self.shown.append(("pretraining", self.folder / "encoder"))
         with self.step("stage", 0.35):
-            stager = bm.SleepStager(stages="rodent3", epoch=4.0, encoder=run.encoder, method="encoder", seed=self.seed).fit(train, labels="scoring")
+            stager = bm.SleepStager(stages="rodent3", epoch=4.0, encoder=run.path, method="encoder", seed=self.seed).fit(train, labels="scoring")
             stager.save(self.folder / "stager")
             hypnogram, rules = stager.predict(session), bm.SleepStager(stages="rodent3", epoch=4.0, method="rules").predict(session)
             self._keep_hypnogram("stager", session, hypnogram)
@@ -229,7 +229,7 @@ class _Chain:
         import brainmu as bm
 
         hypnogram = self._try(
-            session, "stage", at + 0.3 * share, lambda: bm.SleepStager(stages="rodent3", epoch=4.0, method="rules").predict(session),
+            session, "staging", at + 0.3 * share, lambda: bm.SleepStager(stages="rodent3", epoch=4.0, method="rules").predict(session),
         )  # fmt: skip
         if hypnogram is not None:
             self._keep_hypnogram("rules", session, hypnogram)

@@ -36,6 +36,9 @@ def pretrain(
     options = {"config": str(common.config)} if common.config is not None else {}
     with progress(common, "pretrain") as report:
         run = brainmu.train.pretrain(sessions, out, max_minutes=max_minutes, resume=resume, seed=common.seed, progress=report, **options)
-    emit(common, run.to_dict(), run.summary())
+    lines = [f"held-out losses of {run.path} (trivial baselines beside them):"]
+    for target, losses in run.report.items():
+        lines.append(f"  {target}: " + ", ".join(f"{name} {value:.4g}" for name, value in losses.items()))
+    emit(common, {"out": str(run.path), "report": run.report}, "\n".join(lines))
     note(common, f"wrote {out}")
     return 0
