@@ -63,7 +63,7 @@ def evaluate(hypnogram: Hypnogram, reference: Hypnogram, *, draws: int = 500, se
         "balanced_accuracy": balanced_accuracy(m), "macro_f1": float(np.nanmean(f1)), "f1": by(f1), "n_by_stage": by(m.sum(1)),
         "fraction_bias": by(fraction_bias(m)), "bout_length_ratio": by(_bout_ratio(h.codes, r, k)), "transition_error": _transition_error(h.codes, r, k),
         "confusion": m.tolist(), "chance": {"commonest_stage": float(share.max()), "by_fractions": float((share * m.sum(0) / m.sum()).sum())},
-        "ece": calibration_error(h.proba, r) if h.proba is not None else float("nan"),
+        "ece": calibration_error(h.proba, np.where(h.codes >= 0, r, -2)) if h.proba is not None else float("nan"),
     }  # fmt: skip
     if draws:
         out["kappa_interval"] = _bout_bootstrap(h.codes, r, k, draws, seed)

@@ -232,7 +232,7 @@ def _integers(p: Path) -> np.ndarray:
         if "labels" in vectors or len(vectors) == 1:
             return np.asarray(vectors.get("labels", next(iter(vectors.values())))).ravel()
         raise FormatError(f"{p}: holds {', '.join(vectors) or 'no numbers'}, expected one vector of codes or a variable named 'labels'")
-    table = pd.read_csv(p, header=None, sep=None, engine="python", comment="#")
+    table = pd.read_csv(p, header=None, sep=r"[,;\s]+", engine="python", comment="#")
     column = table.iloc[:, -1]
     numbers = pd.to_numeric(column, errors="coerce")
     if numbers.isna().iloc[1:].any():

@@ -13,7 +13,7 @@ from brainmu.sleep import SleepStager, evaluate
 
 @pytest.fixture(scope="module")
 def mice(make_mouse):
-    return [make_mouse(s, epochs=240) for s in range(4)]
+    return [make_mouse(s, epochs=240, rate=100.0) for s in range(4)]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_missing_muscle_at_test(stager, make_mouse):
 
 def test_shuffled_labels_teach_nothing(make_night):
     rng = np.random.default_rng(0)
-    train, test = [make_night(s) for s in range(4)], make_night(20)
+    train, test = [make_night(s, epochs=120) for s in range(4)], make_night(20)
     honest = SleepStager(epoch=30.0).fit(train).score(test)
     for r in train:
         h = r.labels["scoring"]

@@ -1,0 +1,99 @@
+"""Numbers worked out by hand, and what must hold of any hypnogram."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from brainmu.core import Hypnogram
+from brainmu.errors import InputError
+from brainmu.sleep import evaluate, evaluate_many, statistics, transitions
+from brainmu.sleep.agreement import disagreements
+from brainmu.sleep.structure import bout_survival, bout_table, cycles, micro_arousals
+
+
+def _value(table, measure, stage=""):
+    row = table[(table["measure"] == measure) & (table["stage"] == stage)]
+    assert len(row) == 1
+    return row["value"].iloc[0]
+
+
+def test_a_night_by_hand():
+    # 2 W, 1 N1, 3 N2, 1 W, 1 N2, 2 R, of 30 s
+    t = statistics(Hypnogram(np.array([0, 0, 1, 2, 2, 2, 0, 2, 4, 4]), "aasm5", 30.0))
+    assert _value(t, "sleep onset latency") == 1.0
+    assert _value(t, "total sleep time") == 3.5
+    assert _value(t, "REM latency from sleep onset") == 3.0
+    assert _value(t, "wake after sleep onset") == 0.5
+    assert _value(t, "sleep efficiency") == 70.0
+    assert _value(t, "sleep maintenance efficiency") == pytest.approx(87.5)
+    assert _value(t, "share of sleep", "N2") == pytest.approx(100 * 4 / 7)
+    assert _value(t, "bout length, mean", "N2") == 60.0
+    assert set(t.columns) == {"measure", "stage", "value", "unit"} and (t["unit"] != "").all()
+
+
+def test_no_sleep_gives_nan_not_zero():
+    t = statistics(Hypnogram(np.zeros(5, int), "rodent3", 4.0))
+    assert np.isnan(_value(t, "sleep onset latency")) and np.isnan(_value(t, "REM latency from sleep onset"))
+    with pytest.raises(InputError, match="no epochs"):
+        statistics(Hypnogram(np.empty(0, int), "rodent3", 4.0))
+
+
+def test_bouts_transitions_survival():
+    h = Hypnogram(np.array([0, 0, 1, 1, 1, 0, 1, 1, -2, 1, 1, 1]), "rodent3", 4.0)
+    b = bout_table(h)
+    assert b["censored"].tolist() == [True, False, False, True, False, True]
+    t = transitions(h).set_index(["from", "to"])
+    assert t.loc[("NREM", "WAKE"), "count"] == 1 and t.loc[("WAKE", "NREM"), "count"] == 2
+    assert t.loc[("NREM", "WAKE"), "probability"] == pytest.approx(1 / 6)
+    s = bout_survival(h, "NREM")
+    assert s["duration"].tolist() == [8.0, 12.0] and s["survival"].tolist() == pytest.approx([1.0, 0.5])
+    assert micro_arousals(h)["start"].tolist() == [20.0]
+
+
+def test_cycles():
+    codes = [0] * 20 + ([2] * 40 + [4] * 10 + [0] * 2 + [4] * 5) + [2] * 50 + [4] * 20 + [2] * 30
+    c = cycles(Hypnogram(np.array(codes), "aasm5", 30.0))
+    assert c["start"].tolist() == [600.0, 77 * 30.0] and c["rem"].tolist() == [7.5, 10.0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(-2, 2), min_size=2, max_size=60))
+def test_shares_and_probabilities_sum_to_one(codes):
+    h = Hypnogram(np.array(codes), "rodent3", 4.0)
+    t = statistics(h)
+    share = t.loc[t["measure"] == "share of scored time", "value"]
+    if (h.codes >= 0).any():
+        assert share.sum() == pytest.approx(100)
+    p = transitions(h).groupby("from")["probability"].sum(min_count=1).dropna()
+    assert np.allclose(p, 1)
+
+
+def test_evaluate_by_hand():
+    a = Hypnogram(np.array([0, 0, 1, 1, 1, 2, 2, -2]), "rodent3", 4.0, proba=np.eye(3)[[0, 0, 1, 1, 1, 2, 2, 2]])
+    b = Hypnogram(np.array([0, 1, 1, 1, 1, 2, 0, 2]), "rodent3", 4.0)
+    e = evaluate(a, b)
+    assert e["n"] == 7 and e["n_left_out"] == 1 and e["accuracy"] == pytest.approx(5 / 7)
+    assert e["f1"]["NREM"] == pytest.approx(6 / 7) and e["fraction_bias"]["REM"] == pytest.approx(1 / 7)
+    assert e["ece"] == pytest.approx(2 / 7) and e["chance"]["commonest_stage"] == pytest.approx(4 / 7)
+    assert e["kappa_interval"][0] <= e["kappa"] <= e["kappa_interval"][1]
+    d = disagreements(a, b)
+    assert d["start"].tolist() == [4.0, 24.0] and d["reference"].tolist() == ["NREM", "WAKE"]
+
+
+def test_other_grid_and_stage_set():
+    human = Hypnogram(np.repeat([0, 2, 3, 4], 5), "aasm5", 30.0)
+    fine = Hypnogram(np.repeat([0, 1, 1, 2], 50), "rodent3", 3.0)
+    assert evaluate(fine, human)["kappa"] == 1.0
+    with pytest.raises(InputError, match="share no scored epoch"):
+        evaluate(fine, Hypnogram(np.array([0, 1]), "rodent3", 4.0, start=1e6))
+
+
+def test_random_scoring_is_chance():
+    rng = np.random.default_rng(0)
+    pairs = [(f"s{k}", *(Hypnogram(rng.integers(0, 3, 300), "rodent3", 4.0) for _ in range(2))) for k in range(12)]
+    r = evaluate_many(pairs)
+    low, high = r["kappa_subjects_interval"]
+    assert low < 0 < high and high - low < 0.1 and r["n_subjects"] == 12 and len(r["subjects"]) == 12
