@@ -7,17 +7,18 @@ Davidson, Kloosterman & Wilson (2009), Neuron 63:497 (multiunit rate, Gaussian o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
 from brainmu.core import EventTable, Intervals, Recording, Spikes
 from brainmu.dsp.filters import overlapping_blocks
 from brainmu.errors import MissingDataError
 
-__all__ = ["find_bursts"]
+__all__ = ["find_bursts", "widened"]
 
 _BIN = 0.002
 _BLOCK_SECONDS = 600.0
@@ -26,25 +27,28 @@ _SURROGATE_SECONDS = 600.0
 
 def find_bursts(
     recording: Recording, spans: Intervals, baseline: Intervals, *, robust: bool, threshold: float = 2.0, sigma: float = 0.015,
-    shortest: float = 0.05, longest: float = 1.0, least_units: int = 3, seed: int = 0,
+    edge: float = 0.2, shortest: float = 0.05, longest: float = 1.0, least_units: int = 3, seed: int = 0,
 ) -> EventTable:  # fmt: skip
-    """Stretches of `spans` where the smoothed multiunit rate stays above its mean and peaks at z >= `threshold`.
+    """Stretches of `spans` in which the smoothed multiunit rate peaks at z >= `threshold`.
 
-    z is against the mean and SD of the rate in `baseline` (its median and MAD if `robust`). The surrogate rate is what the same
-    detector finds when every unit's train is shifted circularly by its own draw, in at most 10 min of the baseline.
+    z is against the mean and SD of the rate in `baseline` (its median and MAD if `robust`). An event ends where the rate has
+    fallen to `edge` of its peak's height over the mean (0 is the mean itself, as in Davidson et al.; with few units noise then
+    joins neighbours). The surrogate rate is what the same detector finds when every unit's train is shifted circularly by its own
+    draw, in at most 10 min of the baseline.
     """
     spikes = recording.spikes
     if spikes is None or not len(spikes):
         raise MissingDataError(f"{recording.id}: no spikes, population bursts need some")
     centre, spread = _baseline(spikes.times, baseline, sigma, robust)
-    rows = _detect(spikes, spans, centre, spread, threshold, sigma, shortest, longest, least_units)
+    rule = _Rule(threshold, sigma, edge, shortest, longest, least_units)
+    rows = _detect(spikes, spans, centre, spread, rule)
     piece = _first_seconds(baseline, _SURROGATE_SECONDS)
     shifted = _shifted(spikes, piece, np.random.default_rng(seed))
     level = _baseline(shifted.times, piece, sigma, robust)
-    false = _detect(shifted, piece, *level, threshold, sigma, shortest, longest, least_units)
+    false = _detect(shifted, piece, *level, rule)
     found = np.array(rows, dtype=np.float64).reshape(-1, 6)
     attrs: dict[str, Any] = {
-        "method": "multiunit rate", "threshold": threshold, "sigma": sigma, "shortest": shortest, "longest": longest, "least_units": least_units,
+        "method": "multiunit rate", "threshold": threshold, "sigma": sigma, "edge": edge, "shortest": shortest, "longest": longest, "least_units": least_units,
         "mean_rate": centre, "sd_rate": spread, "rate": len(found) / spans.duration * 60 if spans.duration else 0.0,
         "surrogate_rate": len(false) / piece.duration * 60, "surrogate": "unit trains shifted circularly", "surrogate_seconds": piece.duration,
     }  # fmt: skip
@@ -82,29 +86,75 @@ def _baseline(times: NDArray[np.float64], baseline: Intervals, sigma: float, rob
     return float(rate.mean()), float(rate.std())
 
 
-def _detect(
-    spikes: Spikes, spans: Intervals, centre: float, spread: float, threshold: float, sigma: float, shortest: float, longest: float, least_units: int
-) -> list[tuple[float, float, float, float, int, int]]:
+@dataclass(frozen=True)
+class _Rule:
+    threshold: float
+    sigma: float
+    edge: float
+    shortest: float
+    longest: float
+    least_units: int
+
+
+def _detect(spikes: Spikes, spans: Intervals, centre: float, spread: float, rule: _Rule) -> list[tuple[float, float, float, float, int, int]]:
     rows = []
-    pad = int(longest / _BIN)
+    pad = int(rule.longest / _BIN)
     for a, b in spans:
-        for i, j, _, to in overlapping_blocks(int((b - a) / _BIN), int(_BLOCK_SECONDS / _BIN), pad):
-            back = min(i, pad)
-            z = (_rate(spikes.times, a + (i - back) * _BIN, a + to * _BIN, sigma) - centre) / spread
-            edge = np.flatnonzero(np.diff(np.r_[False, z > 0, False].astype(np.int8))).reshape(-1, 2)
-            for p, q in edge:
-                if not (i - back + p >= i if i else True) or i - back + p >= j:
-                    continue  # it belongs to the block in which it starts
-                top = p + int(z[p:q].argmax())
-                length = (q - p) * _BIN
-                if z[top] < threshold or not shortest <= length <= longest:
-                    continue
-                start = a + (i - back + p) * _BIN
-                stop = min(start + length, b)
-                _, units = spikes.span(start, stop)
-                if len(np.unique(units)) >= least_units:
-                    rows.append((start, stop, a + (i - back + top + 0.5) * _BIN, float(z[top]), len(np.unique(units)), len(units)))
-    return rows
+        for i, j, lo, hi in overlapping_blocks(int((b - a) / _BIN), int(_BLOCK_SECONDS / _BIN), pad):
+            z = (_rate(spikes.times, a + lo * _BIN, a + hi * _BIN, rule.sigma) - centre) / spread
+            found = []
+            for top in np.flatnonzero((z >= rule.threshold) & (z == maximum_filter1d(z, int(0.05 / _BIN) | 1))):
+                if i <= lo + top < j:  # otherwise it belongs to the next block
+                    p, q = run_above(z, int(top), rule.edge * float(z[top]), pad)
+                    found.append((a + (lo + p) * _BIN, min(a + (lo + q) * _BIN, b), a + (lo + top + 0.5) * _BIN, float(z[top])))
+            rows += _merged(found)
+    out = []
+    for start, stop, peak, z in rows:
+        _, units = spikes.span(start, stop)
+        n = len(np.unique(units))
+        if rule.shortest <= stop - start <= rule.longest and n >= rule.least_units:
+            out.append((start, stop, peak, z, n, len(units)))
+    return out
+
+
+def run_above(values: NDArray[Any], top: int, level: float, reach: int) -> tuple[int, int]:
+    """First index and one past the last of the run around `top` in which `values` stay at or above `level`, at most `reach` either way."""
+    lo, hi = max(top - reach, 0), min(top + reach + 1, len(values))
+    left, right = np.flatnonzero(values[lo : top + 1] < level), np.flatnonzero(values[top:hi] < level)
+    return (lo + int(left[-1]) + 1 if len(left) else lo), (top + int(right[0]) if len(right) else hi)
+
+
+def _merged(found: list[tuple[float, float, float, float]]) -> list[tuple[float, float, float, float]]:
+    """Events in order that overlap become one, with the peak of the highest."""
+    out: list[tuple[float, float, float, float]] = []
+    for event in found:
+        if out and event[0] < out[-1][1]:
+            last = out.pop()
+            high = max(last, event, key=lambda e: e[3])
+            event = (min(last[0], event[0]), max(last[1], event[1]), high[2], high[3])
+        out.append(event)
+    return out
+
+
+def widened(recording: Recording, events: EventTable, spans: Intervals, *, sigma: float = 0.015, edge: float = 0.2, longest: float = 0.5) -> EventTable:
+    """`events` (ripples) widened to the population burst around each: as far as the multiunit rate stays above `edge` of its height.
+
+    Events that come to overlap become one. An event whose multiunit rate does not exceed the mean of `spans` stays as it is.
+    """
+    spikes = recording.spikes
+    if spikes is None or not len(events):
+        return events
+    centre = sum(len(spikes.span(a, b)[0]) for a, b in spans) / max(spans.duration, 1e-9)
+    start, stop = events.start.copy(), events.stop.copy()
+    reach = int(longest / _BIN)
+    for k, (a, b) in enumerate(zip(events.start, events.stop)):
+        rate = _rate(spikes.times, a - longest, b + longest, sigma) - centre
+        inner = rate[reach : len(rate) - reach]
+        top = reach + int(inner.argmax())
+        if rate[top] > 0:
+            p, q = run_above(rate, top, edge * float(rate[top]), reach)
+            start[k], stop[k] = min(a, a - longest + p * _BIN), max(b, a - longest + q * _BIN)
+    return events.assign(start=start, stop=stop).merge()
 
 
 def _first_seconds(spans: Intervals, seconds: float) -> Intervals:

@@ -89,7 +89,8 @@ def run_epochs_by_context(
     """Running epochs by context name.
 
     `run` is a mapping of names to Intervals; Intervals; or a label's name: then every label ``<name>_<context>`` is a context,
-    or every content of an EventTable of that name, or the label itself. Without any, epochs are derived from speed.
+    or every content of an EventTable of that name, or the label itself, divided by the contents of an EventTable "context" if there
+    is one. Without any, epochs are derived from speed.
     """
     if isinstance(run, Mapping):
         out, how = dict(run), "given"
@@ -118,8 +119,10 @@ def _from_labels(recording: Recording, name: str, position: Position | None) -> 
         return parts, "labels"
     label = labels.get(name)
     if isinstance(label, EventTable):
-        content = label.content.astype(str)
-        return {c or name: label[content == c].intervals() for c in dict.fromkeys(content.tolist())}, "labels"
+        return _by_content(label, name), "labels"
+    tracks = labels.get("context")
+    if isinstance(label, Intervals) and isinstance(tracks, EventTable) and len(tracks):
+        return {k: both for k, v in _by_content(tracks, name).items() if len(both := v.intersect(label))}, "labels"
     if isinstance(label, Intervals) and len(label):
         return {name: label}, "labels"
     if name != "run":
@@ -128,6 +131,11 @@ def _from_labels(recording: Recording, name: str, position: Position | None) -> 
     if not len(run):
         raise MissingDataError(f"{recording.id}: no running found in the position, expected some: give run epochs")
     return {"run": run}, how
+
+
+def _by_content(table: EventTable, otherwise: str) -> dict[str, Intervals]:
+    content = table.content.astype(str)
+    return {c or otherwise: table[content == c].intervals() for c in dict.fromkeys(content.tolist())}
 
 
 def _directional(spikes: Spikes, along: Position, ran: Intervals, fields: PlaceFields) -> tuple[PlaceFields | None, PlaceFields | None]:

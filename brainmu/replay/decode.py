@@ -100,7 +100,8 @@ def counts_in(spikes: Spikes, bins: NDArray[np.float64]) -> NDArray[np.int32]:
 
 def cross_validated_error(
     recording: Recording, *, run: str | Intervals | Mapping[str, Intervals] | None = None, bin_size: float = 0.25, folds: int = 5,
-    method: Method = "state_space", speed: float | None = None, smoothing: float | None = None, bin: float | None = None, least_spikes: int = 50, fastest: float = 30.0,
+    method: Method = "state_space", speed: float | None = None, smoothing: float | None = None,
+    bin: float | None = None, least_spikes: int = 50, fastest: float = 30.0,
     seed: int = 0, progress: Callable[[str, float], None] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """How far the decoded place lies from the true one, on running that the fields have not seen.

@@ -48,8 +48,8 @@ def find_events(
     threshold : float or None
         z of the peak. Ripples: None sets it so that surrogates of the same recording give `false_rate` events a minute. Bursts: 2.
     **settings
-        Ripples: ``band, false_rate, sigma, shortest, longest, gap, flank_low, flank_high``; bursts: ``sigma, shortest, longest,
-        least_units``; else the arguments of ``brainmu.sleep.events``.
+        Ripples: ``band, false_rate, packet, edge, shortest, longest, gap, flank_low, flank_high``; bursts: ``sigma, edge,
+        shortest, longest, least_units``; else the arguments of ``brainmu.sleep.events``.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def find_events(
     return table
 
 
-_BURST = ("sigma", "shortest", "longest", "least_units")
+_BURST = ("sigma", "edge", "shortest", "longest", "least_units")
 _RIPPLE = tuple(f.name for f in fields(RippleSettings) if f.name != "threshold")
 
 

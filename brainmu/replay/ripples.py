@@ -29,13 +29,14 @@ from scipy.ndimage import gaussian_filter1d, maximum_filter1d, median_filter
 from brainmu.core import EventTable, Intervals, Signal
 from brainmu.dsp.filters import WORKERS, check_band, fill_missing, gain
 from brainmu.errors import InputError, MissingDataError
+from brainmu.replay.bursts import run_above
 
 __all__ = ["Detector", "find_ripples"]
 
 _BLOCK_SECONDS = 40.0
 _PAD_SECONDS = 1.0
 _SAMPLE_SECONDS = 600.0
-_STEP_RATE = 250.0
+_STEP_RATE = 200.0
 """Rate of the statistic, Hz: each packet's band is shifted to 0 Hz and cut out in the frequency domain, so no more is needed.
 The envelope that gives the edges has twice this rate."""
 
@@ -149,16 +150,18 @@ class Detector:
         f = f[i:j]
         spectrum = spectrum[:, i:j] * self._whitening(f)
         k = sp_fft.next_fast_len(max(int(round(m * _STEP_RATE / rate)), int(2 * wide * m / rate) + 2))
-        packets = []
-        for centre in self.centres:
+        packets = np.zeros((len(self.centres), len(block), k), dtype=np.complex64)
+        for row, centre in zip(packets, self.centres):
             a, b = np.searchsorted(f, [centre - wide, centre + wide])
-            shape = np.exp(-0.5 * ((f[a:b] - centre) * 2 * np.pi * self.settings.packet) ** 2).astype(np.float32)
-            packets.append(_power(spectrum[:, a:b] * shape, k) * np.float32((k / m) ** 2))
+            row[:, : b - a] = spectrum[:, a:b] * np.exp(-0.5 * ((f[a:b] - centre) * 2 * np.pi * self.settings.packet) ** 2).astype(np.float32)
+        power = _power(packets) * np.float32((k / m) ** 2)
         k2 = max(2 * k, sp_fft.next_fast_len(j - i))
-        fine = _power(spectrum * gain(f, low, high, width), k2) * np.float32((k2 / m) ** 2)
+        whole = np.zeros((len(block), k2), dtype=np.complex64)
+        whole[:, : j - i] = spectrum * gain(f, low, high, width)
+        fine = _power(whole) * np.float32((k2 / m) ** 2)
         step, fine_step = m / rate / k, m / rate / k2
         envelope = np.sqrt(gaussian_filter1d(fine[: max(int(n / rate / fine_step), 1)], self.settings.edge_sigma / fine_step, mode="nearest"))
-        return _View(np.stack(packets)[:, : max(int(n / rate / step), 1)], step, envelope, fine_step)
+        return _View(power[:, : max(int(n / rate / step), 1)], step, envelope, fine_step)
 
     def _z(self, view: _View) -> Float:
         return ((np.sqrt((view.packets / self.level[:, None].astype(np.float32)).max(0)) - self.centre) / self.spread).astype(np.float32)
@@ -186,8 +189,8 @@ class Detector:
                 continue
             middle = min(int(round(top * view.step / step)), len(fine) - 1)
             crest = max(middle - slack, 0) + int(fine[max(middle - slack, 0) : middle + slack + 1].argmax())
-            a, b = _edges(fine, crest, self.calm + s.edge * (float(fine[crest]) - self.calm), reach)
-            span = (start + a * step, start + (b + 1) * step)
+            a, b = run_above(fine, crest, self.calm + s.edge * (float(fine[crest]) - self.calm), reach)
+            span = (start + a * step, start + b * step)
             i, j = ((np.array(span) - start + [-0.05, 0.05]) * (self.signal.rate or 0.0)).astype(int)
             if gone[max(i, 0) : j].any():
                 continue
@@ -361,25 +364,16 @@ class _View:
     fine_step: float
 
 
-def _power(part: NDArray[np.complex64], k: int) -> Float:
-    """Power over time (k,), averaged over channels, of a piece of spectrum (channel, frequency) brought down to 0 Hz."""
-    padded = np.zeros((len(part), k), dtype=np.complex64)
-    padded[:, : part.shape[1]] = part
-    a = sp_fft.ifft(padded, axis=1, workers=WORKERS, overwrite_x=True)
-    return (a.real**2 + a.imag**2).mean(0)
+def _power(shifted: NDArray[np.complex64]) -> Float:
+    """Power over time (…, time), averaged over channels, of spectra (…, channel, frequency) brought down to 0 Hz; `shifted` is used up."""
+    a = sp_fft.ifft(shifted, axis=-1, workers=WORKERS, overwrite_x=True)
+    return (a.real**2 + a.imag**2).mean(-2)
 
 
 def _trim(n: int) -> slice:
     """All but the ends, a quarter of a second or a quarter of the length."""
     k = min(100, n // 4)
     return slice(k, n - k)
-
-
-def _edges(fine: Float, top: int, level: float, reach: int) -> tuple[int, int]:
-    """Indices of the first and last value around `top` that stay above `level`."""
-    lo, hi = max(top - reach, 0), min(top + reach + 1, len(fine))
-    left, right = np.flatnonzero(fine[lo : top + 1] < level), np.flatnonzero(fine[top:hi] < level)
-    return (lo + left[-1] + 1 if len(left) else lo), (top + right[0] - 1 if len(right) else hi - 1)
 
 
 def _united(rows: NDArray[np.float64], gap: float) -> NDArray[np.float64]:

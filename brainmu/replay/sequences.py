@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Intervals, Recording, Spikes
 from brainmu.errors import InputError, MissingDataError
+from brainmu.replay.bursts import widened
 from brainmu.replay.contexts import Context, fit_contexts
 from brainmu.replay.decode import counts_in, cross_validated_error, decode, units_and_position
 from brainmu.replay.position import run_and_rest
@@ -41,7 +42,7 @@ def find_replay(
 
     Each event is binned at `bin_size`, decoded by Poisson Bayes with a uniform prior, and scored by the weighted correlation of
     time and place. Two shuffles, `shuffles` draws each: every unit's train rolled within the event (temporal), every unit's field
-    rolled along the track (spatial). The joint statistic is the lesser of the two z-scores. It is recalibrated on null sessions
+    rolled along the track (spatial). The joint statistic is the sum of the two z-scores. It is recalibrated on null sessions
     made from this recording by dealing the place fields anew among the units: `p_value` is the share of null events whose joint
     statistic is as high.
 
@@ -52,8 +53,8 @@ def find_replay(
         Derived from speed, and flagged in ``attrs["epochs"]``, where the label "run" is absent.
     rest : str, Intervals or None
         Where events are looked for; likewise.
-    candidates : "burst", "ripple", EventTable or None
-        None takes population bursts.
+    candidates : "ripple", "burst", EventTable or None
+        Ripples, each widened to the population burst around it, or population bursts; None takes ripples where there is LFP.
     null_sessions, null_shuffles : int
         Null sessions, and shuffles of each kind in every one of them.
     least_cells, least_bins : int
@@ -164,11 +165,14 @@ def _candidates(recording: Recording, candidates: str | EventTable | None, rest:
 
     if isinstance(candidates, EventTable):
         return candidates.within(rest), {"candidates": "given"}
-    kind = "burst" if candidates is None else candidates
+    kind = ("ripple" if recording.signals_of("lfp") else "burst") if candidates is None else candidates
     if kind not in ("burst", "ripple"):
         raise InputError(f"replay candidates are {kind!r}, expected 'burst', 'ripple' or an EventTable")
     table = find_events(recording, kind, within=rest, seed=seed)
-    return table, {"candidates": kind} | {k: table.attrs[k] for k in ("rate", "surrogate_rate", "baseline", "threshold") if k in table.attrs}
+    if kind == "ripple":
+        table = widened(recording, table, rest)
+    about = {"candidates": "ripple, widened to the population burst" if kind == "ripple" else kind}
+    return table, about | {k: table.attrs[k] for k in ("rate", "surrogate_rate", "baseline", "threshold") if k in table.attrs}
 
 
 def _binned(spikes: Spikes, events: EventTable, size: float, least_cells: int, least_bins: int) -> tuple[Candidates, NDArray[np.intp]]:
@@ -310,7 +314,7 @@ def _nulls(shuffles: int, sessions: int, session_shuffles: int) -> dict[str, str
     return {
         "temporal": f"each unit's train rolled circularly within the event, {shuffles} draws",
         "spatial": f"each unit's field rolled circularly along the track, {shuffles} draws",
-        "joint": f"lesser z of the two, recalibrated on {sessions} null sessions (fields dealt anew among the units; {session_shuffles} shuffles of each kind)",
+        "joint": f"sum of the two z-scores, recalibrated on {sessions} null sessions (fields dealt anew among the units), {session_shuffles} shuffles each",
     }
 
 

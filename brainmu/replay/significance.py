@@ -25,6 +25,8 @@ from brainmu.replay.decode import log_likelihood
 __all__ = ["Candidates", "Significance", "benjamini_hochberg", "log_evidence", "test_sequences", "weighted_correlation"]
 
 Float = NDArray[np.float32]
+_FINEST = 0.0625
+"""No bin is trusted to more than this share of the track."""
 
 
 @dataclass(frozen=True)
@@ -91,25 +93,26 @@ class Sequence:
 def weighted_correlation(candidates: Candidates, counts: Float, rates: Float, x: Float) -> Sequence:
     """Correlation of time and decoded place in each event, every place weighted by its posterior probability.
 
-    Bins without a spike carry no weight: their posterior is the prior. `rates` (unit, place), `x` (place,) are the contexts'.
+    A bin weighs as much as it is sure of the place: by the inverse of its posterior's variance plus that of a sixteenth of the
+    track. Bins without a spike carry no weight: their posterior is the prior. `rates` (unit, place), `x` (place,) are the context's.
     """
     logp = log_likelihood(counts, rates, candidates.size)
     logp -= logp.max(1, keepdims=True)
     np.exp(logp, out=logp)
-    middle = float(x.mean())
-    basis = np.stack([np.ones_like(x), x - middle, (x - middle) ** 2], axis=1)
-    moment = logp @ basis
-    weight = (counts.sum(1) > 0).astype(np.float64)
+    middle, span = float(x.mean()), max(float(np.ptp(x)), 1e-9)
+    u = (x - middle) / span
+    moment = (logp @ np.stack([np.ones_like(u), u, u**2], axis=1)).astype(np.float64)
     t = candidates.time.astype(np.float64)
     mean, square = moment[:, 1] / moment[:, 0], moment[:, 2] / moment[:, 0]
+    weight = (counts.sum(1) > 0) / (np.maximum(square - mean**2, 0) + _FINEST**2)
     columns = np.stack([weight, weight * t, weight * t * t, weight * mean, weight * square, weight * t * mean], axis=1)
     w, st, stt, sx, sxx, stx = np.add.reduceat(columns, candidates.first, axis=0).T
-    w = np.maximum(w, 1)
+    w = np.maximum(w, 1e-9)
     covariance = stx / w - st * sx / w**2
     var_t, var_x = stt / w - (st / w) ** 2, sxx / w - (sx / w) ** 2
-    ok = (var_t > 1e-12) & (var_x > 1e-9 * float(np.ptp(x)) ** 2)
+    ok = (var_t > 1e-12) & (var_x > 1e-9)
     r = np.where(ok, covariance / np.sqrt(np.where(ok, var_t * var_x, 1)), 0)
-    slope = np.where(var_t > 1e-12, covariance / np.maximum(var_t, 1e-12), 0)
+    slope = np.where(var_t > 1e-12, span * covariance / np.maximum(var_t, 1e-12), 0)
     return Sequence(np.clip(r, -1, 1).astype(np.float32), slope.astype(np.float32))
 
 
@@ -125,7 +128,8 @@ def log_evidence(candidates: Candidates, counts: Float, rates: Float) -> NDArray
 class Significance:
     """What the shuffles say of each event (event,).
 
-    `p_temporal`, `p_spatial`: share of shuffles that score as high. `z_…`: the score in SDs of its shuffles. `joint`: the lesser z.
+    `p_temporal`, `p_spatial`: share of shuffles that score as high. `z_…`: the score in SDs of its shuffles. `joint`: both z-scores
+    together (their sum over the root of two).
     """
 
     sequence: Sequence
@@ -136,7 +140,7 @@ class Significance:
 
     @property
     def joint(self) -> NDArray[np.float64]:
-        return np.minimum(self.z_temporal, self.z_spatial)
+        return (self.z_temporal + self.z_spatial) / np.sqrt(2)
 
 
 def test_sequences(

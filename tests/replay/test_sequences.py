@@ -52,12 +52,12 @@ def test_same_seed_same_table(two_tracks, found) -> None:
 
 def test_null_sessions_give_no_more_than_the_nominal_rate(make_session) -> None:
     p = []
-    for seed in range(6):
-        s = make_session(seed=20 + seed, true=0.0, bursts=60, laps=120.0)
+    for seed in range(5):
+        s = make_session(seed=20 + seed, true=0.0, bursts=60, laps=60.0)
         p.append(find_replay(s.recording, candidates=s.events, shuffles=60, null_sessions=5, null_shuffles=30).p_value)
     p = np.concatenate(p)
-    # 360 events: 0.05 ± 0.0115; three standard errors.
-    assert (p < 0.05).mean() <= 0.085 and (p < 0.5).mean() == pytest.approx(0.5, abs=0.08)
+    # 300 events: 0.05 ± 0.0126; three standard errors.
+    assert (p < 0.05).mean() <= 0.088 and (p < 0.5).mean() == pytest.approx(0.5, abs=0.08)
 
 
 def test_shuffled_cell_identities_destroy_replay(make_session) -> None:
