@@ -159,3 +159,15 @@ def test_wrong_use(mice, make_night, tmp_path):
 def test_human_labels_for_a_rodent_stager(make_night):
     s = SleepStager(stages="rodent3", epoch=30.0).fit([make_night(k, epochs=150) for k in range(3)])
     assert set(s.predict(make_night(8, epochs=150)).stages) == {"WAKE", "NREM", "REM"}
+
+
+@pytest.mark.slow
+def test_encoder(make_mouse, tmp_path):
+    train = [make_mouse(s, epochs=150, rate=100.0) for s in range(2)]
+    test = make_mouse(5, epochs=150, rate=100.0)
+    s = SleepStager(stages="rodent3", epoch=4.0, method="encoder").fit(train, labels="scoring")
+    h = s.predict(test)
+    assert evaluate(h, test.labels["scoring"])["kappa"] > 0.5
+    assert h.attrs["method"] == "encoder"
+    again = brainmu.loading.load(s.save(tmp_path / "encoder"))
+    assert np.allclose(again.predict_proba(test), s.predict_proba(test), atol=1e-5, equal_nan=True)
