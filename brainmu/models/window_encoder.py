@@ -39,19 +39,15 @@ class WindowEncoder(nn.Module):
         """Latents (window, latent, width), and which windows hold any data (window,)."""
         tokens = self.tokens(batch, hidden)
         n = len(batch)
-        nothing = self.nothing.expand(n, 1, -1)
-        source = torch.cat([nothing, tokens.values], dim=1)
-        time = torch.cat([torch.zeros_like(tokens.time[:, :1]), tokens.time], dim=1)
         present = tokens.valid.any(1)
+        source = torch.cat([self.nothing.expand(n, 1, -1), tokens.values], dim=1)
+        time = torch.cat([torch.zeros_like(tokens.time[:, :1]), tokens.time], dim=1)
         # The empty token is read only where there is nothing else.
-        seen = torch.cat([~present[:, None], tokens.valid], dim=1)
-        at = self.angles(batch.length)
-        mask = None if bool(seen[:, 1:].all()) else seen[:, None, None, :]
-        if mask is None:
-            source, time = source[:, 1:], time[:, 1:]
+        bias = torch.cat([torch.zeros_like(tokens.bias[:, :1]).masked_fill(present[:, None], -torch.inf), tokens.bias], dim=1)
         # Windows of one recording share their token times: one row of angles serves all.
         shared = time[:1] if bool((time == time[:1]).all()) else time
-        x = self.read(self.latents.expand(n, -1, -1), at, source, self.rotary(shared), mask)
+        at = self.angles(batch.length)
+        x = self.read(self.latents.expand(n, -1, -1), at, source, self.rotary(shared), bias[:, None, None, :])
         for block in self.blocks:
             x = block(x, at)
         return self.norm(x), present

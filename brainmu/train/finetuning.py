@@ -17,7 +17,7 @@ from brainmu.config import load_config
 from brainmu.core import metrics
 from brainmu.core.hypnogram import STAGE_SETS
 from brainmu.core.recording import Recording, as_list
-from brainmu.errors import ConfigError, InputError, MissingDataError, OutputExistsError
+from brainmu.errors import InputError, MissingDataError, OutputExistsError
 from brainmu.models.checkpoint import load_encoder
 from brainmu.models.encoder import Encoder, EncoderConfig
 from brainmu.models.stage_model import STAGE_KINDS, StageConfig, StageModel

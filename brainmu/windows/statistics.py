@@ -1,7 +1,7 @@
 """What a recording says about its own channels and units: scale, spectrum, firing. Measured once, used for every window.
 
-Every channel is standardised by its median and its median absolute deviation (times 1.4826; the SD where that is zero)
-over patches spread evenly across the whole recording, and its band powers by their median over the same patches. So a
+Every channel is standardised by its median and its median absolute deviation (times 1.4826; the SD where that is zero, and
+for slow traces, which rest most of the time) over patches spread evenly across the whole recording, and its band powers by their median over the same patches. So a
 standardised value says "against this recording"; what is lost (the absolute spectrum) goes into the channel's identity.
 """
 
@@ -162,7 +162,8 @@ def _signal_statistics(recording: Recording, name: str, s: Signal, modality: str
     if finite.any():
         centre[finite] = np.nanmedian(flat[:, finite], axis=0)
         scale[finite] = 1.4826 * np.nanmedian(np.abs(flat[:, finite] - centre[finite]), axis=0)
-        still = finite & (scale == 0)
+        # Behaviour and calcium rest most of the time: their median deviation says nothing of how far they go.
+        still = finite & ((scale == 0) | (modality == "slow"))
         scale[still] = np.nanstd(flat[:, still], axis=0) if still.any() else 0
     # Rounding alone makes a constant channel vary by a few parts in 1e7.
     alive = finite & (scale > 1e-6 * np.abs(centre))

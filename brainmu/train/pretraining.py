@@ -1,0 +1,205 @@
+"""Masked pretraining: recordings in, a checkpoint with an honest card out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brainmu.config import load_config
+from brainmu.core.recording import Recording, as_list
+from brainmu.errors import CheckpointError, InputError, OutputExistsError
+from brainmu.models.encoder import Encoder, EncoderConfig
+from brainmu.train.objectives import MaskConfig
+
+if TYPE_CHECKING:
+    from brainmu.train.tasks import ContextTask, WindowTask
+    from brainmu.windows.grid import WindowGrid
+
+__all__ = ["PretrainConfig", "Run", "pretrain"]
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """How an encoder is pretrained.
+
+    Attributes
+    ----------
+    encoder : EncoderConfig
+    masks : MaskConfig
+    kinds : tuple of str or None
+        Channel kinds used, and "spikes"; all a model knows where None.
+    steps, batch : int
+        Steps of the window encoder, and windows in a step.
+    context_steps, span, context_batch : int
+        Steps of the context encoder, windows in a span, and spans in a step.
+    learning_rate, weight_decay : float
+    accumulate : int
+        Batches whose gradients are added up in a step of the optimiser.
+    precision : str
+        Lightning's ("32-true", "bf16-mixed").
+    compile : bool
+        torch.compile the window encoder.
+    held_out : float
+        Share of subjects (of time, with one subject) kept for the report.
+    save_every : int
+        Steps between checkpoints to resume from.
+    """
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    kinds: tuple[str, ...] | None = None
+    steps: int = 600
+    batch: int = 64
+    context_steps: int = 200
+    span: int = 512
+    context_batch: int = 4
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    accumulate: int = 1
+    precision: str = "32-true"
+    compile: bool = False
+    held_out: float = 0.2
+    save_every: int = 100
+
+
+@dataclass
+class Run:
+    """A finished pretraining run.
+
+    Attributes
+    ----------
+    path : Path
+        The checkpoint folder: model.safetensors, config.yaml, card.md, metrics.csv, report.json.
+    report : dict
+        Held-out loss by target ("spectrum", "waveform", "spikes", "context", …) of the model and of the trivial baselines.
+    """
+
+    path: Path
+    report: dict[str, dict[str, float]]
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The pretrained encoder."""
+        from brainmu.models.checkpoint import load_encoder
+
+        return load_encoder(self.path)
+
+
+def pretrain(
+    sessions: Recording | Sequence[Recording], out: str | Path, *, config: str | Path | dict[str, Any] | PretrainConfig = "pretrain/tiny", seed: int = 0,
+    max_minutes: float | None = None, resume: bool = False, devices: int = 1, strategy: str = "auto", progress: Progress | None = None,
+) -> Run:  # fmt: skip
+    """Pretrain an encoder by masking: first windows, then context on their cached summaries.
+
+    Parameters
+    ----------
+    sessions : Recording or sequence of Recording
+        Any mix of modalities; no labels are read.
+    out : path
+        Folder of the run.
+    config : name, path, mapping or PretrainConfig
+        "pretrain/tiny", "pretrain/small", "pretrain/base", "pretrain/large", or your own.
+    seed : int
+        Same seed, recordings and config: same weights (on one machine).
+    max_minutes : float or None
+        Stop each stage early so that both fit; the learning rate then has not come down.
+    resume : bool
+        Go on from the last checkpoint in `out`; the result is that of an uninterrupted run.
+    devices, strategy
+        Lightning's: number of processes or GPUs, "ddp", "fsdp", ….
+    progress : callable(stage, fraction) or None
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    OutputExistsError
+        If `out` holds something and `resume` is not set.
+    CheckpointError
+        If `resume` finds another config or seed.
+    InputError
+        If the loss stops being finite (the message names the windows), or no window fits.
+    """
+    from brainmu.train.engine import Engine
+
+    recordings = as_list(sessions)
+    if not recordings:
+        raise InputError("pretrain: no recordings came, expected at least one")
+    c = config if isinstance(config, PretrainConfig) else load_config(PretrainConfig, config)
+    folder = Path(out)
+    _claim(folder, c, seed, resume)
+    engine = Engine(recordings, folder, c, seed, devices, strategy, progress)
+    window = engine.train_windows(None if max_minutes is None else 0.8 * max_minutes)
+    context = engine.train_context(None if max_minutes is None else 0.2 * max_minutes)
+    report = engine.report()
+    if engine.is_first_process:
+        _write(folder, engine.encoder, window, context, c, report, recordings, engine.held, seed)
+    return Run(folder, report)
+
+
+def _claim(folder: Path, c: PretrainConfig, seed: int, resume: bool) -> None:
+    """Make the folder a run's, or check that it is this run's."""
+    from brainmu.models.checkpoint import plain
+
+    mark = json.dumps({"seed": seed, **plain(c)}, sort_keys=True)
+    note = folder / "resume" / "run.json"
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not resume:
+            raise OutputExistsError(f"{folder}: exists and is not empty; choose another folder, or resume the run in it")
+        if not note.is_file():
+            raise CheckpointError(f"{folder}: holds no run to resume; choose another folder")
+        if note.read_text(encoding="utf-8") != mark:
+            raise CheckpointError(f"{folder}: holds a run with another config or seed; resume it with its own, or choose another folder")
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(mark, encoding="utf-8")
+
+
+class _Whole:
+    """What the checkpoint holds, as one module: encoder and both pretraining heads."""
+
+    def __new__(cls, encoder: Encoder, window: WindowTask, context: ContextTask) -> Any:
+        import torch
+
+        return torch.nn.ModuleDict({"encoder": encoder, "reconstruction": window.reconstruction, "prediction": context.prediction})
+
+
+def _write(
+    folder: Path, encoder: Encoder, window: WindowTask, context: ContextTask, c: PretrainConfig, report: dict[str, dict[str, float]],
+    recordings: list[Recording], held: list[WindowGrid], seed: int,
+) -> None:  # fmt: skip
+    from brainmu.models.checkpoint import plain, write_checkpoint
+
+    (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+    config = {"type": "encoder", "encoder": plain(c.encoder), "training": {"seed": seed, **plain(c)}}
+    write_checkpoint(folder, _Whole(encoder, window, context), config, _card(encoder, report, recordings, held, seed), overwrite=True)
+
+
+def _card(encoder: Encoder, report: dict[str, dict[str, float]], recordings: list[Recording], held: list[WindowGrid], seed: int) -> str:
+    hours = sum(r.duration for r in recordings) / 3600
+    subjects = {r.subject or r.id for r in recordings}
+    lines = [
+        "# Encoder", "", f"- {encoder.n_parameters:,} weights, windows of {encoder.config.window:g} s.",
+        f"- Pretrained by masking on {len(recordings)} recordings of {len(subjects)} subjects ({', '.join(sorted({r.species or 'unknown' for r in recordings}))}), "
+        f"{hours:.1f} h, seed {seed}; held out for the table: {', '.join(sorted({g.recording.subject or g.recording.id for g in held}))}.",
+        "", "Loss on hidden parts of held-out windows (mean squared error of standardised values; spikes: nats a bin and unit); lower is better:", "",
+        "| target | model | mean | interpolation | last value |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for target, row in report.items():
+        lines.append(
+            f"| {target} | "
+            + " | ".join(f"{row[k]:.4f}" if np.isfinite(row.get(k, np.nan)) else "–" for k in ("model", "mean", "interpolation", "last"))
+            + " |"
+        )
+    return "\n".join([*lines, "", "For spikes, `mean` is each unit's own rate over the recording, known exactly.", ""])

@@ -1,0 +1,233 @@
+"""Encoder, stage model, door and checkpoints: invariances, causality, completeness, strict loading."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from brainmu.core import Recording
+from brainmu.errors import CheckpointError, ConfigError, InputError, MissingDataError, NotFoundError, OutputExistsError
+from brainmu.models import Encoder, EncoderConfig, StageModel, load_encoder
+from brainmu.models.checkpoint import fit_weights
+from brainmu.models.stage_model import StageConfig
+from brainmu.windows import WindowGrid, collate
+
+SMALL = EncoderConfig(width=32, heads=2, latents=4, window_layers=1, context_layers=1)
+
+
+def recording(name="a", seconds=80.0, rate=250.0, units=4, seed=0, **more) -> Recording:
+    rng = np.random.default_rng(seed)
+    n = round(seconds * rate)
+    signals = {"lfp": dict(values=np.cumsum(rng.standard_normal((n, 3)), 0) * 0.1 + rng.standard_normal((n, 3)), rate=rate, unit="uV", kind="lfp")}
+    signals["emg"] = dict(values=rng.standard_normal((n, 1)), rate=rate, unit="uV", kind="emg")
+    k = round(seconds * 10)
+    spikes = dict(times=np.sort(rng.uniform(0, seconds, k)), unit=rng.integers(0, units, k)) if units else None
+    return Recording.from_arrays(name, "m1", "mouse", signals=signals | more, spikes=spikes)
+
+
+@pytest.fixture(scope="module")
+def model() -> StageModel:
+    torch.manual_seed(0)
+    return StageModel(StageConfig(), Encoder(SMALL)).eval()
+
+
+@pytest.fixture(scope="module")
+def rec() -> Recording:
+    return recording()
+
+
+class TestEncoder:
+    def test_tiny_has_at_most_a_million_weights(self):
+        assert Encoder().n_parameters < 1_000_000
+
+    def test_order_of_channels_and_units_does_not_matter(self, model, rec):
+        grid = WindowGrid(rec)
+        batch = grid.batch([0, 3])
+        turned = WindowGrid(rec).batch([0, 3])
+        for s in turned.streams:
+            order = torch.randperm(len(s.identity), generator=torch.Generator().manual_seed(1))
+            s.identity, s.values = s.identity[order], s.values[:, order]
+            if s.modality == "spikes":
+                s.expected = s.expected[order]
+            else:
+                s.valid = s.valid[:, order]
+        with torch.no_grad():
+            a, b = model.encoder.summary(batch)[0], model.encoder.summary(turned)[0]
+        assert torch.allclose(a, b, atol=1e-5)
+
+    def test_a_window_does_not_depend_on_its_batch(self, model, rec):
+        other = WindowGrid(recording("b", rate=100.0, units=0, seed=2))
+        with torch.no_grad():
+            alone = model.encoder.summary(WindowGrid(rec).batch([4]))[0]
+            mixed = model.encoder.summary(collate([other.batch([0, 1]), WindowGrid(rec).batch([4])]))[0]
+        assert torch.allclose(alone[0], mixed[2], atol=1e-5)
+
+    def test_any_modality_may_be_missing(self, model, rec):
+        for keep in (("lfp",), ("emg",), ("spikes",), ("emg", "spikes")):
+            summary, present = model.encoder.summary(WindowGrid(rec, kinds=keep).batch([0]))
+            assert torch.isfinite(summary).all() and present.all()
+
+    def test_empty_windows_are_told_apart_and_harm_nothing(self, model, rec):
+        grid = WindowGrid(rec, start=-8.0, count=10, kinds=("lfp",))
+        with torch.no_grad():
+            summary, present = model.encoder.summaries(grid)
+            context = model.encoder.contexts(summary, present, 4.0)
+            changed = summary.clone()
+            changed[:2] += 10.0
+            again = model.encoder.contexts(changed, present, 4.0)
+        assert present.tolist() == [False] * 2 + [True] * 8
+        assert torch.isfinite(context).all() and torch.allclose(context[2:], again[2:], atol=1e-5)
+
+    def test_causal_context_ignores_the_future_and_bidirectional_does_not(self):
+        for causal in (True, False):
+            torch.manual_seed(0)
+            context = Encoder(EncoderConfig(width=32, heads=2, context_layers=2, causal=causal)).eval().context
+            x = torch.randn(1, 50, 32)
+            time, present = torch.arange(50.0)[None] * 4, torch.ones(1, 50, dtype=torch.bool)
+            holed = present.clone()
+            holed[0, 7] = False
+            changed = x.clone()
+            changed[0, 30:] = torch.randn(20, 32)
+            for p in (present, holed):
+                moved = (context(x, time, p) - context(changed, time, p)).abs().amax(-1)[0, :30]
+                assert (moved.max() == 0) if causal else (moved.max() > 1e-4)
+
+    def test_context_depends_on_time_differences_only(self, model):
+        x, time = torch.randn(1, 20, 32), torch.arange(20.0, dtype=torch.float64)[None] * 4
+        a, b = model.encoder.context(x, time), model.encoder.context(x, time + 50_000.0)
+        assert torch.allclose(a, b, atol=1e-5)
+
+    def test_long_recordings_are_read_in_overlapping_spans(self, monkeypatch):
+        import brainmu.models.encoder as module
+
+        torch.manual_seed(0)
+        encoder = Encoder(EncoderConfig(width=32, heads=2, context_layers=1)).eval()
+        x, present = torch.randn(300, 32), torch.ones(300, dtype=torch.bool)
+        monkeypatch.setattr(module, "CONTEXT", 120)
+        with torch.no_grad():
+            out = encoder.contexts(x, present, 4.0)
+        assert out.shape == (300, 32) and torch.isfinite(out).all()
+
+    def test_bad_width(self):
+        with pytest.raises(ConfigError, match="multiple"):
+            EncoderConfig(width=30, heads=4)
+
+
+class TestStageModel:
+    def test_predict_proba(self, model, rec):
+        proba, start, epoch = model.predict_proba(rec)
+        assert proba.shape == (20, 3) and proba.dtype == np.float32 and (start, epoch) == (0.0, 4.0)
+        np.testing.assert_allclose(proba.sum(1), 1, atol=1e-5)
+
+    def test_position_and_latent_states_are_not_read(self, model):
+        rng = np.random.default_rng(1)
+        extra = {
+            "position": dict(values=rng.standard_normal((2400, 2)), rate=30.0, kind="position"),
+            "p": dict(values=rng.standard_normal(80), rate=1.0, kind="other"),
+        }
+        np.testing.assert_allclose(model.predict_proba(recording(**extra))[0], model.predict_proba(recording())[0], atol=1e-6)
+
+    def test_epochs_without_data_are_nan(self, model):
+        values = np.random.default_rng(0).standard_normal((250 * 40, 1))
+        values[250 * 8 : 250 * 16] = np.nan
+        proba = model.predict_proba(Recording.from_arrays("g", signals={"eeg": dict(values=values, rate=250.0, kind="eeg")}))[0]
+        assert np.isnan(proba).all(1).tolist() == [False, False, True, True] + [False] * 6
+
+    def test_nothing_to_read(self, model):
+        only = Recording.from_arrays("g", signals={"x": dict(values=np.zeros((100, 2)), rate=10.0, kind="position")})
+        with pytest.raises(MissingDataError, match="position"):
+            model.predict_proba(only)
+
+    def test_save_and_load(self, model, rec, tmp_path):
+        model.save(tmp_path / "m")
+        again = StageModel.load(tmp_path / "m")
+        assert again.load_report.new == again.load_report.missing == []
+        np.testing.assert_array_equal(again.predict_proba(rec)[0], model.predict_proba(rec)[0])
+        assert load_encoder(tmp_path / "m").config == SMALL
+        with pytest.raises(OutputExistsError):
+            model.save(tmp_path / "m")
+        model.save(tmp_path / "m", overwrite=True)
+
+
+class TestDoor:
+    @pytest.mark.parametrize("domain", ["time", "fourier"])
+    def test_same_logits_as_prediction(self, model, rec, domain):
+        door = model.door(rec, 5, 8, domain=domain)
+        with torch.no_grad():
+            proba = door.forward(*door.tensors)[0].softmax(-1).numpy()
+        np.testing.assert_allclose(proba, model.predict_proba(rec)[0][5:8], atol=1e-5)
+        np.testing.assert_allclose(door.times, [20.0, 24.0, 28.0])
+
+    @pytest.mark.parametrize("domain", ["time", "fourier"])
+    def test_integrated_gradients_are_complete(self, model, rec, domain):
+        from captum.attr import IntegratedGradients
+
+        door = model.door(rec, 5, 7, domain=domain, surround=4)
+        ig = IntegratedGradients(lambda *x: door.forward(*x)[:, 0, 2])
+        with torch.no_grad():
+            change = float((door.forward(*door.tensors) - door.forward(*door.baselines))[0, 0, 2])
+        maps = ig.attribute(door.tensors, door.baselines, n_steps=64, internal_batch_size=32)
+        assert sum(float(m.sum()) for m in maps) == pytest.approx(change, abs=0.03 * abs(change) + 0.01)
+        assert [m.shape for m in maps] == [t.shape for t in door.tensors]
+
+    def test_fourier_door_says_which_frequency(self, model, rec):
+        door = model.door(rec, 0, 1, domain="fourier")
+        k = door.names.index("lfp")
+        assert door.tensors[k].shape == (1, 1, 3, 4, 126, 2) and door.frequencies["lfp"][7] == 7.0
+        assert door.keys["spikes"] == ("0", "1", "2", "3") and door.modality == {"lfp": "field", "emg": "field", "spikes": "spikes"}
+
+    def test_versions_are_independent(self, model, rec):
+        door = model.door(rec, 5, 8)
+        with torch.no_grad():
+            both = door.forward(*(torch.cat([t, b]) for t, b in zip(door.tensors, door.baselines)))
+            one = door.forward(*door.baselines)
+        assert torch.allclose(both[1], one[0], atol=1e-5)
+
+    def test_bad_arguments(self, model, rec):
+        with pytest.raises(InputError, match="domain"):
+            model.door(rec, 0, 1, domain="wavelet")
+        with pytest.raises(InputError, match="windows"):
+            model.door(rec, 19, 25)
+
+
+class TestCheckpoint:
+    def test_nothing_fits(self):
+        with pytest.raises(CheckpointError, match="none of its 1 weights"):
+            fit_weights(Encoder(SMALL), {"other.weight": torch.zeros(3)})
+
+    def test_new_missing_and_reshaped_need_leave(self):
+        weights = Encoder(SMALL).state_dict()
+        gone = {k: v for k, v in weights.items() if not k.startswith("summarise")}
+        with pytest.raises(CheckpointError, match="2 new"):
+            fit_weights(Encoder(SMALL), gone)
+        report = fit_weights(Encoder(SMALL), gone, may_be_new=["summarise"])
+        assert sorted(report.new) == ["summarise.bias", "summarise.weight"] and len(report.matched) == len(gone)
+        with pytest.raises(CheckpointError, match="1 missing"):
+            fit_weights(Encoder(SMALL), {**weights, "more": torch.zeros(1)})
+        with pytest.raises(CheckpointError, match="another shape"):
+            fit_weights(Encoder(EncoderConfig(width=32, heads=2, latents=4, window_layers=1, context_layers=1, kernel=5)), weights)
+
+    def test_damaged_and_foreign_folders(self, model, tmp_path):
+        path = model.save(tmp_path / "m")
+        (path / "model.safetensors").write_bytes((path / "model.safetensors").read_bytes()[:1000])
+        with pytest.raises(CheckpointError, match="damaged"):
+            StageModel.load(path)
+        (path / "config.yaml").write_text("format: 1\ntype: banana\n")
+        with pytest.raises(CheckpointError, match="banana"):
+            StageModel.load(path)
+        (path / "config.yaml").write_text("format: 99\ntype: stage_model\n")
+        with pytest.raises(CheckpointError, match="update brainmu"):
+            StageModel.load(path)
+        with pytest.raises(NotFoundError, match="no config.yaml"):
+            StageModel.load(tmp_path)
+        with pytest.raises(NotFoundError):
+            load_encoder("brainmu-imaginary")
+
+    def test_weights_that_do_not_match_their_config(self, model, tmp_path):
+        path = model.save(tmp_path / "m")
+        weights = load_file(path / "model.safetensors")
+        save_file({k: v for k, v in weights.items() if "summarise" not in k}, path / "model.safetensors")
+        with pytest.raises(CheckpointError, match="new"):
+            StageModel.load(path)
