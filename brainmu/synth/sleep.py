@@ -85,12 +85,32 @@ class RodentSleep:
         return float(max(8.0, rng.gamma(self.rem_shape, self.rem_mean / self.rem_shape)))
 
 
+# Where a bout of each stage leads in the NREM and in the REM part of a cycle; N2 leads to N3 with a chance that falls over the night.
+_NEXT = {
+    "NREM": {"W": {"N1": 0.93, "N2": 0.07}, "N1": {"N2": 0.82, "W": 0.18}, "N2": {"N3": 0.72, "N1": 0.20, "W": 0.08}, "N3": {"N2": 0.92, "N1": 0.04, "W": 0.04},
+             "R": {"N1": 0.55, "N2": 0.20, "W": 0.25}},
+    "REM": {"W": {"N1": 0.85, "R": 0.15}, "N1": {"R": 0.60, "N2": 0.25, "W": 0.15}, "N2": {"R": 0.68, "N1": 0.22, "W": 0.10},
+            "N3": {"N2": 0.92, "N1": 0.04, "W": 0.04}, "R": {"N1": 0.66, "N2": 0.16, "W": 0.18}},
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class HumanSleep:
-    """A night of a young adult: cycles of about 90 minutes, N3 early, REM late.
+    """A night of an adult: a semi-Markov walk through W N1 N2 N3 R inside cycles of about 90 minutes, N3 early, REM late.
 
-    The fractions and bout lengths follow the published norms [1]_ and the Sleep-EDF hypnograms; they are set by `cycle`
-    and by the shares of N3 and R that change linearly over the night.
+    Shares, bout lengths and transitions follow 12 nights of healthy adults of Sleep-EDF (lights out to lights on, Rechtschaffen and
+    Kales turned into AASM) and published norms [1]_; the documentation shows them side by side.
+
+    Parameters
+    ----------
+    cycle : float, s
+        Length of a cycle; shorter in recordings that would not hold one.
+    latency : float, s
+        Waking before sleep.
+    deepest : float
+        Scales the chance of N2→N3: 1 young, 0.5 old.
+    wake_long : float
+        Share of awakenings that last minutes.
 
     References
     ----------
@@ -99,11 +119,15 @@ class HumanSleep:
 
     cycle: float = 5400.0
     latency: float = 900.0
-    arousal_rate: float = 1 / 1500
+    deepest: float = 1.0
+    wake_long: float = 0.12
 
-    def night(self, duration: float) -> float:
-        """The cycle length used for a recording of `duration` s: short recordings hold at least one whole cycle."""
-        return min(self.cycle, 0.8 * duration)
+    def length(self, stage: str, deep: float, rng: np.random.Generator) -> float:
+        """One bout, s; the medians in minutes are those of the scored nights."""
+        median, spread = {"W": (0.8, 0.6), "N1": (1.1, 0.65), "N2": (2.9, 1.0), "N3": (1.0 + 2.0 * deep, 0.95), "R": (4.2, 0.85)}[stage]
+        if stage == "W" and rng.random() < self.wake_long:
+            median = 7.0
+        return 60.0 * median * float(np.exp(spread * np.clip(rng.standard_normal(), -2.5, 2.0)))
 
 
 def bout_table(stages: list[str], start: list[float], stop: float) -> pd.DataFrame:
@@ -134,39 +158,20 @@ def score(bouts: pd.DataFrame, epoch: float, stage_set: str, start: float, stop:
 
 def human_bouts(model: HumanSleep, duration: float, rng: np.random.Generator) -> pd.DataFrame:
     """A human night as bouts of W N1 N2 N3 R covering [0, duration) s."""
-    cycle = model.night(duration)
-    scale = cycle / model.cycle
-    stages, starts = ["W"], [0.0]
-    t = min(model.latency, 0.12 * duration) * rng.uniform(0.6, 1.2)
-
-    def add(stage: str, mean: float, spread: float = 0.35) -> None:
-        nonlocal t
-        if t >= duration:
-            return
+    cycle = min(model.cycle, 0.8 * duration)
+    pace = cycle / model.cycle
+    onset = min(model.latency, 0.12 * duration) * float(np.exp(0.3 * rng.standard_normal()))
+    stages, starts, stage, t = ["W"], [0.0], "N1", onset
+    while t < duration:
+        night = min((t - onset) / 27000.0, 1.0) if pace == 1.0 else 0.4
+        phase = (t - onset) / cycle % 1.0
+        deep = model.deepest * max(0.0, 1.0 - 1.15 * night) * (0.35 + 1.3 * np.sin(np.pi * min(phase / 0.75, 1.0)))
         stages.append(stage)
         starts.append(t)
-        t += mean * np.exp(spread * rng.standard_normal() - spread**2 / 2)
-
-    while t < duration:
-        late = min(t / 25200.0, 1.0) if duration > 2 * model.cycle else rng.uniform(0.3, 0.7)
-        goal = t + cycle * rng.uniform(0.9, 1.1)
-        deep, dream = (0.42 * (1 - late) + 0.03) * cycle, (0.06 + 0.30 * late) * cycle
-        add("N1", 120 * scale**0.5)
-        while t < goal - dream and t < duration:
-            add("N2", 420 * scale)
-            if deep > 60:
-                length = min(deep, 700 * scale)
-                add("N3", length)
-                deep -= length
-            if rng.random() < 0.35:
-                add("W", 40 if rng.random() < 0.8 else 150)
-                add("N1", 60)
-        if t < duration:
-            add("N2", 120 * scale)
-            add("R", dream * 0.75)
-            if rng.random() < 0.5:
-                add("N1", 40)
-                add("R", dream * 0.25)
-            if rng.random() < 0.5:
-                add("W", 60)
+        t += model.length(stage, float(deep), rng) * pace
+        chance = dict(_NEXT["REM" if phase > 0.84 - 0.26 * night else "NREM"][stage])
+        if "N3" in chance:
+            chance["N3"] *= min(float(deep) * 1.2 + 0.12, 1.3)
+        p = np.array(list(chance.values()))
+        stage = str(rng.choice(list(chance), p=p / p.sum()))
     return bout_table(stages, starts, duration)

@@ -72,8 +72,8 @@ class CellModel:
     theta_depth: float = 0.6
     burst: float = 0.12
     refractory: float = 0.002
-    replay_gain: float = 45.0
-    replay_noise: float = 0.15
+    replay_gain: float = 60.0
+    replay_noise: float = 0.1
     fragmented: float = 0.1
     compression: float = 15.0
     ripple_firing: float = 3.5
