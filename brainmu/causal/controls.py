@@ -83,17 +83,22 @@ def regress_on_exposure(q: NDArray[np.float64], x: NDArray[np.float64], z: NDArr
 def covariate_response(
     grids: Sequence[EpochGrid], rows: RiskSet, x: NDArray[np.float64], z: NDArray[np.float64], adjust: Sequence[str], window: float | None
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Does a covariate move after the exposure? Then it lies on the path for any longer effect, and stands between past exposures and the outcome."""
+    """Does a covariate move with the exposure? Then it lies on the path for any longer effect, and carries past exposures to the outcome.
+
+    The quantity is the value one epoch after the reference time less the value one epoch before it: noise in the measurement, which makes
+    an exposure 'predict' both alike, cancels.
+    """
     if not adjust:
         return []
-    later = np.full(rows.values.shape, np.nan)
+    moved = np.full(rows.values.shape, np.nan)
     for i, g in enumerate(grids):
         mine = rows.session == i
         if mine.any():
-            later[mine] = read_covariates(g.recording, adjust, rows.reference[mine] + g.epoch, window)[1]
+            after, before = (read_covariates(g.recording, adjust, rows.reference[mine] + d * g.epoch, window)[1] for d in (1, -1))
+            moved[mine] = after - before
     out = []
     for j, name in enumerate(rows.covariates):
-        q = later[:, j] - rows.values[:, j]
+        q = moved[:, j]
         ok = np.isfinite(q)
         if ok.sum() < 50 or np.std(q[ok]) == 0:
             continue

@@ -130,6 +130,9 @@ def estimate_effect(
         if centred:
             notes.append(f"the hypnogram of {centred[0]} is centred (an epoch's label used its future): transitions are smeared over its window")
     else:
+        known = [r.zeitgeber is not None for r in recordings]
+        if clock and any(known) and not all(known):
+            notes.append(f"{known.count(False)} of {len(known)} recordings do not know their zeitgeber time, so none is adjusted for it")
         if centred:
             raise DesignError(
                 f"the hypnogram of {centred[0]} is centred (an epoch's label used its future), so it cannot be the outcome of an observational analysis: "
@@ -167,7 +170,9 @@ def _check_choices(
         raise DesignError(f"dose is {dose!r}, expected None (at least one event) or 'count'")
     if draws < 0:
         raise DesignError(f"draws is {draws}, expected 0 (no test) or more; 10000 resolves p to 0.0001")
-    if lag != int(lag) or lag < 0:
+    if lag != int(lag):
+        raise DesignError(f"lag is {lag} epochs, expected a whole number: 1 is the default")
+    if lag < 0:
         raise DesignError(f"lag is {lag} epochs, so the exposure would follow the outcome: expected 0, 1, 2, …")
     if not np.isfinite(blank):
         raise DesignError(f"blank is {blank} s, expected a finite number")

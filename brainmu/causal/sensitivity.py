@@ -68,6 +68,8 @@ def reliability(recordings: Sequence[Recording], name: str, step: float) -> floa
         if len(t) < 50:
             continue
         v = value_before(s, t)
+        if np.isfinite(v).all(1).sum() < 50:
+            continue
         v = v - np.nanmean(v, axis=0)
         r = [np.nanmean(v[:-d] * v[d:], axis=0) if d else np.nanmean(v * v, axis=0) for d in (0, 1, 2)]
         if (r[0] > 0).all():

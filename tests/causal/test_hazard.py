@@ -207,6 +207,8 @@ def test_questions_that_cannot_be_answered(study):
         estimate_effect(_with(rec, reactivation=EventTable(t.start + 1e5, t.stop + 1e5)), exposure="reactivation", **ask)
     with pytest.raises(DesignError, match="lag"):
         estimate_effect(rec, exposure="reactivation", lag=-1, **ask)
+    with pytest.raises(DesignError, match="whole number"):
+        estimate_effect(rec, exposure="reactivation", lag=1.5, **ask)
     with pytest.raises(DesignError, match="blank"):
         estimate_effect(rec, exposure="reactivation", blank=4.0, **ask)
     with pytest.raises(DesignError, match="only the past"):
@@ -227,6 +229,23 @@ def test_questions_that_cannot_be_answered(study):
     late = Recording(rec.id, rec.subject, labels=rec.labels, signals={"pressure": Signal(np.zeros(10), rate=0.25, start=1e6)})
     with pytest.raises(DesignError, match="check its clock"):
         estimate_effect(late, exposure="reactivation", adjust=["pressure"], **ask)
+
+
+def test_a_covariate_that_one_animal_lacks_leaves_that_animal_out(study):
+    blind = Recording(study[0].id, study[0].subject, labels=study[0].labels, signals={"pressure": Signal(np.full(1800, np.nan), rate=0.25)})
+    e = estimate_effect([blind, *study[1:]], exposure="reactivation", design="hazard", adjust=["pressure"], draws=100)
+    assert e.n_units == 9 and e.diagnostics["rows"]["left out: covariate missing"] > 0
+
+
+def test_zeitgeber_is_adjusted_for_where_all_recordings_know_it(study):
+    ask = {"exposure": "reactivation", "design": "hazard", "adjust": ["pressure"]}
+    partly = estimate_effect([dataclasses.replace(study[0], zeitgeber=3.0), *study[1:]], draws=100, **ask)
+    assert any("zeitgeber" in w for w in partly.diagnostics["warnings"])
+    grids = [EpochGrid.of(dataclasses.replace(r, zeitgeber=3.0), r.subject, Transition("NREM", "WAKE"), "scoring") for r in study]
+    fitted = fit_hazard(grids, [r.events("reactivation") for r in study], HazardModel())
+    assert any(n.startswith("zeitgeber") for n in fitted.names)
+    without = fit_hazard(grids, [r.events("reactivation") for r in study], HazardModel(clock=False))
+    assert not any("since sleep onset" in n or n.startswith("zeitgeber") for n in without.names)
 
 
 def test_shared_signals_are_a_leak(study):
