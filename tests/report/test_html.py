@@ -89,6 +89,18 @@ def test_images_have_words_and_twice_the_pixels():
     assert b"<svg" in base64.b64decode(svg["src"].split(",")[1])
 
 
+def test_rare_colours_keep_their_hue_in_the_palette():
+    fig = new_figure(3.0, 6.0)
+    ax = fig.subplots()
+    ax.imshow(np.random.default_rng(0).uniform(size=(60, 120)), cmap="viridis", aspect="auto")
+    ax.plot([3, 4], [3, 4], color="#b5437f", linewidth=3)  # a few pixels among a thousand colours
+    r = Report("t")
+    r.figure(fig, "x")
+    image = Image.open(io.BytesIO(base64.b64decode(Page(r.html()).links[0].split(",")[1])))
+    pixels = np.asarray(image.convert("RGB")).reshape(-1, 3).astype(int)
+    assert np.abs(pixels - (0xB5, 0x43, 0x7F)).max(1).min() <= 8 and (pixels == 255).all(1).any()
+
+
 def test_same_calls_same_bytes():
     assert whole().html() == whole().html()
 

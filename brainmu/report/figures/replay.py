@@ -70,6 +70,7 @@ def _rows_of_fields(named: dict[str, PlaceFields]) -> Figure:
         ax.set_title(f"{name} ({f.seconds:.0f} s of running)" if n > 1 else f"{f.seconds:.0f} s of running", loc="left")
         if k:
             ax.tick_params(labelleft=False)
+    axes[0].yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes[0].set_ylabel(f"unit, sorted by peak{' in ' + next(iter(named)) if n > 1 else ''}")
     bar = fig.colorbar(mesh, ax=axes[:-1].tolist(), pad=0.01, fraction=0.03, aspect=30)
     bar.set_label("rate / peak rate of the unit")
