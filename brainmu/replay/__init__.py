@@ -10,9 +10,11 @@ import importlib
 from typing import Any
 
 _PUBLIC = {
-    "Context": "contexts", "PlaceFields": "fields", "Position": "position", "Track": "track",
-    "cross_validated_error": "decode", "decode": "decode", "posterior": "sequences", "place_fields": "fields",
-    "find_events": "events", "fit_contexts": "contexts", "units_and_position": "decode", "find_replay": "sequences", "position_of": "position", "run_and_rest": "position", "fit_track": "track",
+    "find_events": "events", "find_replay": "sequences", "posterior": "sequences",
+    "Context": "contexts", "fit_contexts": "contexts", "PlaceFields": "fields", "place_fields": "fields",
+    "cross_validated_error": "decode", "decode": "decode", "units_and_position": "decode",
+    "StateSpace": "statespace", "classify_dynamics": "statespace",
+    "Position": "position", "position_of": "position", "run_and_rest": "position", "Track": "track", "fit_track": "track",
 }  # fmt: skip
 
 __all__ = list(_PUBLIC)

@@ -44,8 +44,7 @@ def find_bursts(
     rows = _detect(spikes, spans, centre, spread, rule)
     piece = _first_seconds(baseline, _SURROGATE_SECONDS)
     shifted = _shifted(spikes, piece, np.random.default_rng(seed))
-    level = _baseline(shifted.times, piece, sigma, robust)
-    false = _detect(shifted, piece, *level, rule)
+    false = _detect(shifted, piece, centre, spread, rule)
     found = np.array(rows, dtype=np.float64).reshape(-1, 6)
     attrs: dict[str, Any] = {
         "method": "multiunit rate", "threshold": threshold, "sigma": sigma, "edge": edge, "shortest": shortest, "longest": longest, "least_units": least_units,

@@ -15,6 +15,7 @@ from brainmu.replay import cross_validated_error
 
 
 def main() -> None:
+    """Print the decoding error and what the rest replays; write the events if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path)

@@ -1,0 +1,174 @@
+"""What moves in an event, at 2 ms: a state-space decoder that tells continuous, fragmented and stationary content apart.
+
+Many events are decoded together, in float32: each step is one small matrix product for all of them.
+
+References
+----------
+Denovellis, Gillespie, Coulter, Sosa, Chung, Eden & Frank (2021), eLife 10:e64505.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainmu.core import EventTable, Recording
+from brainmu.core.units import unit_factor
+from brainmu.errors import InputError, MissingDataError
+from brainmu.replay.contexts import Context
+
+__all__ = ["STATES", "StateSpace", "classify_dynamics", "smooth_states"]
+
+STATES = ("continuous", "fragmented", "stationary")
+_WALK_VARIANCE = 6e-4
+"""Of the continuous walk in 2 ms, m² (Denovellis et al. 2021)."""
+_BATCH_BINS = 25_000
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class StateSpace:
+    """Posterior of one event.
+
+    `posterior` float32 (time, state, place), summing to 1 at each time; `times` (time,), s: bin centres; `places` (place,).
+    """
+
+    posterior: Float
+    times: NDArray[np.float64]
+    places: NDArray[np.float64]
+
+    @property
+    def states(self) -> Float:
+        """Probability (time, state) of each dynamic."""
+        return self.posterior.sum(2)
+
+    @property
+    def position(self) -> Float:
+        """Posterior (time, place)."""
+        return self.posterior.sum(1)
+
+
+def classify_dynamics(
+    recording: Recording, events: EventTable, context: Context, *, bin_size: float = 0.002, stay: float = 0.98, certain: float = 0.8
+) -> tuple[EventTable, list[StateSpace]]:
+    """`events` with the mean probability of each dynamic, and each event's posterior.
+
+    Adds columns ``continuous``, ``fragmented``, ``stationary`` (mean over the event), ``dynamics`` (the one that is above `certain`
+    for more than half of the event, else "mixed") and ``state_speed`` (median speed of the most probable place, the position's
+    unit a second).
+
+    Raises
+    ------
+    MissingDataError
+        If there are no spikes.
+    InputError
+        If `bin_size` or `stay` is out of range.
+    """
+    if recording.spikes is None:
+        raise MissingDataError(f"{recording.id}: no spikes, decoding needs sorted units")
+    if not bin_size > 0 or not 0 < stay < 1:
+        raise InputError(f"state space: bin_size {bin_size} s and stay {stay}, expected a positive length and a probability")
+    x = context.x
+    spikes = recording.spikes.pick(context.fields.units)
+    n = np.maximum(((events.stop - events.start) / bin_size + 1e-6).astype(int), 1)
+    counts = [spikes.counts(a + bin_size * np.arange(k + 1)) for a, k in zip(events.start, n)]
+    found = smooth_states(counts, context.fields.rates, x, bin_size, walk_sd(context, bin_size), stay)
+    out = [StateSpace(p, a + bin_size * (np.arange(k) + 0.5), x) for p, a, k in zip(found, events.start, n)]
+    share = np.array([s.states.mean(0) for s in out]).reshape(-1, 3)
+    mostly = np.array([(s.states > certain).mean(0) for s in out]).reshape(-1, 3)
+    name = np.where(mostly.max(1, initial=0) > 0.5, np.array(STATES, dtype=object)[mostly.argmax(1)], "mixed") if len(out) else np.empty(0, dtype=object)
+    speed = np.array([np.median(np.abs(np.diff(x[s.position.argmax(1)]))) / bin_size if len(s.times) > 1 else np.nan for s in out])
+    columns = {state: share[:, i] for i, state in enumerate(STATES)}
+    return events.assign(**columns, dynamics=name, state_speed=speed), out
+
+
+def walk_sd(context: Context, bin_size: float) -> float:
+    """SD of the continuous walk in one bin: 2.4 cm in 2 ms where the unit is a length, else 1.2 % of the track."""
+    factor, unit = unit_factor(context.fields.unit, kind="position")
+    one = np.sqrt(_WALK_VARIANCE) / factor if unit == "m" else 0.012 * float(np.ptp(context.x))
+    return float(one * np.sqrt(bin_size / 0.002))
+
+
+def smooth_states(counts: list[NDArray[np.int32]], rates: Float, x: NDArray[np.float64], bin_size: float, walk: float, stay: float = 0.98) -> list[Float]:
+    """Posterior (time, state, place) of each event, given counts (time, unit) of each; forwards, then backwards.
+
+    The dynamic stays as it is with probability `stay` a bin and turns into each of the others with half of the rest. Content that
+    is continuous moves by a Gaussian of SD `walk`, fragmented content jumps anywhere, stationary content does not move; to and from
+    fragmented every place is equally likely.
+    """
+    order = np.argsort([len(c) for c in counts], kind="stable")[::-1]
+    out: list[Float] = [np.empty(0, dtype=np.float32)] * len(counts)
+    i = 0
+    while i < len(order):
+        longest = len(counts[order[i]])
+        batch = order[i : i + max(_BATCH_BINS // max(longest, 1), 1)]
+        for k, p in zip(batch, _smooth_batch([counts[k] for k in batch], rates, x, bin_size, walk, stay)):
+            out[k] = p
+        i += len(batch)
+    return out
+
+
+def _smooth_batch(counts: list[NDArray[np.int32]], rates: Float, x: NDArray[np.float64], bin_size: float, walk: float, stay: float) -> list[Float]:
+    """Events sorted by falling length, so that those still running are the first rows."""
+    length = np.array([len(c) for c in counts])
+    n, steps, places = len(counts), int(length[0]), len(x)
+    like = _likelihood(counts, rates, bin_size)  # (time, event, place)
+    move = np.exp(-0.5 * ((x[:, None] - x[None]) / walk) ** 2)
+    move = (move / move.sum(1, keepdims=True)).astype(np.float32)
+    back_move = np.ascontiguousarray(move.T)
+    change = np.full((3, 3), (1 - stay) / 2, dtype=np.float32)
+    np.fill_diagonal(change, stay)
+    running = [int((length > t).sum()) for t in range(steps)]
+    # What is fragmented has the shape of the likelihood: a number an event, not a place, is all there is to carry.
+    forward = np.zeros((steps, n, 3, places), dtype=np.float32)
+    c = s = np.full((n, places), 1 / (3 * places), dtype=np.float32)
+    g = np.full(n, 1 / 3, dtype=np.float32)
+    for t in range(steps):
+        k = running[t]
+        c, g, s, now = c[:k], g[:k, None] / places, s[:k], like[t, :k]
+        if t:
+            mass = np.stack([c.sum(1), g[:, 0] * places, s.sum(1)], axis=1) @ change[:, 1] / places
+            c, s = (change[0, 0] * c + change[2, 0] * s) @ move + change[1, 0] * g, change[0, 2] * c + change[2, 2] * s + change[1, 2] * g
+            g = mass[:, None]
+        c, s, flat = c * now, s * now, g * now
+        norm = 1 / (c.sum(1) + s.sum(1) + (g[:, 0] * now.sum(1)))
+        c, s, flat = c * norm[:, None], s * norm[:, None], flat * norm[:, None]
+        forward[t, :k, 0], forward[t, :k, 1], forward[t, :k, 2] = c, flat, s
+        g = flat.sum(1)
+    bc = bs = np.ones((n, places), dtype=np.float32)
+    bg = np.ones(n, dtype=np.float32)
+    for t in range(steps - 2, -1, -1):
+        k = running[t + 1]
+        now = like[t + 1, :k]
+        ac, as_, ag = bc[:k] * now, bs[:k] * now, (bg[:k] * now.mean(1))[:, None]
+        moved = ac @ back_move
+        new_c = change[0, 0] * moved + change[0, 2] * as_ + change[0, 1] * ag
+        new_s = change[2, 0] * moved + change[2, 2] * as_ + change[2, 1] * ag
+        new_g = change[1, 0] * ac.mean(1) + change[1, 2] * as_.mean(1) + change[1, 1] * ag[:, 0]
+        norm = 1 / np.maximum(np.maximum(new_c.max(1), new_s.max(1)), new_g)
+        more = running[t] - k  # events whose last bin this is know nothing of what follows
+        bc, bs = (np.concatenate([v * norm[:, None], np.ones((more, places), dtype=np.float32)]) for v in (new_c, new_s))
+        bg = np.concatenate([new_g * norm, np.ones(more, dtype=np.float32)])
+        post = forward[t, :k]
+        post[:, 0] *= bc[:k]
+        post[:, 1] *= bg[:k, None]
+        post[:, 2] *= bs[:k]
+        post /= post.sum((1, 2), keepdims=True)
+    return [forward[: length[e], e].copy() for e in range(n)]
+
+
+def _likelihood(counts: list[NDArray[np.int32]], rates: Float, bin_size: float) -> Float:
+    """Likelihood (time, event, place), scaled to 1 at its highest place; bins without a spike share one row of work."""
+    steps, n = len(counts[0]), len(counts)
+    silent = np.exp(-bin_size * (total := rates.sum(0)) + bin_size * total.min()).astype(np.float32)
+    out = np.broadcast_to(silent, (steps, n, rates.shape[1])).copy()
+    flat = np.concatenate(counts)
+    time = np.concatenate([np.arange(len(c)) for c in counts])
+    event = np.repeat(np.arange(n), [len(c) for c in counts])
+    busy = flat.any(1)
+    logp = flat[busy].astype(np.float32) @ np.log(rates) - bin_size * total
+    out[time[busy], event[busy]] = np.exp(logp - logp.max(1, keepdims=True))
+    return out
