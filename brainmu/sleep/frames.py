@@ -113,7 +113,7 @@ def muscle_level(signal: Signal, grid: Grid) -> tuple[NDArray[np.float32], list[
     with np.errstate(invalid="ignore"):
         finite = np.isfinite(probe)
         # A trace that (almost) never crosses zero has been rectified or is an envelope.
-        rectified = ((probe < 0) & finite).sum(0) < 0.001 * np.maximum(finite.sum(0), 1)
+        rectified = (((probe < 0) & finite).sum(0) < 0.001 * finite.sum(0)) & (np.nanmax(np.where(finite, probe, 0), axis=0) > 0)
     parts = []
     for _, (x, rate, first) in _chunks(signal, grid, target=450.0, window=MUSCLE_WINDOW):
         f, power = sliding_spectrum(x, rate, first, min(MUSCLE_WINDOW, len(x) / rate), high=min(200.0, 0.45 * rate))

@@ -42,14 +42,14 @@ class RuleSettings:
         SD of the Gaussian over the muscle level.
     min_bout : float
         Bouts shorter than this are absorbed by their neighbours.
-    rem_after_wake : bool
-        False turns REM that begins straight from wakefulness into WAKE (healthy rodents enter REM from NREM).
+    wake_before_rem : float
+        REM after a longer bout of wakefulness counts as WAKE (healthy rodents enter REM from NREM); infinity allows it always.
     """
 
-    smooth: float = 4.0
-    smooth_muscle: float = 3.0
-    min_bout: float = 6.0
-    rem_after_wake: bool = False
+    smooth: float = 3.0
+    smooth_muscle: float = 1.5
+    min_bout: float = 4.0
+    wake_before_rem: float = 20.0
 
 
 @dataclass
@@ -190,7 +190,10 @@ def _best_slow(m: dict[str, NDArray[np.float64]], names: list[str], muscle: NDAr
             if np.isfinite(value[:, c]).mean() < 0.5:
                 continue
             x = _smooth(value[:, c], sd)
-            t = find_threshold(x, "slow")
+            try:
+                t = find_threshold(x, "slow")
+            except MissingDataError:  # this channel never changes; another may
+                continue
             both = np.isfinite(x) & np.isfinite(muscle)
             # Slow waves come with quiet muscles; a split that does not (movement artefact, dying electrode) is no sleep.
             opposed = -_rank_correlation(x[both], muscle[both])
@@ -254,8 +257,8 @@ def _decide(e: Evidence, settings: RuleSettings) -> tuple[NDArray[np.int8], NDAr
     known = np.isfinite(e.slow) & np.isfinite(e.theta) & np.isfinite(e.muscle)
     state[~known] = UNSCORED
     state = absorb_short(state, settings.min_bout / e.grid.step)
-    if not settings.rem_after_wake:
-        state = _forbid_wake_to_rem(state)
+    if np.isfinite(settings.wake_before_rem):
+        state = _forbid_wake_to_rem(state, settings.wake_before_rem / e.grid.step)
     p_slow, p_theta, p_move = (t[k].probability(x) for k, x in (("slow", e.slow), ("theta", e.theta), ("muscle", e.muscle)))
     p_nrem = p_slow * (1 - 0.5 * p_move)
     p_rem = (1 - p_slow) * p_theta * (1 - p_move)
@@ -283,11 +286,16 @@ def absorb_short(state: NDArray[np.int8], shortest: float) -> NDArray[np.int8]:
             return s
 
 
-def _forbid_wake_to_rem(state: NDArray[np.int8]) -> NDArray[np.int8]:
+def _forbid_wake_to_rem(state: NDArray[np.int8], longest: float) -> NDArray[np.int8]:
+    """REM that follows more than `longest` frames of WAKE becomes WAKE; a brief arousal on the way from NREM does not make REM impossible."""
     s = state.copy()
-    for i in range(1, len(s)):
-        if s[i] == REM and s[i - 1] == WAKE:
-            s[i] = WAKE
+    first = np.flatnonzero(np.r_[True, np.diff(s) != 0])
+    length = np.diff(np.r_[first, len(s)])
+    awake = 0
+    for i, n in zip(first, length):
+        if s[i] == REM and awake > longest:
+            s[i : i + n] = WAKE
+        awake = awake + n if s[i] == WAKE else 0
     return s
 
 

@@ -83,10 +83,10 @@ def find_threshold(x: ArrayLike, name: str = "measure") -> Threshold:
     """
     v = np.asarray(x, dtype=np.float64)
     v = v[np.isfinite(v)]
-    if len(v) < 10 or np.ptp(v) == 0:
-        raise MissingDataError(
-            f"the {name} measure has {len(v)} values{' that do not vary' if len(v) else ''}, expected at least 10 that do: check for a flat channel"
-        )
+    if len(v) < 10:
+        raise MissingDataError(f"the {name} measure has {len(v)} values, expected at least 10: the recording is too short, or most of a channel is missing")
+    if np.ptp(np.percentile(v, [0.5, 99.5])) < 1e-3 * max(1.0, abs(float(np.median(v)))):
+        raise MissingDataError(f"the {name} measure does not vary over {len(v)} values: check for a flat or synthetic channel")
     low, high, sd_low, sd_high, share = _two_gaussians(v)
     separation = float(np.sqrt(2) * (high - low) / np.sqrt(sd_low**2 + sd_high**2))
     dip = _dip(v)

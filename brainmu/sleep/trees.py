@@ -77,7 +77,7 @@ class Trees:
             empty = np.empty(0)
             return cls(*(empty.astype(t) for t in (np.int32, float, bool, np.int32, np.int32, float)), np.empty((0, n_classes), np.int32), baseline)
         # scikit-learn cannot bin a column without a number, and one that never varies teaches nothing.
-        useful = np.flatnonzero(np.nanmax(np.where(np.isfinite(x), x, -np.inf), axis=0) > np.nanmin(np.where(np.isfinite(x), x, np.inf), axis=0))
+        useful = np.array([j for j in range(x.shape[1]) if np.isfinite(x[:, j]).any() and np.nanmax(x[:, j]) > np.nanmin(x[:, j])], dtype=np.intp)
         if not len(useful):
             raise MissingDataError("no feature varies over the labelled epochs: check for flat or missing channels")
         model = HistGradientBoostingClassifier(

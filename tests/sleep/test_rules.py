@@ -99,7 +99,7 @@ def test_flat_channel(make_mouse):
 def test_threshold_of_one_hump_says_so():
     t = find_threshold(np.random.default_rng(0).standard_normal(2000))
     assert t.method == "mixture" and ("hump" in t.note or "deep" in t.note)
-    with pytest.raises(MissingDataError, match="do not vary"):
+    with pytest.raises(MissingDataError, match="does not vary"):
         find_threshold(np.ones(100))
 
 
