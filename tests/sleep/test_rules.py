@@ -121,3 +121,13 @@ def test_real_mouse(real_data):
     signals = {k: {"values": v, "rate": 200.0, "kind": k} for k, v in (("eeg", eeg), ("emg", emg))}
     scores = evaluate(stage_by_rules(Recording.from_arrays("real", species="mouse", signals=signals), 4.0), reference)
     assert scores["kappa"] >= 0.8 and scores["f1"]["REM"] > 0.7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("preset", "seed"), [("typical", 5), ("hard", 4)])
+def test_synthetic_mice(preset, seed):
+    from brainmu.synth import recording
+
+    rec, _ = recording(hours=1, seed=seed, preset=preset, lfp_rate=250.0, n_cells=0, n_channels=2, run_minutes=0)
+    scores = evaluate(stage_by_rules(rec, 4.0), rec.labels["scoring"])
+    assert scores["kappa"] > 0.85 and scores["f1"]["REM"] > 0.85
