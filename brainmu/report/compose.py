@@ -210,11 +210,16 @@ def _training(report: Report, material: Material) -> None:
             report.subsection(name)
         if run.metrics is not None:
             caption = (
-                f"{name}: loss by modality during training. Held-out loss is what counts; the dashed line is what a prediction "
-                "without any learning reaches (the mean), so a curve that does not fall below it has learned nothing of that modality."
+                f"{name}: loss by target during training. Held-out loss is what counts; the dashed line is what a prediction "
+                "without any learning reaches, so a loss that does not fall below it has learned nothing of that target."
             )
+            if run.held_out:
+                predictors = list(dict.fromkeys(k for row in run.held_out.values() for k in row))
+                rows = [[target, *(row.get(k, float("nan")) for k in predictors)] for target, row in run.held_out.items()]
+                words = "Loss on hidden parts of held-out data; lower is better. What stands beside the model costs nothing to predict."
+                report.table(rows, columns=["target", *predictors], caption=words)
             try:
-                report.figure(training_figure(run.metrics), caption)
+                report.figure(training_figure(run.metrics, run.held_out), caption)
             except BrainmuError as error:
                 report.note(str(error))
         if run.config:

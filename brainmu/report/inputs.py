@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +24,11 @@ __all__ = ["Material", "Run", "gather"]
 
 @dataclass
 class Run:
-    """A training run: its metrics (a row a log line) and whatever configuration lay beside them."""
+    """A training run: its metrics (a row a log line), held-out losses beside trivial ones (target to predictor to loss), its configuration."""
 
     metrics: pd.DataFrame | None = None
     config: dict[str, Any] = field(default_factory=dict)
+    held_out: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -86,7 +88,7 @@ def gather(given: Any) -> Material:
     if not items:
         raise InputError("nothing to report on: give at least one store, recording or result file")
     for name, item in items:
-        if isinstance(item, (str, Path)):
+        if isinstance(item, (str, os.PathLike)) and not isinstance(item, Recording):
             path = Path(item)
             _add_path(material, name or path.name, path)
         elif not _add(material, name, item):
@@ -97,7 +99,7 @@ def gather(given: Any) -> Material:
 def _items(given: Any) -> list[tuple[str, Any]]:
     if isinstance(given, Mapping) and not (set(given) & {"estimand", "comparison"}):
         return [(str(k), v) for k, v in given.items()]
-    single = (str, Path, Recording, Hypnogram, EventTable, Effect, pd.DataFrame, Mapping)
+    single = (str, os.PathLike, Recording, Hypnogram, EventTable, Effect, pd.DataFrame, Mapping)
     if isinstance(given, single) or hasattr(given, "dims") or not isinstance(given, Iterable):
         return [("", given)]
     return [(str(x[0]), x[1]) if isinstance(x, tuple) and len(x) == 2 else ("", x) for x in given]
@@ -179,7 +181,7 @@ def _add_folder(material: Material, name: str, path: Path) -> None:
         else:
             _add(material, name, _read_zarr(path))
     elif (metrics := next((m for m in (path / "metrics.csv", *sorted(path.glob("**/metrics.csv"))) if m.is_file()), None)) is not None:
-        _put(material.runs, name, Run(_read_csv(metrics), _config(path)))
+        _put(material.runs, name, Run(_read_csv(metrics), _config(path), _held_out(path / "report.json")))
     elif (path / "config.yaml").is_file():
         _put(material.runs, name, Run(None, _config(path)))
     elif stores := sorted(p for p in path.glob("*.zarr") if (p / "zarr.json").is_file()):
@@ -187,6 +189,13 @@ def _add_folder(material: Material, name: str, path: Path) -> None:
             _add_folder(material, store.stem, store)
     else:
         _add_recording_file(material, path)
+
+
+def _held_out(path: Path) -> dict[str, dict[str, float]]:
+    """Held-out losses by target of the model and of what costs nothing to predict; empty where the run has no such file or another."""
+    data = _json(path) if path.is_file() else {}
+    rows = data.items() if isinstance(data, dict) else ()
+    return {str(k): {n: float(v) for n, v in row.items() if isinstance(v, (int, float))} for k, row in rows if isinstance(row, dict) and "model" in row}
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -34,6 +34,7 @@ def files(tmp_path, mouse):
     (tmp_path / "run").mkdir()
     pd.DataFrame({"step": [0, 1], "val/loss": [2.0, 1.0]}).to_csv(tmp_path / "run" / "metrics.csv", index=False)
     (tmp_path / "run" / "config.yaml").write_text("width: 64\n")
+    (tmp_path / "run" / "report.json").write_text('{"spectrum": {"model": 0.5, "mean": 1.0}}')
     (tmp_path / "planted.json").write_text(json.dumps([{"quantity": "ripples", "planted": 10, "found": 9}]))
     return tmp_path
 
@@ -43,7 +44,9 @@ def test_files_are_recognised_by_what_they_hold(files):
     assert list(m.hypnograms) == ["m1_day2_rules"] and m.hypnograms["m1_day2_rules"].proba is not None
     assert list(m.events) == ["m1_day2_ripples"] and m.events["m1_day2_ripples"].kind[0] == "ripple"
     assert m.effects["effect"].estimate == 0.1 and len(m.effects["effect"].null) == 50
-    assert list(m.maps) == ["rem"] and m.runs["run"].config == {"width": 64} and m.comparison[0]["found"] == 9
+    assert (
+        list(m.maps) == ["rem"] and m.runs["run"].config == {"width": 64} and m.runs["run"].held_out["spectrum"]["mean"] == 1 and m.comparison[0]["found"] == 9
+    )
 
 
 HEADINGS = (

@@ -341,6 +341,17 @@ def test_training_curves_against_trivial_baselines():
         training_figure(pd.DataFrame({"epoch": [1]}))
 
 
+def test_training_curves_of_a_pretraining_run():
+    m = pd.DataFrame({"stage": ["window"] * 3 + ["context"] * 2, "step": [1, 2, 3, 1, 2], "loss": [3.0, 2, 1, 2, 1], "spectrum": [3.0, 2, 1, np.nan, np.nan],
+                      "spikes": [0.2, 0.1, -0.1, np.nan, np.nan], "context": [np.nan] * 3 + [2.0, 1], "summary_spectrum": [1.0] * 5, "learning_rate": [0.1] * 5,
+                      "slow": [np.nan] * 5})  # fmt: skip
+    held = {"spectrum": {"model": 0.8, "mean": 1.0, "last": 1.4}, "spikes": {"model": -0.3, "mean": -0.2}, "context": {"model": 1.1, "mean": 1.0}}
+    fig = training_figure(m, held)
+    said = words(fig)
+    assert [ax.get_title(loc="left").split()[-1] for ax in fig.axes] == ["spectrum", "spikes", "context"]
+    assert "best trivial: mean" in said and "−20 % against trivial" in said and "0.1 below trivial" in said and "not better than trivial" in said
+
+
 def test_overview_names_every_stream_and_label(mouse):
     said = words(overview_figure(mouse.recording))
     for part in ("2 × lfp, 625 Hz\nRMS (µV)", "1 × position, 30 Hz\nmean (m)", "24 units", "scoring\n600 epochs of 4 s", "60 events", "1 span, 600 s"):
