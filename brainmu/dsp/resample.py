@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ MAX_UP = 128
 MIN_WEIGHT = 0.4
 """An output is missing where less than this share of its kernel lies on present samples."""
 _COEFFICIENT_BITS, _SAMPLE_BITS = 25, 27  # with sum(|h|) < 2, sums stay below 2**53
-_TILE = 16
+_TILE = 8
 _SEGMENT_VALUES = 1 << 18
 
 
@@ -184,7 +185,8 @@ class Resampler:
         if i >= j:
             return np.full((last - first, x.shape[1]), np.nan)
         rows = x[i - offset : j - offset]
-        padded = np.zeros((high - low + 1, x.shape[1]), dtype=np.float64)
+        padded = _scratch(high - low + 1, x.shape[1])
+        padded[: i - low] = padded[j - low :] = 0.0
         inside = padded[i - low : j - low]
         step, absent = _to_grid(rows, inside)
         y = self._product(padded, last - first)
@@ -276,7 +278,7 @@ def _to_grid(rows: NDArray[Any], out: NDArray[np.float64]) -> tuple[NDArray[np.f
     out[...] = rows
     if rows.dtype.kind == "b" or (rows.dtype.kind in "iu" and rows.dtype.itemsize <= 2):
         return np.ones(rows.shape[1]), None
-    low, high = column_extremes(out)
+    low, high = (e.astype(np.float64) for e in column_extremes(rows))
     absent = None
     if not (np.isfinite(low) & np.isfinite(high)).all():
         absent = ~np.isfinite(out)
@@ -286,6 +288,17 @@ def _to_grid(rows: NDArray[Any], out: NDArray[np.float64]) -> tuple[NDArray[np.f
     _scale_columns(out, np.ldexp(1.0, -exponent))
     np.rint(out, out=out)
     return np.ldexp(1.0, exponent), absent
+
+
+_threads = threading.local()
+
+
+def _scratch(rows: int, columns: int) -> NDArray[np.float64]:
+    """This thread's working memory: fresh pages for every segment would cost as much as the arithmetic."""
+    kept = getattr(_threads, "kept", np.empty(0))
+    if kept.size < rows * columns:
+        kept = _threads.kept = np.empty(rows * columns)
+    return kept[: rows * columns].reshape(rows, columns)
 
 
 def column_extremes(x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

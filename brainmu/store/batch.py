@@ -1,4 +1,4 @@
-"""Many sources to stores, in several processes if wanted; one that fails does not stop the others."""
+"""Many sources to stores, in several processes or on a Dask cluster if wanted; one that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Outcome:
 
 
 def preprocess_many(
-    sources: Iterable[Recording | str | Path], out_dir: str | Path, *, jobs: int = 1, progress: Progress | None = None,
+    sources: Iterable[Recording | str | Path], out_dir: str | Path, *, jobs: int = 1, scheduler: str | None = None, progress: Progress | None = None,
     reader: dict[str, Any] | None = None, **options: Any,
 ) -> list[Outcome]:  # fmt: skip
     """Preprocess every recording in `sources` into ``out_dir/<id>.zarr``.
@@ -65,6 +65,9 @@ def preprocess_many(
         A folder may hold several recordings.
     jobs : int
         Processes; the stores are the same for any number.
+    scheduler : str
+        Address of a Dask scheduler (``tcp://host:port``) whose workers do the work instead, a recording each; sources and `out_dir` must
+        have the same paths there. A recording whose worker dies is given to another.
     reader : dict
         Arguments for :func:`brainmu.formats.read_all`.
     **options
@@ -88,15 +91,24 @@ def preprocess_many(
     twice = sorted({i for i in ids if ids.count(i) > 1})
     if twice:
         raise UsageError(f"two sources have the id {twice[0]!r} and would write the same store: preprocess them into different folders")
-    work = functools.partial(_one, folder=folder, options=options)
+    if scheduler is not None:
+        _on_cluster(scheduler, outcomes, recordings, folder, options, progress)
+        return outcomes
     if jobs == 1 or len(recordings) < 2:
         for k, recording in enumerate(recordings):
             report = None if progress is None else functools.partial(_share, progress, recording.id, k, len(recordings))
             _merge(outcomes, recording, _one(recording, folder, options | {"progress": report}))
         return outcomes
+    _in_processes(jobs, outcomes, recordings, folder, options, progress)
+    return outcomes
+
+
+def _in_processes(
+    jobs: int, outcomes: list[Outcome], recordings: list[Recording], folder: Path, options: dict[str, Any], progress: Progress | None
+) -> None:  # fmt: skip
     # spawn: a forked child of a process with threads (BLAS, a progress bar) can hang.
     with ProcessPoolExecutor(min(jobs, len(recordings)), mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [(recording, pool.submit(work, recording)) for recording in recordings]
+        futures = [(recording, pool.submit(_one, recording, folder, options)) for recording in recordings]
         for k, (recording, future) in enumerate(futures):
             try:
                 result = future.result()
@@ -106,7 +118,23 @@ def preprocess_many(
             _merge(outcomes, recording, result)
             if progress:
                 progress(recording.id, (k + 1) / len(recordings))
-    return outcomes
+
+
+def _on_cluster(
+    scheduler: str, outcomes: list[Outcome], recordings: list[Recording], folder: Path, options: dict[str, Any], progress: Progress | None
+) -> None:  # fmt: skip
+    from distributed import Client
+
+    try:
+        client = Client(scheduler, timeout=10)
+    except (OSError, ValueError) as error:
+        raise InputError(f"scheduler {scheduler!r} does not answer ({error}): start one with `dask scheduler`, expected tcp://host:8786") from None
+    with client:
+        futures = [(r, client.submit(_one, r, folder.absolute(), options, pure=False, retries=3)) for r in recordings]
+        for k, (recording, future) in enumerate(futures):
+            _merge(outcomes, recording, future.result())
+            if progress:
+                progress(recording.id, (k + 1) / len(recordings))
 
 
 def _read_all(sources: Iterable[Recording | str | Path], reader: dict[str, Any]) -> tuple[list[Outcome], list[Recording]]:
