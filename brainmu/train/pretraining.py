@@ -189,17 +189,16 @@ def _write(
 def _card(encoder: Encoder, report: dict[str, dict[str, float]], recordings: list[Recording], held: list[WindowGrid], seed: int) -> str:
     hours = sum(r.duration for r in recordings) / 3600
     subjects = {r.subject or r.id for r in recordings}
+    species = ", ".join(sorted({r.species or "unknown" for r in recordings}))
+    kept = ", ".join(sorted({g.recording.subject or g.recording.id for g in held}))
+    names = ("model", "mean", "interpolation", "last")
     lines = [
         "# Encoder", "", f"- {encoder.n_parameters:,} weights, windows of {encoder.config.window:g} s.",
-        f"- Pretrained by masking on {len(recordings)} recordings of {len(subjects)} subjects ({', '.join(sorted({r.species or 'unknown' for r in recordings}))}), "
-        f"{hours:.1f} h, seed {seed}; held out for the table: {', '.join(sorted({g.recording.subject or g.recording.id for g in held}))}.",
-        "", "Loss on hidden parts of held-out windows (mean squared error of standardised values; spikes: nats a bin and unit); lower is better:", "",
+        f"- Pretrained by masking on {len(recordings)} recordings of {len(subjects)} subjects ({species}), {hours:.1f} h, seed {seed}.",
+        f"- Held out for the table: {kept}.", "",
+        "Loss on hidden parts of held-out windows (mean squared error of standardised values; spikes: nats a bin and unit); lower is better:", "",
         "| target | model | mean | interpolation | last value |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for target, row in report.items():
-        lines.append(
-            f"| {target} | "
-            + " | ".join(f"{row[k]:.4f}" if np.isfinite(row.get(k, np.nan)) else "–" for k in ("model", "mean", "interpolation", "last"))
-            + " |"
-        )
+        lines.append(f"| {target} | {' | '.join(f'{row[k]:.4f}' if np.isfinite(row.get(k, np.nan)) else '–' for k in names)} |")
     return "\n".join([*lines, "", "For spikes, `mean` is each unit's own rate over the recording, known exactly.", ""])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -134,7 +135,7 @@ class WindowGrid:
         out = np.full((last - first, len(s.columns)), np.nan, dtype=np.float32)
         i0 = max(int(at[0]) - 1, 0)
         values, times = s.standardise(signal.read(i0, int(at[-1]))), signal.read_times(i0, int(at[-1]))
-        for k, (i, j) in enumerate(zip(at[:-1], at[1:])):
+        for k, (i, j) in enumerate(pairwise(at.tolist())):
             if j > i:
                 out[k] = values[i - i0 : j - i0].mean(0)
             elif i > i0 and times[i - 1 - i0] + period > edges[k]:

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -126,7 +127,7 @@ class SpanSampler:
         for r, n in enumerate(self.lengths):
             offset = int(rng.integers(0, self.span)) if n > self.span else 0
             edges = np.unique(np.r_[0, np.arange(offset, n, self.span), n])
-            spans += [(r, int(a), int(b)) for a, b in zip(edges[:-1], edges[1:])]
+            spans += [(r, int(a), int(b)) for a, b in pairwise(edges)]
         order = rng.permutation(len(spans))
         return [[spans[i] for i in order[k : k + self.size]] for k in range(0, len(spans), self.size)]
 

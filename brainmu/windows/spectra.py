@@ -7,6 +7,7 @@ signals of any rate give features of one size and meaning; bands above half the 
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 __all__ = ["BANDS", "EPSILON", "N_BANDS", "N_FEATURES", "WAVE", "band_power", "covered_bands", "patch_features", "waveform"]
 
 _EDGES = (0.5, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 25, 30, 40, 50, 65, 80, 100, 130, 160, 200, 250, 300, 400, 500, 625)
-BANDS: tuple[tuple[float, float], ...] = tuple(zip(_EDGES[:-1], _EDGES[1:]))
+BANDS: tuple[tuple[float, float], ...] = tuple(pairwise(_EDGES))
 """Frequency bands [low, high), Hz: about an octave's third above 10 Hz, 1 Hz below; the first needs patches of 2 s."""
 N_BANDS = len(BANDS)
 WAVE = 64

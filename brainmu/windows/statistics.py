@@ -1,8 +1,9 @@
 """What a recording says about its own channels and units: scale, spectrum, firing. Measured once, used for every window.
 
 Every channel is standardised by its median and its median absolute deviation (times 1.4826; the SD where that is zero, and
-for slow traces, which rest most of the time) over patches spread evenly across the whole recording, and its band powers by their median over the same patches. So a
-standardised value says "against this recording"; what is lost (the absolute spectrum) goes into the channel's identity.
+for slow traces, which rest most of the time) over patches spread evenly across the whole recording, and its band powers by
+their median over the same patches. So a standardised value says "against this recording"; what is lost (the absolute
+spectrum) goes into the channel's identity.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ MODEL_KINDS = (*FIELD_KINDS, *SLOW_KINDS, "features", "spikes")
 REGIONS = ("", "hippocampus", "neocortex", "thalamus", "brainstem", "other")
 _REGION_WORDS = {
     "hippocampus": ("ca1", "ca2", "ca3", "dg", "dentate", "hpc", "hipp", "subic", "ent", "mec", "lec"),
-    "neocortex": ("cortex", "ctx", "pfc", "acc", "m1", "m2", "s1", "s2", "v1", "v2", "rsc", "ppc", "frontal", "parietal", "occip", "temporal", "vis", "mos", "ssp"),
+    "neocortex": ("cortex", "ctx", "pfc", "acc", "m1", "m2", "s1", "s2", "v1", "v2", "rsc", "ppc",
+                  "frontal", "parietal", "occip", "temporal", "vis", "mos", "ssp"),
     "thalamus": ("thal", "adn", "lgn", "nre", "reuniens", "vpm"),
     "brainstem": ("hypothal", "brainstem", "vta", "lc", "raphe", "pons", "lha", "poa"),
 }  # fmt: skip

@@ -103,7 +103,7 @@ class TestGrid:
         assert len(grid) == 10
         arrays = grid.arrays(2, 4)
         s = grid.statistics.signals["lfp"]
-        times, raw = rec.signals["lfp"].span(12.0, 16.0)
+        _, raw = rec.signals["lfp"].span(12.0, 16.0)
         np.testing.assert_allclose(arrays["lfp"][1].T * s.scale + s.centre, raw, rtol=1e-4, atol=1e-2)
         assert arrays["spikes"].sum() == len(rec.spikes.span(8.0, 16.0)[0])
         assert arrays["spikes"].shape == (2, 3, 80) and arrays["position"].shape == (2, 2, 32)
@@ -210,7 +210,7 @@ class TestSamplers:
         assert len(seen) == total and len(set(seen)) == total
 
     def test_weights(self):
-        session, window = WindowSampler(self.grids(), 200, seed=0, weights=[3.0, 1.0]).index(0)
+        session, _ = WindowSampler(self.grids(), 200, seed=0, weights=[3.0, 1.0]).index(0)
         assert 0.6 < (session == 0).mean() < 0.9
         with pytest.raises(InputError, match="weights"):
             WindowSampler(self.grids(), 4, weights=[1.0])
