@@ -251,6 +251,13 @@ class Signal:
             missing=self.missing, clock=self.clock, attrs=dict(self.attrs),
         )  # fmt: skip
 
+    def with_values(self, values: Any) -> Signal:
+        """The same signal with other values (time, channel), in `unit`; a plain Signal, wherever the old values lay."""
+        return Signal(
+            values=values, rate=self.rate, start=self.start, times=self.times, unit=self.unit, kind=self.kind, channels=self.channels, gaps=self.gaps,
+            clock=self.clock, attrs=dict(self.attrs),
+        )  # fmt: skip
+
     @classmethod
     def coerce(cls, name: str, value: Any) -> Signal:
         """A Signal from a Signal, or from a mapping of its arguments; errors name the signal."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -129,7 +129,7 @@ def apply_edits(recording: Recording, edits: Sequence[Edit]) -> Recording:
     for name in {n for e in edits for n in e.patches}:
         s = recording.signals[name]
         patches = sorted((e.patches[name] for e in edits if name in e.patches), key=lambda p: p[0])
-        signals[name] = replace(s, values=_Patched(s, patches), scale=1.0, missing=None)
+        signals[name] = s.with_values(_Patched(s, patches))
     spikes = recording.spikes
     if spikes is not None and any(len(e.drop) for e in edits):
         keep = np.ones(len(spikes), dtype=bool)

@@ -7,13 +7,12 @@ was, so scales measured on the recording stay too, and only its relation to the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainmu.core import Recording, Signal, Spikes
+from brainmu.core import Recording, Spikes
 from brainmu.dsp.filters import bandpass
 from brainmu.explain.asking import Answer, ask
 from brainmu.explain.bands import BANDS, bands_below
@@ -83,12 +82,8 @@ def _shifted(recording: Recording, name: str, modality: str, channel: int, band:
         x = values[:, channel]
         part = bandpass(x, s.rate, *bands_below(s.rate)[band]) if modality == "field" else x.copy()
         values[:, channel] = x - part + np.roll(part, round(by * s.rate))
-        signals[name] = _with_values(s, values)
+        signals[name] = s.with_values(values)
     return Recording(
         id=recording.id, subject=recording.subject, species=recording.species, signals=signals, spikes=spikes, labels=recording.labels,
         source={"format": "edited"}, zeitgeber=recording.zeitgeber,
     )  # fmt: skip
-
-
-def _with_values(signal: Signal, values: NDArray[np.float32]) -> Signal:
-    return replace(signal, values=values, scale=1.0, missing=None)
