@@ -9,6 +9,8 @@ _PUBLIC = {
     "SleepStager": "stager", "stage_by_rules": "rules", "RuleSettings": "rules",
     "find_spindles": "events", "find_slow_waves": "events",
     "statistics": "structure", "transitions": "structure", "bout_table": "structure",
+    "stage_spectra": "spectral", "slow_wave_activity": "spectral", "event_coupling": "spectral",
+    "cycles": "structure", "micro_arousals": "structure", "bout_survival": "structure", "disagreements": "agreement",
     "evaluate": "agreement", "evaluate_many": "agreement",
     "read_hypnogram": "files", "write_hypnogram": "files",
 }  # fmt: skip

@@ -17,7 +17,7 @@ from brainmu.core.signal import Signal
 from brainmu.dsp.spectra import aperiodic_slope, band_power, line_free, sliding_spectrum
 from brainmu.errors import InputError, MissingDataError
 
-__all__ = ["BANDS", "Grid", "brain_measures", "decimated", "grid_of", "lfp_emg", "muscle_level"]
+__all__ = ["BANDS", "Grid", "brain_measures", "decimated", "grid_of", "lfp_emg", "muscle_level", "spectra"]
 
 BANDS: dict[str, tuple[float, float]] = {
     "slow": (0.5, 1.5), "delta": (1.0, 4.0), "theta": (4.0, 8.0), "alpha": (8.0, 12.0), "sigma": (11.0, 16.0),
@@ -103,6 +103,13 @@ def brain_measures(signal: Signal, grid: Grid, *, shape: bool = True, progress: 
         if progress is not None:
             progress(done)
     return {k: np.concatenate(v) for k, v in out.items()}
+
+
+def spectra(signal: Signal, grid: Grid, high: float) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float32]]]:
+    """Frequencies and density (frame, channel, freq) up to `high` Hz, some whole epochs at a time."""
+    _check_rate(signal, 20.0)
+    for _, (x, rate, first) in _chunks(signal, grid, target=max(200.0, 4 * high)):
+        yield sliding_spectrum(x, rate, first, min(WINDOW, len(x) / rate), high=high)
 
 
 def muscle_level(signal: Signal, grid: Grid) -> tuple[NDArray[np.float32], list[str]]:
@@ -193,7 +200,7 @@ def _chunks(signal: Signal, grid: Grid, target: float, window: float = WINDOW) -
     reach = n / 2 + 0.5 * out_rate * max(grid.step, 1.0)
     covered = (starts >= -reach) & (starts + n <= total + reach)
     starts = np.where(covered, np.clip(starts, 0, total - n), -1 - total)
-    per = max(1, round(_CHUNK / grid.step))
+    per = max(1, round(_CHUNK / grid.epoch)) * grid.per  # whole epochs
     for a in range(0, len(starts), per):
         s = starts[a : a + per]
         real = s[s >= 0]
