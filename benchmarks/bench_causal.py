@@ -1,6 +1,6 @@
 """Time of the causal designs: a hazard of 20 animals x 24 h at 4-s epochs, and 10,000 draws of the randomisation test.
 
-    python benchmarks/bench_causal.py [--animals 20] [--hours 24]
+python benchmarks/bench_causal.py [--animals 20] [--hours 24]
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def animal(name: str, hours: float, seed: int) -> Recording:
         "trials": EventTable(on, on + 0.1, assigned=rng.random(len(on)) < 0.5, probability=0.5),
     }
     pressure = np.cumsum(rng.standard_normal(n)).astype(np.float32) / np.sqrt(n)
-    return Recording.from_arrays(name, name, "mouse", signals={"pressure": dict(values=pressure, rate=1 / EPOCH, kind="features")}, labels=labels, zeitgeber=0.0)
+    return Recording.from_arrays(
+        name, name, "mouse", signals={"pressure": dict(values=pressure, rate=1 / EPOCH, kind="features")}, labels=labels, zeitgeber=0.0
+    )
 
 
 def main() -> None:
