@@ -173,7 +173,8 @@ class _Rodent:
             labels=self._labels(expert(hypnogram, bouts, models["faults"], flaws), life, runs, ready, stop, events.reactivation),
         )  # fmt: skip
         if models["ripples"].ripple_frequency > 0.42 * self.lfp_rate:
-            rec.warn(f"ripples of {models['ripples'].ripple_frequency:g} Hz do not fit into an LFP of {self.lfp_rate:g} Hz: they are in the truth and the spikes only")
+            mean = models["ripples"].ripple_frequency
+            rec.warn(f"ripples of {mean:g} Hz do not fit into an LFP of {self.lfp_rate:g} Hz: they are in the truth and the spikes only")
         truth = Truth(
             id=self.id, bouts=bouts, hypnogram=hypnogram, ripples=events.ripples, reactivation=events.reactivation, awake_replay=events.awake,
             spindles=events.spindles, slow_waves=events.slow_waves, trials=life.trials, place_fields=fields, faults=faults,

@@ -26,8 +26,8 @@ _STATES = ("active", "quiet", "NREM", "REM")
 _AMPLITUDES = {
     "background": (62.0, 62.0, 75.0, 55.0),
     "flat": (40.0, 36.0, 28.0, 38.0),
-    "delta": (25.0, 42.0, 135.0, 20.0),
-    "theta": (150.0, 25.0, 8.0, 170.0),
+    "delta": (30.0, 50.0, 130.0, 42.0),
+    "theta": (125.0, 25.0, 14.0, 125.0),
     "gamma": (17.0, 12.0, 9.0, 18.0),
     "emg": (95.0, 27.0, 11.0, 5.0),
 }
@@ -196,7 +196,7 @@ class _LFP:
     def _spectra(self, f: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sources: one steep background a channel; then a flatter background, delta and gamma shared within CA1 and within the cortex; leaked EMG."""
         steep, flat = aperiodic(f, 1.0, floor=0.0), aperiodic(f, 1.0, *_FLAT, floor=0.0)
-        delta, gamma = band(f, 0.7, 3.5, edge=0.9), band(f, 32.0, min(85.0, 0.4 * self.rate)) if self.rate > 100 else np.zeros(len(f))
+        delta, gamma = band(f, 0.7, 4.0, edge=1.4), band(f, 32.0, min(85.0, 0.4 * self.rate)) if self.rate > 100 else np.zeros(len(f))
         emg = band(f, 40.0, 0.45 * self.rate, edge=0.2) if self.rate > 120 else np.zeros(len(f))
         return np.stack([steep] * len(self.layout.gain) + [flat] * 2 + [delta] * 2 + [gamma] * 2 + [emg], axis=1)
 
@@ -211,7 +211,7 @@ class _LFP:
         shared = x[n:]
         shared[0:2] *= e["flat"]
         shared[2:4] *= e["delta"]
-        shared[4:6] *= e["gamma"] * (1 + 0.5 * np.clip(e["theta"] / 150, 0, 1) * (c * np.float32(0.54) + s * np.float32(0.84)))
+        shared[4:6] *= e["gamma"] * (1 + 0.5 * np.clip(e["theta"] / 120, 0, 1) * (c * np.float32(0.54) + s * np.float32(0.84)))
         shared[6] *= e["emg"]
         theta = e["theta"] * np.stack([c, s, c * c - s * s, 2 * s * c])
         hum = np.sin(2 * np.pi * np.remainder(50.0 * t, 1.0)).astype(np.float32) * np.float32(model.hum if self.rate > 110 else 0.0)

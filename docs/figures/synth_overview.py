@@ -1,4 +1,4 @@
-"""Draw a synthetic recording: the night, its spectra, a ripple with replay, place fields. Writes synth_overview.png beside this file."""
+"""Draw a synthetic recording: an hour of it, its spectra, ripples with replay, place fields. Writes synth_overview.png beside this file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from PIL import Image
 from scipy.signal import butter, sosfiltfilt, spectrogram, welch
 
 import brainmu.synth
@@ -29,7 +30,8 @@ def main(out: Path) -> None:
     spectra(figure.add_subplot(grid[6, 0]), lfp, truth)
     fields(figure.add_subplot(grid[6, 1]), truth)
     lengths(figure.add_subplot(grid[6, 2]), truth)
-    figure.savefig(out, dpi=80)
+    figure.savefig(out, dpi=60)
+    Image.open(out).convert("RGB").quantize(64).save(out, optimize=True)
 
 
 def night(figure, grid, rec, truth) -> None:
@@ -97,8 +99,9 @@ def spectra(axis, lfp, truth) -> None:
 
 def fields(axis, truth) -> None:
     rate = truth.place_fields.rate[0][:35]
+    rate = rate[rate.max(1) > 1]
     order = np.argsort(rate.argmax(1))
-    axis.imshow(rate[order] / rate[order].max(1, keepdims=True), aspect="auto", extent=(0, 1.6, 35, 0))
+    axis.imshow(rate[order] / rate[order].max(1, keepdims=True), aspect="auto", extent=(0, 1.6, len(rate), 0))
     axis.set(xlabel="track A, m", ylabel="place cell")
 
 

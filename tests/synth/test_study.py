@@ -115,6 +115,15 @@ def test_without_effects_nothing_is_found():
     assert (np.abs(fit.params[:3] / fit.bse[:3]) < 3.2).all()
 
 
+def test_confounding_fools_whoever_does_not_adjust():
+    nothing = {"negative": 0.0, "positive": 0.0}
+    _, truth = synth.study(n_animals=6, hours=6.0, seed=3, log_hazard_ratio=nothing, trial_log_hazard_ratio={}, confounding=0.9, animal_sd=0.0)
+    x = _exposure(truth)
+    naive, adjusted = _poisson(x[:, 0], x[:, 1:3], x[:, 5]), _poisson(x[:, 0], x[:, [1, 2, 4]], x[:, 5])
+    assert (naive.params[:2] / naive.bse[:2] > 5).all()
+    assert (np.abs(adjusted.params[:2] / adjusted.bse[:2]) < 3.2).all()
+
+
 @pytest.mark.slow
 def test_the_true_risk_difference_agrees_with_large_randomised_trials():
     m = Mechanism(confounding=0.4, feedback=0.2)
