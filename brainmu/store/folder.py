@@ -197,9 +197,9 @@ def writing(out: Path, job: str) -> Iterator[Folder]:
 
 def settle(out: Path) -> None:
     """Undo a replacement that was cut off: if the old store was moved away and the new one is not yet in place, put it back."""
-    old = _replaced(out)
-    if not old.is_dir():
+    if not out.name or not _replaced(out).is_dir():
         return
+    old = _replaced(out)
     partial = out.with_name(out.name + ".partial")
     with _locked(partial, out):
         if out.exists():

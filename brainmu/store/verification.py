@@ -8,7 +8,7 @@ from brainmu.errors import NotFoundError, StoreError
 from brainmu.store.folder import CHECKSUMS, checksum_lines, file_sha256
 from brainmu.store.session import is_store
 
-__all__ = ["verify"]
+__all__ = ["listed_files", "verify"]
 
 
 def verify(path: str | Path) -> list[str]:
@@ -36,6 +36,11 @@ def verify(path: str | Path) -> list[str]:
     problems += [f"{name}: not part of the store" for name in sorted(there - listed.keys())]
     problems += [f"{name}: bytes changed" for name in sorted(listed.keys() & there) if file_sha256(root / name) != listed[name]]
     return problems
+
+
+def listed_files(root: Path) -> list[str]:
+    """Names of the files that a store should have; the checksums themselves where even they are gone."""
+    return list(_listed(root / CHECKSUMS)[0]) if (root / CHECKSUMS).is_file() else [CHECKSUMS]
 
 
 def _listed(path: Path) -> tuple[dict[str, str], list[str]]:

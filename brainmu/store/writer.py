@@ -15,7 +15,7 @@ from brainmu.core import Recording
 from brainmu.dsp.artefacts import Findings, join, limits_only
 from brainmu.errors import ConfigError, InputError, OutputExistsError, StoreError
 from brainmu.store.config import PreprocessConfig
-from brainmu.store.folder import Folder, ShardWriter, settle, writing
+from brainmu.store.folder import CHECKSUMS, Folder, ShardWriter, settle, writing
 from brainmu.store.identity import Sources, content_sha256, json_sha256, relative_text
 from brainmu.store.parts import write_labels, write_spikes
 from brainmu.store.quality import quality_tables, quality_warnings
@@ -23,6 +23,7 @@ from brainmu.store.session import SCHEMA, Session, is_store, open
 from brainmu.store.streams import Stream, split_by_treatment
 from brainmu.store.tables import plain_layout, write_table
 from brainmu.store.values import encode, safe_names
+from brainmu.store.verification import listed_files
 
 __all__ = ["prepare", "preprocess", "read_source", "resolve_config", "streams_of"]
 
@@ -76,7 +77,7 @@ def preprocess(
     1250.0
     """
     settings = resolve_config(config, lfp_rate, options)
-    target = Path(out)
+    target = Path(out).absolute()
     recording = read_source(source, reader)
     report = progress or (lambda label, fraction: None)
     job = prepare(recording, settings, lambda f: report("checksums", 0.1 * f))
@@ -86,7 +87,7 @@ def preprocess(
         if session is not None:
             report("already complete", 1.0)
             return session
-        if not overwrite:
+        if not overwrite or not _replaceable(target):
             raise OutputExistsError(_exists(target))
     with writing(target, job.key) as folder, ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
         _write(folder, recording, job, pool, lambda label, f: report(label, 0.1 + 0.85 * f))
@@ -161,15 +162,21 @@ def _already_complete(target: Path, job: Job) -> Session | None:
         session = open(target)
     except StoreError:
         return None
-    if session.provenance.get("identity") != job.identity:
+    if session.provenance.get("identity") != job.identity or not all((target / name).is_file() for name in listed_files(target)):
         return None
     session.already_complete = True
     return session
 
 
+def _replaceable(target: Path) -> bool:
+    """Whether it is a store (also a damaged one) or an empty folder: nobody's home is replaced for a slip of the keyboard."""
+    return target.is_dir() and not target.is_symlink() and (is_store(target) or (target / CHECKSUMS).is_file() or not any(target.iterdir()))
+
+
 def _exists(target: Path) -> str:
-    what = "another store, or the same from other sources or settings" if is_store(target) else "something that is no store"
-    return f"{target}: exists and holds {what}: give another --out, or --overwrite to replace it"
+    if _replaceable(target):
+        return f"{target}: exists and holds another store, or the same from other sources or settings: give another --out, or --overwrite to replace it"
+    return f"{target}: exists and holds something that is no store, which is not replaced even with --overwrite: give another --out, or move it away"
 
 
 # -- writing ------------------------------------------------------------------------------------------------------------

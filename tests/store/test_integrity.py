@@ -148,13 +148,31 @@ def test_other_sources_or_settings_need_overwrite(tmp_path: Path, make: Callable
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr"]
 
 
-def test_what_is_no_store_is_not_replaced_unasked(tmp_path: Path, recording: Recording) -> None:
+def test_what_is_no_store_is_never_replaced(tmp_path: Path, recording: Recording) -> None:
     out = tmp_path / "a.zarr"
     out.mkdir()
     (out / "thesis.txt").write_text("important")
-    with pytest.raises(OutputExistsError, match="something that is no store"):
+    for target in (out, out / "thesis.txt", Path("/")):
+        for overwrite in (False, True):
+            with pytest.raises((OutputExistsError, StoreError), match=r"something that is no store|cannot be written"):
+                preprocess(recording, target, overwrite=overwrite)
+    assert (out / "thesis.txt").read_text() == "important"
+
+
+def test_a_damaged_store_can_be_replaced(tmp_path: Path, recording: Recording) -> None:
+    out = preprocess(recording, tmp_path / "a.zarr").path
+    (out / "zarr.json").write_bytes(b"{")
+    with pytest.raises(OutputExistsError, match="--overwrite to replace it"):
         preprocess(recording, out)
-    assert (out / "thesis.txt").exists()
+    assert verify(preprocess(recording, out, overwrite=True).path) == []
+
+
+def test_a_store_that_lost_a_file_is_not_called_complete(tmp_path: Path, recording: Recording) -> None:
+    out = preprocess(recording, tmp_path / "a.zarr").path
+    (out / "spikes/time/c/0").unlink()
+    with pytest.raises(OutputExistsError, match="--overwrite to replace it"):
+        preprocess(recording, out)
+    assert verify(preprocess(recording, out, overwrite=True).path) == []
 
 
 def test_a_replacement_cut_off_between_its_renames_is_undone(tmp_path: Path, recording: Recording) -> None:
@@ -168,8 +186,8 @@ def test_a_replacement_cut_off_between_its_renames_is_undone(tmp_path: Path, rec
 def test_two_runs_on_one_output(tmp_path: Path, source: Path, recording: Recording) -> None:
     out = tmp_path / "a.zarr"
     child = start(source, out)
-    partial = tmp_path / "a.zarr.partial"
-    while not partial.exists() and child.poll() is None:
+    journal = tmp_path / "a.zarr.partial" / ".work" / "journal"  # written under the lock
+    while not journal.exists() and child.poll() is None:
         time.sleep(0.001)
     os.killpg(child.pid, signal.SIGSTOP)  # it holds the lock as long as the test needs
     try:
