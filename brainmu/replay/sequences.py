@@ -22,6 +22,7 @@ from brainmu.replay.significance import (
     exchanged_fields,
     log_evidence,
     test_sequences,
+    tuned,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ def find_replay(
 
     Each event is binned at `bin_size`, decoded by Poisson Bayes with a uniform prior, and scored by the weighted correlation of
     time and place. Two shuffles, `shuffles` draws each: every unit's train rolled within the event (temporal), every unit's field
-    rolled along the track (spatial). The joint statistic is the sum of the two z-scores. It is recalibrated on null sessions
-    made from this recording by dealing the place fields anew among the units: `p_value` is the share of null events whose joint
-    statistic is as high.
+    rolled along the track (spatial). The joint statistic is the sum of the two z-scores. It is recalibrated on null sessions made
+    from this recording by dealing the place fields anew among the units tuned to place: `p_value` is the share of null events
+    whose joint statistic is as high.
 
     Parameters
     ----------
@@ -251,9 +252,10 @@ def _test_by_content(
 
 
 def _exchanged(rates: dict[str, NDArray[np.float32]], rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
-    """Field shapes dealt anew among the units, the same deal in every context."""
+    """Field shapes dealt anew among the units tuned to place in any context, the same deal in every context."""
+    which = np.any([tuned(r) for r in rates.values()], axis=0)
     seed = int(rng.integers(2**32))
-    return {k: exchanged_fields(r, np.random.default_rng(seed)) for k, r in rates.items()}
+    return {k: exchanged_fields(r, which, np.random.default_rng(seed)) for k, r in rates.items()}
 
 
 def _content_odds(
@@ -314,7 +316,7 @@ def _nulls(shuffles: int, sessions: int, session_shuffles: int) -> dict[str, str
     return {
         "temporal": f"each unit's train rolled circularly within the event, {shuffles} draws",
         "spatial": f"each unit's field rolled circularly along the track, {shuffles} draws",
-        "joint": f"sum of the two z-scores, recalibrated on {sessions} null sessions (fields dealt anew among the units), {session_shuffles} shuffles each",
+        "joint": f"sum of the two z-scores, recalibrated on {sessions} null sessions (fields dealt anew among tuned units), {session_shuffles} shuffles each",
     }
 
 

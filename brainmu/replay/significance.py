@@ -168,10 +168,22 @@ def rolled_fields(rates: Float, rng: np.random.Generator) -> Float:
     return np.take_along_axis(rates, (np.arange(n)[None] + shift[:, None]) % n, axis=1)
 
 
-def exchanged_fields(rates: Float, rng: np.random.Generator) -> Float:
-    """Field shapes dealt anew among the units; every unit keeps its mean rate."""
+def exchanged_fields(rates: Float, which: NDArray[np.bool_], rng: np.random.Generator) -> Float:
+    """Field shapes (unit, place) dealt anew among the units `which` (unit,); every unit keeps its mean rate, the others all they have."""
     mean = rates.mean(1, keepdims=True)
-    return (rates / mean)[rng.permutation(len(rates))] * mean
+    dealt = np.arange(len(rates))
+    dealt[which] = rng.permutation(dealt[which])
+    return (rates / mean)[dealt] * mean
+
+
+def tuned(rates: Float, least: float = 0.2) -> NDArray[np.bool_]:
+    """Units (unit,) with at least `least` bits a spike about the place, every place equally likely.
+
+    Only they are dealt anew in null sessions: an interneuron's flat field given to a place cell, and the reverse, would leave null
+    events poorer in places than real ones.
+    """
+    ratio = rates / rates.mean(1, keepdims=True)
+    return (ratio * np.log2(ratio)).mean(1) >= least
 
 
 class _Tally:

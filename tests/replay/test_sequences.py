@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import brainmu as bm
@@ -11,7 +11,7 @@ from brainmu.errors import BrainmuError, InputError, MissingDataError
 from brainmu.replay.contexts import fit_contexts, run_epochs_by_context
 from brainmu.replay.decode import units_and_position
 from brainmu.replay.sequences import find_replay, posterior
-from brainmu.replay.significance import Candidates, benjamini_hochberg, exchanged_fields, weighted_correlation
+from brainmu.replay.significance import Candidates, benjamini_hochberg, exchanged_fields, tuned, weighted_correlation
 
 QUICK = {"shuffles": 100, "null_sessions": 5, "null_shuffles": 30}
 
@@ -108,13 +108,19 @@ def test_rolling_keeps_every_units_spikes_in_every_event() -> None:
     assert not np.array_equal(rolled, binned.counts)
 
 
-def test_dealing_fields_anew_keeps_mean_rates() -> None:
-    rates = np.random.default_rng(1).uniform(0.1, 9, (12, 30)).astype(np.float32)
-    dealt = exchanged_fields(rates, np.random.default_rng(2))
-    assert np.allclose(dealt.mean(1), rates.mean(1), rtol=1e-5) and not np.allclose(dealt, rates)
+def test_dealing_fields_anew_keeps_mean_rates_and_flat_fields() -> None:
+    x = np.linspace(0, 1, 30)
+    rates = (8 * np.exp(-0.5 * ((x - np.linspace(0, 1, 12)[:, None]) / 0.08) ** 2) + 0.2).astype(np.float32)
+    rates[:3] = 15 + 0.5 * np.sin(6 * x)
+    which = tuned(rates)
+    assert which.tolist() == [False] * 3 + [True] * 9
+    dealt = exchanged_fields(rates, which, np.random.default_rng(2))
+    assert np.allclose(dealt.mean(1), rates.mean(1), rtol=1e-5) and np.allclose(dealt[:3], rates[:3])
+    assert not np.allclose(dealt[3:], rates[3:], rtol=0.1)
 
 
 @given(st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=40))
+@settings(deadline=None)
 def test_benjamini_hochberg_agrees_with_statsmodels(p: list[float]) -> None:
     from statsmodels.stats.multitest import fdrcorrection
 
