@@ -43,7 +43,7 @@ def sliding_spectrum(
     --------
     >>> t = np.arange(2000) / 100.0
     >>> f, p = sliding_spectrum(np.sin(2 * np.pi * 8 * t), 100.0, [0, 500], window=4.0)
-    >>> f[p[0, 0].argmax()]
+    >>> float(f[p[0, 0].argmax()])
     8.0
     """
     from scipy import fft
