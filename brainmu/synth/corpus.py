@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from brainmu.core import Recording
-from brainmu.errors import InputError
+from brainmu.synth.limits import number, whole
 from brainmu.synth.recording import recording
 from brainmu.synth.truth import Truth
 
@@ -19,10 +19,9 @@ def iter_corpus(
     n_subjects: int, *, hours: float = 2.0, seed: int = 0, species: str = "mouse", variation: float = 1.0, **parameters: Any
 ) -> Iterator[tuple[Recording, Truth]]:
     """The animals of :func:`corpus` one at a time, so that only one need be held."""
-    if n_subjects < 1:
-        raise InputError(f"a corpus of {n_subjects} subjects, expected at least one")
-    if not (np.isfinite(variation) and variation >= 0):
-        raise InputError(f"variation is {variation!r}, expected zero (equal animals) or more")
+    whole("n_subjects", n_subjects, 1)
+    whole("seed", seed)
+    number("variation", variation)
     for i, child in enumerate(np.random.SeedSequence(seed).spawn(n_subjects)):
         rng = np.random.default_rng(child)
         given = _vary(species, variation, rng) | parameters

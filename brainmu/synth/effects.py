@@ -23,13 +23,15 @@ from scipy.signal import lfilter
 
 from brainmu.core import EventTable
 from brainmu.errors import InputError
+from brainmu.synth.limits import check_model, number
 from brainmu.synth.sleep import RodentSleep, bout_table
 
-__all__ = ["STEP", "Life", "Mechanism", "live", "ornstein_uhlenbeck", "replay_length", "valence"]
+__all__ = ["CAP", "STEP", "Life", "Mechanism", "live", "ornstein_uhlenbeck", "replay_length", "valence"]
 
 STEP = 0.1
 """Grid of the simulation, s."""
 _PIECE = 64.0  # s simulated at a time inside a bout
+CAP = 10.0  # largest log ratio of a hazard to its baseline: at any larger one the next step wakes for sure
 _LIMIT = 4.0  # the latent pressure is kept within this many SD, so that rates stay finite
 
 
@@ -111,20 +113,19 @@ class Mechanism:
     trial_scheme: str = "bernoulli"
 
     def __post_init__(self) -> None:
-        positive = ("effect_duration", "pressure_tau", "feedback_tau", "trial_duration", "trial_block")
-        for name in positive:
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)!r}, expected a positive number")
-        for name in ("animal_sd", "effect_sd", "wake_reactivation", "trial_min_age", "trial_spacing", "trial_jitter"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name} is {getattr(self, name)!r}, expected zero or more")
-        if not 0 < self.reliability <= 1:
-            raise InputError(f"reliability is {self.reliability!r}, expected above 0 and at most 1: the share of the measured pressure's variance that is true")
-        for name in ("trial_probability", "trial_failure"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)!r}, expected a probability")
+        positive = ("effect_duration", "pressure_tau", "feedback_tau", "trial_duration", "trial_block", "reliability")
+        check_model(self, positive=positive, shares=("reliability", "trial_probability", "trial_failure"), signed=("confounding", "feedback"))
+        if abs(self.confounding) > 2:
+            raise InputError(
+                f"confounding is {self.confounding:g}, expected at most 2: rates would differ by e to the {8 * abs(self.confounding):g} between moments"
+            )
         if self.trial_scheme not in ("bernoulli", "blocked"):
             raise InputError(f"trial_scheme is {self.trial_scheme!r}, expected 'bernoulli' or 'blocked'")
+        for name in ("log_hazard_ratio", "rem_log_hazard_ratio", "trial_log_hazard_ratio"):
+            for content, value in getattr(self, name).items():
+                number(f"{name}[{content}]", value, -5.0, most=5.0)
+        if self.trials and not self.trial_content:
+            raise InputError("trial_content is empty, expected at least one content to stimulate (or trials=False)")
         rates = dict(self.reactivation_rate)
         if any(not (np.isfinite(r) and r >= 0) for r in rates.values()):
             raise InputError(f"reactivation_rate is {rates}, expected a rate of zero or more (1/s) for each content")
@@ -341,7 +342,7 @@ class _Run:
                 i, j = (max(0, min(n, round((gate + d - a) / STEP))) for d in (0.0, m.trial_duration))
                 eta[i:j] += m.trial_log_hazard_ratio.get(m.trial_content[c], 0.0)
         age = t - begin
-        return self.sleep.leave_nrem(age) * np.exp(eta), self.sleep.enter_rem(age, slept + age) * np.exp(eta_rem)
+        return self.sleep.leave_nrem(age) * np.exp(np.minimum(eta, CAP)), self.sleep.enter_rem(age, slept + age) * np.exp(np.minimum(eta_rem, CAP))
 
     def _latent(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         k = x.astype(np.intp)

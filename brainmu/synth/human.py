@@ -15,6 +15,7 @@ from brainmu.config import suggest
 from brainmu.core import EventTable, Recording, Signal
 from brainmu.errors import InputError
 from brainmu.synth.effects import ornstein_uhlenbeck
+from brainmu.synth.limits import check_model
 from brainmu.synth.noise import BLOCK, BlockNoise, Streamed, aperiodic, band
 from brainmu.synth.sleep import HumanSleep, human_bouts, score
 from brainmu.synth.truth import Truth
@@ -62,6 +63,9 @@ class EEGModel:
     blink_rate: float = 0.15
     saccade_rate: float = 0.25
     difficulty: float = 0.25
+
+    def __post_init__(self) -> None:
+        check_model(self, positive=("gain",))
 
 
 @dataclass

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Hypnogram, Intervals, Spikes
 from brainmu.errors import InputError
+from brainmu.synth.limits import check_model
 
 __all__ = ["FaultModel", "Faults", "expert", "plan_faults", "sorted_by_machine"]
 
@@ -50,12 +51,10 @@ class FaultModel:
     scorer_error: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("dead_channels", "drifting_channels", "pop_rate", "gap_rate", "gap_length", "saturation"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name} is {getattr(self, name)!r}, expected zero or more")
-        for name in ("missed", "contamination", "scorer_error"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)!r}, expected a share of at least 0 and below 1")
+        check_model(self, shares=("missed", "contamination", "scorer_error"))
+        for name in ("missed", "contamination"):
+            if getattr(self, name) == 1:
+                raise InputError(f"{name} is 1, expected a share below 1")
 
 
 @dataclass

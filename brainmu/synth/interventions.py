@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainmu.synth.effects import STEP, Life, Mechanism, live, valence
+from brainmu.synth.effects import CAP, STEP, Life, Mechanism, live, valence
 from brainmu.synth.sleep import RodentSleep
 from brainmu.synth.truth import TrueEffect
 
@@ -183,7 +183,7 @@ def _forward(
         latent[:, c] = np.interp(grid[:, c], life.time, life.own)
         pushed[c] = np.interp(x.at[c], life.time, life.pressure - life.own)
         u[:, c] = [[life.animal["log_wake_hazard"]], [life.animal["log_reactivation_rate"]]]
-        beta[:, c] = [[life.animal["log_hazard_ratio"][k]] for k in names]
+        beta[:, c] = np.array([life.animal["log_hazard_ratio"][k] for k in names]).reshape(-1, 1)
         _carry(m, life, x.at, c, grid, eta, eta_rem)
     rem_beta = np.array([m.rem_log_hazard_ratio.get(k, 0.0) for k in names])
     push = m.feedback * np.array([valence(k) for k in names])
@@ -216,8 +216,8 @@ def _forward(
         acting[last:] -= acting[:-last].copy() if last < steps else 0.0
         out += acting
     age = grid - x.begin
-    wake = sleep.leave_nrem(age) * np.exp(eta + u[0])
-    rem = sleep.enter_rem(age, x.slept + age) * np.exp(eta_rem)
+    wake = sleep.leave_nrem(age) * np.exp(np.minimum(eta + u[0], CAP))
+    rem = sleep.enter_rem(age, x.slept + age) * np.exp(np.minimum(eta_rem, CAP))
     k = (np.cumsum((wake + rem) * STEP, axis=0) < rng.exponential(size=n)).sum(0)
     j = np.minimum(k, steps - 1)
     chosen = rng.random(n) * (wake + rem)[j, copies] < wake[j, copies]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Intervals
 from brainmu.synth.effects import replay_length
+from brainmu.synth.limits import check_model
 
 __all__ = ["Microstructure", "RippleModel", "microstructure"]
 
@@ -60,6 +61,13 @@ class RippleModel:
     shuffled_share: float = 0.1
     awake_replay: float = 0.3
     spindle_rate: float = 0.11
+
+    def __post_init__(self) -> None:
+        check_model(
+            self,
+            positive=("ripple_frequency", "ripple_amplitude", "ripple_length", "ripple_shape", "slow_wave_interval"),
+            shares=("ripple_coupling", "shuffled_share", "awake_replay"),
+        )
 
 
 @dataclass

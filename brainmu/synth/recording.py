@@ -16,6 +16,7 @@ from brainmu.synth.effects import Life, Mechanism, live
 from brainmu.synth.human import human_recording
 from brainmu.synth.instruments import FaultModel, Faults, expert, plan_faults, sorted_by_machine
 from brainmu.synth.interventions import planted_effects, simulate_interventions
+from brainmu.synth.limits import number, whole
 from brainmu.synth.reactivation import Microstructure, RippleModel, microstructure
 from brainmu.synth.signals import Drivers, LFPModel, drivers, emg_signal, lfp_signal, ripple_background
 from brainmu.synth.sleep import RodentSleep, bout_table, score
@@ -106,24 +107,24 @@ def recording(
     >>> rec.signals["lfp"].rate, sorted(rec.labels)
     (1250.0, ['context', 'reactivation', 'rest', 'run', 'scoring', 'trials'])
     """
-    if not (np.isfinite(hours) and hours >= 0.1):
-        raise InputError(f"a synthetic recording of {hours!r} h, expected 0.1 h or more")
+    number("hours", hours, 0.1)
+    for key, count, least in (("seed", seed, 0), ("n_channels", n_channels, 1), ("n_cortex", n_cortex, 0), ("n_cells", n_cells, 0)):
+        whole(key, count, least)
+    number("run_minutes", run_minutes)
+    for key, value, least in (("lfp_rate", lfp_rate, 50.0), ("epoch", epoch, 0.1), ("track_length", track_length, 0.3), ("run_speed", run_speed, 0.05)):
+        if value is not None:
+            number(key, value, least)
+    number("position_rate", position_rate, 5.0)
     if species not in (*_SPECIES, "human"):
         raise InputError(f"species is {species!r}, expected one of {', '.join((*_SPECIES, 'human'))}")
     if preset not in PRESETS:
         raise InputError(f"preset is {preset!r}, expected one of {', '.join(PRESETS)}{suggest(preset, PRESETS)}")
-    if n_channels < 1 or n_cortex < 0 or n_cells < 0 or not run_minutes >= 0:
-        raise InputError(
-            f"n_channels {n_channels}, n_cortex {n_cortex}, n_cells {n_cells}, run_minutes {run_minutes}: expected at least one channel and no negative number"
-        )
-    if lfp_rate is not None and not (np.isfinite(lfp_rate) and lfp_rate >= 50):
-        raise InputError(f"lfp_rate is {lfp_rate!r} Hz, expected 50 Hz or more")
     name, who = id or f"synth_{species}_{seed}", subject or f"{species}01"
     if species == "human":
         return human_recording(hours, seed, name, who, n_channels, lfp_rate or 128.0, epoch or 30.0, preset, parameters)
-    given = dict(contexts or {"A": "negative", "B": "positive"})
-    if len(set(given.values())) != len(given):
-        raise InputError(f"contexts are {given}, expected a different content for each track")
+    given = dict({"A": "negative", "B": "positive"} if contexts is None else contexts)
+    if not given or len(set(given.values())) != len(given):
+        raise InputError(f"contexts are {given}, expected one track or more with a different content each")
     return _Rodent(hours, seed, species, name, who, n_channels, n_cortex, lfp_rate or 1250.0, n_cells, preset, epoch or 4.0, run_minutes, given,
                    track_length, run_speed, position_rate, parameters).build()  # fmt: skip
 
@@ -186,7 +187,7 @@ class _Rodent:
 
     def _cells(self, m: CellModel, runs: list[Run], d: Drivers, events: Microstructure, stop: float, rng: np.random.Generator) -> tuple[Spikes, PlaceFields]:
         """Spikes of every cell; the path of each replay goes into `events`."""
-        n_inter = round(m.inter_share * self.n_cells)
+        n_inter = min(round(m.inter_share * self.n_cells), self.n_cells - 1)
         n_place = self.n_cells - n_inter
         shape = dict(length=self.length, width=m.field_width, peak=m.field_peak, active=m.active, inter_rate=m.inter_rate)
         fields = place_fields(tuple(self.contexts), n_place, n_inter, rng, **shape)
@@ -227,9 +228,9 @@ class _Rodent:
         if total == 0:
             return []
         each, between, runs, t = total / len(self.contexts), min(20.0, 0.01 * stop), [], 0.0
-        for number, context in enumerate(self.contexts):
+        for row, context in enumerate(self.contexts):
             runs.append(
-                run_laps(context, number, t, t + each - between, rng, length=self.length, speed=self.speed, pause=4.0, rate=self.position_rate, jitter=0.003)
+                run_laps(context, row, t, t + each - between, rng, length=self.length, speed=self.speed, pause=4.0, rate=self.position_rate, jitter=0.003)
             )
             t += each
         return runs

@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter1d
 from brainmu.core import EventTable, Signal
 from brainmu.synth.effects import ornstein_uhlenbeck
 from brainmu.synth.instruments import Faults
+from brainmu.synth.limits import check_model
 from brainmu.synth.noise import BLOCK, BlockNoise, Streamed, aperiodic, band, lookup
 from brainmu.synth.reactivation import Microstructure
 
@@ -63,6 +64,9 @@ class LFPModel:
     movement: float = 1 / 150
     emg_gain: float = 1.0
     emg_leak: float = 0.02
+
+    def __post_init__(self) -> None:
+        check_model(self, positive=("gain", "theta_frequency", "emg_gain"))
 
 
 def ripple_background(model: LFPModel, low: float = 150.0, high: float = 250.0) -> float:

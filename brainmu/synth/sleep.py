@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from brainmu.core import STAGE_SETS, Hypnogram
+from brainmu.synth.limits import check_model
 
 __all__ = ["HumanSleep", "RodentSleep", "bout_table", "human_bouts", "score"]
 
@@ -63,6 +64,13 @@ class RodentSleep:
     quiet_median: float = 45.0
     long_median: float = 260.0
     long_share: float = 0.25
+
+    def __post_init__(self) -> None:
+        check_model(
+            self,
+            positive=("settle", "rem_mean", "rem_shape", "micro_median", "quiet_median", "long_median"),
+            shares=("rem_to_wake", "micro_share", "long_share"),
+        )
 
     def leave_nrem(self, age: ArrayLike) -> NDArray[np.float64]:
         """Baseline hazard (n,), 1/s, of NREM→WAKE at bout age (n,), s."""
@@ -121,6 +129,9 @@ class HumanSleep:
     latency: float = 900.0
     deepest: float = 1.0
     wake_long: float = 0.12
+
+    def __post_init__(self) -> None:
+        check_model(self, positive=("cycle",), shares=("wake_long",))
 
     def length(self, stage: str, deep: float, rng: np.random.Generator) -> float:
         """One bout, s; the medians in minutes are those of the scored nights."""

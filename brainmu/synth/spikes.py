@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Spikes
+from brainmu.synth.limits import check_model
 from brainmu.synth.noise import lookup
 from brainmu.synth.reactivation import Microstructure
 from brainmu.synth.signals import Drivers
@@ -77,6 +78,11 @@ class CellModel:
     fragmented: float = 0.1
     compression: float = 15.0
     ripple_firing: float = 3.5
+
+    def __post_init__(self) -> None:
+        check_model(
+            self, positive=("field_width", "field_peak", "compression"), shares=("inter_share", "active", "theta_depth", "burst", "replay_noise", "fragmented")
+        )
 
 
 def spike_trains(

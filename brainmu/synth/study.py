@@ -14,6 +14,7 @@ from brainmu.core import Recording, Signal
 from brainmu.errors import InputError
 from brainmu.synth.effects import Life, Mechanism, live
 from brainmu.synth.interventions import planted_effects, simulate_interventions
+from brainmu.synth.limits import number, whole
 from brainmu.synth.sleep import RodentSleep, score
 from brainmu.synth.truth import TrueEffect
 
@@ -93,8 +94,10 @@ def study(
     >>> recordings[0].subject, truth.log_hazard_ratio
     ('mouse01', {'negative': 0.7, 'positive': -0.5})
     """
-    if n_animals < 1 or not hours * 3600 >= 60:
-        raise InputError(f"study of {n_animals} animals x {hours} h, expected at least one animal and one minute")
+    whole("n_animals", n_animals, 1)
+    whole("seed", seed)
+    number("hours", hours, 1 / 60)
+    number("epoch", epoch, above=True)
     known = {f.name for f in dataclasses.fields(Mechanism)}
     stray = sorted(set(mechanism) - known)
     if stray:

@@ -244,7 +244,10 @@ def test_a_corpus_varies_its_animals_and_grows_without_changing():
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        (dict(hours=0.0), "0.1"), (dict(hours=float("nan")), "nan"), (dict(species="cat"), "cat"), (dict(preset="simple"), "simple"),
+        (dict(hours=0.0), "0.1"), (dict(hours=float("nan")), "nan"), (dict(hours="2"), "hours"), (dict(seed=-1), "seed"), (dict(epoch=0.0), "epoch"),
+        (dict(track_length=-1.0), "track_length"), (dict(position_rate=0), "position_rate"), (dict(ripple_length=-1.0), "ripple_length"),
+        (dict(inter_share=2.0), "inter_share"), (dict(confounding=5.0), "confounding"), (dict(contexts={}), "one track"),
+        (dict(n_channels=2.5), "n_channels"), (dict(species="cat"), "cat"), (dict(preset="simple"), "simple"),
         (dict(n_channels=0), "n_channels"), (dict(confouding=1.0), "confounding"), (dict(contexts={"A": "x", "B": "x"}), "different"),
         (dict(reactivation_rate={"odd": 0.1}), "odd"), (dict(species="human", n_place=3), "n_place"), (dict(lfp_rate=-1.0), "lfp_rate"),
     ],

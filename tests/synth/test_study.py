@@ -187,7 +187,8 @@ def test_scoring_is_the_majority_of_the_bouts(steps, epoch):
     [
         (dict(reliability=0.0), "reliability"), (dict(trial_probability=1.5), "trial_probability"), (dict(trial_scheme="coin"), "trial_scheme"),
         (dict(log_hazard_ratio={"odd": 1.0}, reactivation_rate={"negative": 0.1}), "odd"), (dict(feedback=5.0, confounding=1.0), "explode"),
-        (dict(n_animals=0), "animal"), (dict(colour="red"), "colour"), (dict(animal_sd=-1.0), "animal_sd"),
+        (dict(n_animals=0), "n_animals"), (dict(n_animals=1.5), "n_animals"), (dict(epoch=0.0), "epoch"), (dict(seed=-1), "seed"),
+        (dict(colour="red"), "colour"), (dict(animal_sd=-1.0), "animal_sd"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_simulated_is_refused_by_name(change, word):
