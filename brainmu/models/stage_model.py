@@ -47,6 +47,8 @@ class StageConfig:
     def __post_init__(self) -> None:
         if self.stages not in STAGE_SETS:
             raise ConfigError(f"stages are {self.stages!r}, expected one of {', '.join(STAGE_SETS)}")
+        if not (np.isfinite(self.epoch) and self.epoch > 0):
+            raise ConfigError(f"epoch is {self.epoch!r} s, expected a positive number")
 
 
 class StageModel(nn.Module):
@@ -91,6 +93,10 @@ class StageModel(nn.Module):
     def causal(self) -> bool:
         """Whether the probabilities of an epoch depend on that epoch and earlier ones only."""
         return self.encoder.config.causal
+
+    def __repr__(self) -> str:
+        how = "causal" if self.causal else "bidirectional"
+        return f"StageModel({' '.join(self.stages)}, epochs of {self.config.epoch:g} s, {how}, {sum(p.numel() for p in self.parameters()):,} weights)"
 
     # -- prediction ---------------------------------------------------------------------------------------------------
     def grid(self, recording: Recording, statistics: Statistics | None = None, start: float | None = None, count: int | None = None) -> WindowGrid:

@@ -188,6 +188,11 @@ def _labelled(model: StageModel, recording: Recording, labels: str) -> _Labelled
         raise MissingDataError(f"{recording.id}: label {labels!r} lasts {hypnogram.stop - hypnogram.start:g} s, shorter than one epoch of {epoch:g} s")
     c = model.encoder.config
     grid = WindowGrid(recording, epoch, hypnogram.start, count, kinds=model.config.kinds, patch=c.patch, bin=c.bin)
+    first, last = recording.start, recording.stop
+    if hypnogram.stop <= first or hypnogram.start >= last:
+        raise MissingDataError(
+            f"{recording.id}: label {labels!r} spans {hypnogram.start:g}-{hypnogram.stop:g} s, the data {first:g}-{last:g} s: they do not meet"
+        )
     codes = hypnogram.at(grid.times + epoch / 2).astype(np.int64)
     if not (codes >= 0).any():
         raise MissingDataError(f"{recording.id}: no epoch of label {labels!r} is scored")

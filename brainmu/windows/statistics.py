@@ -77,8 +77,12 @@ class SignalStatistics:
     reference: NDArray[np.float32] | None = None
 
     def standardise(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(value - centre) / scale of samples (…, signal channel), as (…, channel); clipped at 30, missing stays NaN."""
-        return np.clip((values[..., self.columns] - self.centre) / self.scale, -_CLIP, _CLIP)
+        """(value - centre) / scale of samples (…, signal channel), as (…, channel); clipped at 30, NaN where missing or infinite."""
+        x = values[..., self.columns]
+        x -= self.centre
+        x /= self.scale
+        x[np.isinf(x)] = np.nan
+        return np.clip(x, -_CLIP, _CLIP, out=x)
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,8 @@ def measure(recording: Recording, kinds: Iterable[str] | None = None, patch: flo
         spikes = _unit_statistics(recording.spikes, recording.duration)
     if not signals and spikes is None:
         have = sorted({k for s in recording.signals.values() for k in s.channels["kind"]} | ({"spikes"} if recording.spikes is not None else set()))
-        raise MissingDataError(f"{recording.id}: has {', '.join(have) or 'no signals'}, none usable of the kinds asked for ({', '.join(wanted)})")
+        why = "".join(f"; {w}" for w in recording.warnings if "left out of the model" in w)
+        raise MissingDataError(f"{recording.id}: has {', '.join(have) or 'no signals'}, none usable of the kinds asked for ({', '.join(wanted)}){why}")
     return Statistics(signals, spikes)
 
 
@@ -158,6 +163,7 @@ def _signal_statistics(recording: Recording, name: str, s: Signal, modality: str
         recording.warn(f"signal {name}: the model uses {MAX_CHANNELS} evenly spaced of {len(columns)} {modality} channels")
         columns = [columns[i] for i in chosen]
     patches = _spread_patches(s, columns, patch)
+    patches[np.isinf(patches)] = np.nan
     flat = patches.reshape(-1, len(columns))
     finite = np.isfinite(flat).any(0)
     centre, scale = np.zeros(len(columns), dtype=np.float32), np.zeros(len(columns), dtype=np.float32)

@@ -127,6 +127,11 @@ class TestFinetune:
             finetune([])
         with pytest.raises(ConfigError, match="did you mean 'steps'"):
             finetune([rec], config={"stepss": 3})
+        with pytest.raises(ConfigError, match="epoch is 0"):
+            finetune([rec], epoch=0.0, config=QUICK)
+        late = Recording.from_arrays("l", "l", signals=rec.signals, labels={"scoring": Hypnogram.from_stages(["WAKE", "NREM"], epoch=4.0, start=900.0)})
+        with pytest.raises(MissingDataError, match="do not meet"):
+            finetune([late], config=QUICK)
         flat = Recording.from_arrays("w", "w", signals=rec.signals, labels={"scoring": Hypnogram.from_stages(["WAKE"] * 40, epoch=4.0)})
         with pytest.raises(MissingDataError, match="only WAKE"):
             finetune([flat], config=QUICK)

@@ -150,6 +150,13 @@ class TestGrid:
         np.testing.assert_allclose(x[::2], x[1::2])
         assert len(np.unique(x)) == 10
 
+    def test_infinite_samples_count_as_missing(self):
+        x = np.random.default_rng(0).standard_normal((4000, 1))
+        x[300] = np.inf
+        rec = Recording.from_arrays("i", signals={"lfp": dict(values=x, rate=250.0, kind="lfp")})
+        found = WindowGrid(rec).arrays(0, 1)["lfp"]
+        assert np.isnan(found[0, 0, 300]) and np.isnan(found).sum() == 1
+
     def test_dead_channels_and_unusable_kinds(self):
         x = np.random.default_rng(0).standard_normal((4000, 3))
         x[:, 1] = 5.0
