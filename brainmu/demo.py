@@ -52,10 +52,9 @@ class DemoConfig:
     """
 
     animals: int = 4
-    train_hours: float = 0.5
-    test_hours: float = 1.0
+    train_hours: float = 1.0
+    test_hours: float = 1.3
     pretrain_minutes: float = 0.7
-    finetune_steps: int = 120
     shuffles: int = 500
     null_sessions: int = 20
     null_shuffles: int = 50
@@ -177,7 +176,7 @@ class _Chain:
             run = bm.pretrain(train, self.folder / "encoder", max_minutes=c.pretrain_minutes, seed=self.seed)
             self.shown.append(("pretraining", self.folder / "encoder"))
         with self.step("stage", 0.35):
-            stager = bm.SleepStager(stages="rodent3", epoch=4.0, encoder=run.path, method="encoder", seed=self.seed).fit(train, labels="scoring")
+            stager = bm.SleepStager(stages="rodent3", epoch=4.0, encoder=run.path, mode="context", seed=self.seed).fit(train, labels="scoring")
             stager.save(self.folder / "stager")
             hypnogram, rules = stager.predict(session), bm.SleepStager(stages="rodent3", epoch=4.0, method="rules").predict(session)
             self._keep_hypnogram("stager", session, hypnogram)

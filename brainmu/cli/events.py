@@ -19,6 +19,11 @@ def events(
     kind: Annotated[Literal["ripple", "burst", "spindle", "slow_wave"], Parameter(help="What to find; burst is a population burst of spikes.")],
     out: Annotated[Path, Parameter(help="Events as BIDS events.tsv (onset, duration in s, then peak, score, ...).")],
     within: Annotated[str | None, Parameter(help="Only inside this label of the store (epochs), or inside a stage of its hypnogram, such as NREM.")] = None,
+    channels: Annotated[
+        list[str] | None, Parameter(help="Channels to look in (default: chosen by themselves, and said).", consume_multiple=True, negative="")
+    ] = None,
+    threshold: Annotated[float | None, Parameter(help="Threshold in SD of the baseline (default: set by the detector).")] = None,
+    false_rate: Annotated[float | None, Parameter(help="Ripples: set the threshold so that noise of the same spectrum gives this many a minute.")] = None,
     hypnogram: Annotated[Path | None, Parameter(help="A hypnogram file to use instead of the store's.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing file.")] = False,
     common: Common = COMMON,
@@ -33,12 +38,16 @@ def events(
     """
     import brainmu.replay
     import brainmu.sleep
+    from brainmu.errors import UsageError
 
     refuse_existing(out, overwrite)
     session = open_sessions([store])[0]
     scored = brainmu.sleep.read_hypnogram(hypnogram) if hypnogram else None
     spans = _spans(session, within, scored)
-    options = {"hypnogram": scored} if scored is not None else {}
+    given = {"hypnogram": scored, "channels": channels, "threshold": threshold, "false_rate": false_rate}
+    options = {k: v for k, v in given.items() if v is not None}
+    if false_rate is not None and kind != "ripple":
+        raise UsageError(f"--false-rate sets the threshold of ripples, not of {kind}s: use --threshold")
     with progress(common, f"find {kind}s") as report:
         found = brainmu.replay.find_events(session, kind=kind, within=spans, seed=common.seed, progress=report, **options)
     found.to_bids(out)
@@ -47,7 +56,7 @@ def events(
     result = {"out": str(out), "kind": kind, "n": len(found), "rate_per_min": rate, "looked_at_s": looked, **found.attrs}
     text = [f"{len(found)} {kind} events in {looked / 60:.1f} min: {rate:.2f} / min"]
     if "surrogate_rate" in found.attrs:
-        text.append(f"in noise of the same spectrum: {found.attrs['surrogate_rate'] * 60:.2f} / min")
+        text.append(f"in noise of the same spectrum: {found.attrs['surrogate_rate']:.2f} / min")
     if len(found):
         d = found.duration * 1000
         text.append(f"duration median {sorted(d)[len(d) // 2]:.0f} ms, {d.min():.0f} to {d.max():.0f} ms")

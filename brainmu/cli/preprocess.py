@@ -21,6 +21,8 @@ def preprocess(
         float | None, Parameter(help="Rate (Hz) that faster voltage signals are brought to. Slower ones are never upsampled. 0 keeps each rate.")
     ] = None,
     manifest: Annotated[Path | None, Parameter(help="A brainmu.yaml that lies elsewhere than in the source folder.")] = None,
+    jobs: Annotated[int, Parameter(help="Processes, a recording each.")] = 1,
+    scheduler: Annotated[str | None, Parameter(help="Address of a Dask scheduler (tcp://host:8786) whose workers do the work instead.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace another store at the output (kept until the new one is whole).")] = False,
     plan: Annotated[bool, Parameter(negative="", help="Say what would be read, resampled and written, and stop.")] = False,
     common: Common = COMMON,
@@ -39,7 +41,7 @@ def preprocess(
     """
     import brainmu.formats
     import brainmu.store
-    from brainmu.errors import BrainmuError, OutputExistsError, UsageError
+    from brainmu.errors import BrainmuError, UsageError
 
     recordings = []
     failed: dict[str, str] = {}
@@ -66,32 +68,51 @@ def preprocess(
         plans = [brainmu.store.plan(r, **options) for _, r in recordings]
         emit(common, {"plans": plans, "failed": failed}, "\n\n".join(brainmu.store.format_plan(p) for p in plans))
         return 1 if failed else 0
-    if not single:
-        out.mkdir(parents=True, exist_ok=True)
-    done = []
-    for path, recording in recordings:
+    for _, recording in recordings:
         warn(common, [f"{recording.id}: {w}" for w in recording.warnings])
-        target = out if single else out / f"{recording.id}.zarr"
-        try:
-            with progress(common, f"preprocess {recording.id}") as report:
-                session = brainmu.store.preprocess(recording, target, overwrite=overwrite, progress=report, **options)
-        except BrainmuError as error:
-            if len(recordings) == 1 or isinstance(error, UsageError):
-                raise
-            failed[str(path)] = str(error)
-            continue
-        except OSError as error:
+    before = {id(r): set(r.warnings) for _, r in recordings}
+    done = []
+    for path, recording, outcome in _stores(recordings, out, single, jobs, scheduler, overwrite, common, options):
+        if outcome.error is not None:
             if len(recordings) == 1:
-                raise
-            failed[str(path)] = OutputExistsError(*error.args).__str__()
+                raise outcome.error
+            failed[f"{path}: {recording.id}"] = str(outcome.error)
             continue
+        session = outcome.session
         done.append(
-            {"id": session.id, "path": str(target), "duration": session.duration, "already_complete": session.already_complete, "warnings": session.warnings}
+            {
+                "id": session.id,
+                "path": str(session.path),
+                "duration": session.duration,
+                "already_complete": outcome.already_complete,
+                "warnings": session.warnings,
+            }
         )
-        warn(common, [f"{session.id}: {w}" for w in session.warnings if w not in recording.warnings])
+        warn(common, [f"{session.id}: {w}" for w in session.warnings if w not in before[id(recording)]])
     lines = [f"{d['path']}: {'already complete' if d['already_complete'] else 'written'}, {d['duration'] / 60:.1f} min" for d in done]
     lines += [f"FAILED {path}: {why}" for path, why in failed.items()]
     emit(common, {"stores": done, "failed": failed}, "\n".join(lines))
     if failed:
         note(common, f"{len(failed)} of {len(failed) + len(done)} failed")
     return 1 if failed else 0
+
+
+def _stores(
+    recordings: list[tuple[Path, Any]], out: Path, single: bool, jobs: int, scheduler: str | None, overwrite: bool, common: Common, options: dict[str, Any]
+) -> list[tuple[Path, Any, Any]]:  # fmt: skip
+    """Each source path and recording with the outcome of storing it; one that fails does not stop the others."""
+    import brainmu.store
+    from brainmu.store.batch import Outcome
+
+    if not recordings:
+        return []
+    with progress(common, f"preprocess {recordings[0][1].id}" if single else "preprocess") as report:
+        if single:
+            session = brainmu.store.preprocess(recordings[0][1], out, overwrite=overwrite, progress=report, **options)
+            outcomes = [Outcome(recordings[0][0], session.id, session.path, None, session.already_complete)]
+        else:
+            out.mkdir(parents=True, exist_ok=True)
+            outcomes = brainmu.store.preprocess_many(
+                [r for _, r in recordings], out, jobs=jobs, scheduler=scheduler, overwrite=overwrite, progress=report, **options
+            )
+    return [(path, recording, outcome) for (path, recording), outcome in zip(recordings, outcomes)]

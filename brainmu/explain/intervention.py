@@ -228,7 +228,11 @@ def _effect(
     null = replicates - replicates.mean()
     observed = float(change[usable].mean() - replicates.mean())
     p_value = float((1 + (np.abs(null) >= abs(observed)).sum()) / (1 + len(null)))
-    boot = d[rng.integers(0, len(d), (2000, len(d)))].mean(1)
+    # Each draw pairs an event with one of its placebos, not with their mean: the interval then carries the spread of both.
+    pick = rng.integers(0, len(d), (2000, len(d)))
+    paired = change[usable][None, :] - placebo[:, usable]
+    paired = np.where(np.isfinite(paired), paired, d)
+    boot = paired[rng.integers(0, len(placebo), pick.shape), pick].mean(1)
     low, high = (float(v) for v in np.percentile(boot, [2.5, 97.5]))
     warnings = ["one animal: the interval is over its events and says nothing of other animals"]
     if not causal:

@@ -108,6 +108,8 @@ def _places(path: Path, format: str | None, options: dict[str, Any]) -> list[tup
     if not path.exists():
         near = suggest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else f": the folder {path.parent} does not exist"
         raise NotFoundError(f"{path}: no such file or folder{near}")
+    if not path.is_file() and not path.is_dir():
+        raise FormatError(f"{path}: is a device or a pipe, expected a file or a folder")
     if not os.access(path, os.R_OK):
         raise FormatError(f"{path}: may not be read: check its permissions")
     if options.get("manifest") is not None:
