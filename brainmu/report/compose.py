@@ -11,7 +11,7 @@ import numpy as np
 
 from brainmu._version import __version__
 from brainmu.core import Effect, EventTable, Hypnogram, Recording
-from brainmu.core.effect import jsonable
+from brainmu.core.effect import LEVELS, jsonable
 from brainmu.errors import BrainmuError
 from brainmu.report.html import Report, check_output
 from brainmu.report.inputs import Material, gather
@@ -109,7 +109,7 @@ def _lead(material: Material) -> str:
 # -- at a glance ------------------------------------------------------------------------------------------------------------
 def _at_a_glance(report: Report, material: Material) -> None:
     report.section("At a glance")
-    for effect in material.effects.values():
+    for effect in sorted(material.effects.values(), key=lambda e: LEVELS.index(e.level)):
         report.verdict(effect_sentence(effect))
     if material.comparison:
         report.comparison(material.comparison, caption="What was planted in the synthetic recording, and what the analyses found without being told.")
@@ -166,7 +166,8 @@ def effect_sentence(effect: Effect) -> str:
     level = {"model": "in the model", "observational": "observational", "experimental": "randomised"}[effect.level]
     numbers = f"{effect.estimate:+.3g} [{effect.low:+.3g}, {effect.high:+.3g}]".replace("-", "−")
     p = f", p = {effect.p_value:.2g}" if np.isfinite(effect.p_value) else ""
-    return f"{effect.estimand.rstrip('.?')}: {numbers} {effect.unit} ({level}{p}; {effect.n_units} animals, {effect.n_events} events)."
+    animals = f"{effect.n_units} animal{'s' if effect.n_units != 1 else ''}"
+    return f"{effect.estimand.rstrip('.?')}: {numbers} {effect.unit} ({level}{p}; {animals}, {effect.n_events} events)."
 
 
 # -- recordings -------------------------------------------------------------------------------------------------------------
@@ -248,9 +249,7 @@ def _maps(report: Report, material: Material) -> None:
         hypnogram, events = _beside(owner, material)
         if len(material.maps) > 1:
             report.subsection(name)
-        what = ", ".join(
-            f"{k} {_said(maps.attrs[k])}" for k in ("method", "n_epochs", "completeness_error", "randomised_weights_correlation") if k in maps.attrs
-        )
+        what = ", ".join(f"{words} {_said(maps.attrs[k])}" for k, words in _MAP_FACTS.items() if k in maps.attrs)
         target = f" to {maps.attrs['target']}" if maps.attrs.get("target") else ""
         caption = (
             f"{name}: attribution{target} by channel, unit and band (mean over the explained epochs), and over the session. "

@@ -212,7 +212,7 @@ def _rate_words(name: str, table: EventTable) -> str:
     out = f"{name}: {len(table)} {kind} event{'s' if len(table) != 1 else ''}, median length {1e3 * float(np.median(table.duration)):.0f} ms"
     rate, noise = (table.attrs.get(k) for k in ("rate", "surrogate_rate"))
     if kind == "replay" and "candidates" in table.attrs:
-        out += f"; candidates are {table.attrs['candidates']}s"
+        out += f"; candidates: {table.attrs['candidates']}"
     if isinstance(rate, (int, float)):
         out += f", {rate:.2f} a minute"
     if isinstance(noise, (int, float)):

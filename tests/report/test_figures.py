@@ -259,7 +259,7 @@ def test_attribution_by_channel_band_unit_and_time(mouse):
     maps = attribution(np.random.default_rng(0))
     fig = attribution_figure(maps, hypnogram=mouse.truth, events=mouse.events)
     said = words(fig)
-    for part in ("attribution to REM (log odds)", "strongest 40 of 50", "channel", "band", "session time (min)"):
+    for part in ("attribution to REM: red speaks for it", "log odds", "strongest 24 of 50", "channel", "band", "session time (min)"):
         assert part in said
     draw(fig)
     moving = next(ax for ax in fig.axes if "lfp over time" in ax.get_title(loc="left"))
@@ -267,6 +267,21 @@ def test_attribution_by_channel_band_unit_and_time(mouse):
     assert values.mask[:, values.shape[1] // 2].all() and not values.mask[:, 0].any()  # between the explained epochs nothing is drawn
     with pytest.raises(InputError, match="expected finite values over channel"):
         attribution_figure(xr.DataArray(np.zeros(3), dims="window"))
+
+
+def test_attribution_of_many_streams_keeps_every_panel_open(mouse):
+    rng = np.random.default_rng(0)
+    bands = ["slow", "delta", "theta", "sigma", "beta", "gamma", "ripple", "fast"]
+    maps = xr.Dataset(
+        {"lfp": (("time_lfp", "channel_lfp", "band"), rng.normal(size=(20, 5, 8))), "emg": (("time_emg", "channel_emg", "band"), rng.normal(size=(20, 1, 8))),
+         "spikes": (("time_spikes", "unit"), rng.normal(size=(5, 40)))},
+        coords={"time_lfp": np.arange(20.0), "time_emg": np.arange(20.0), "time_spikes": np.arange(5) * 4.0, "band": np.array(bands, dtype="S6"),
+                "channel_lfp": [b"a", b"b", b"c", b"d", b"e"]},
+    )  # fmt: skip
+    fig = attribution_figure(maps, hypnogram=mouse.truth)
+    draw(fig)  # a collapsed layout warns, and warnings are errors
+    assert all(ax.get_position().height * fig.get_figheight() > 0.6 for ax in fig.axes if not hasattr(ax, "_colorbar"))
+    assert "a\n" in words(fig) and "b'" not in words(fig)
 
 
 def test_attribution_sums_over_bands_and_averages_over_time():
@@ -348,7 +363,7 @@ def test_training_curves_of_a_pretraining_run():
     held = {"spectrum": {"model": 0.8, "mean": 1.0, "last": 1.4}, "spikes": {"model": -0.3, "mean": -0.2}, "context": {"model": 1.1, "mean": 1.0}}
     fig = training_figure(m, held)
     said = words(fig)
-    assert [ax.get_title(loc="left").split()[-1] for ax in fig.axes] == ["spectrum", "spikes", "context"]
+    assert [ax.get_title(loc="left").split()[1].rstrip(":") for ax in fig.axes] == ["spectrum", "spikes", "context"]
     assert "best trivial: mean" in said and "−20 % against trivial" in said and "0.1 below trivial" in said and "not better than trivial" in said
 
 

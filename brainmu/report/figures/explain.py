@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from brainmu.core import EventTable, Hypnogram
 from brainmu.errors import InputError
 from brainmu.report.figures.sleep import draw_hypnogram
-from brainmu.report.figures.style import ACCENT, CONTENT, GREY, finish, new_figure, panel_letters, time_axis
+from brainmu.report.figures.style import ACCENT, CONTENT, GREY, INK, finish, new_figure, panel_letters, time_axis
 
 __all__ = ["attribution_figure"]
 
@@ -19,7 +19,7 @@ _AXES = ("channel", "unit", "band", "time")
 
 
 def attribution_figure(
-    attribution: xr.DataArray | xr.Dataset, *, hypnogram: Hypnogram | None = None, events: EventTable | None = None, most_channels: int = 40
+    attribution: xr.DataArray | xr.Dataset, *, hypnogram: Hypnogram | None = None, events: EventTable | None = None, most_channels: int = 24
 ) -> Figure:
     """Attribution maps: channel x band, channel x time (with the hypnogram above and events marked), and bars for single axes.
 
@@ -79,7 +79,7 @@ def _layout(
     over_time: list[tuple[str, str, xr.DataArray]], still: list[tuple[str, str, xr.DataArray]], shared: dict, hypnogram: Hypnogram | None,
     events: EventTable | None, most: int,
 ) -> Figure:  # fmt: skip
-    heights = ([max(2.4, min(4.5, 1.0 + 0.16 * max(p[2].shape[0] for p in still)))] if still else []) + ([0.9] if over_time and hypnogram is not None else [])
+    heights = ([max(2.4, 1.1 + 0.15 * min(most, max(p[2].shape[0] for p in still)))] if still else []) + ([0.9] if over_time and hypnogram is not None else [])
     heights += [1.5 if p[2].ndim == 2 else 1.1 for p in over_time]
     fig = new_figure(0.5 + sum(heights))
     grid = fig.add_gridspec(len(heights), 1, height_ratios=heights)
@@ -107,6 +107,9 @@ def _layout(
             letters.append(ax)
     if len(letters) > 1:
         panel_letters(letters)
+    target = shared.get("target") or next((a.attrs["target"] for _, _, a in [*still, *over_time] if a.attrs.get("target")), "")
+    what = f"attribution to {target}: red speaks for it, blue against it" if target else "attribution: red for the target, blue against it"
+    fig.suptitle(what, x=0.995, ha="right", fontsize=7.5, color=INK)
     return finish(fig)
 
 
@@ -138,10 +141,9 @@ def _on_grid(a: xr.DataArray, span: tuple[float, float], columns: int = 900) -> 
         return edges, np.where(n > 0, total / n, np.nan).reshape(*a.shape[:-1], columns)
 
 
-def _words(a: xr.DataArray, shared: dict) -> str:
-    unit = str(next((m[k] for m in (a.attrs, shared) for k in ("unit", "units") if m.get(k)), "a.u."))
-    target = a.attrs.get("target") or shared.get("target")
-    return f"attribution{f' to {target}' if target else ''} ({unit})"
+def _unit_of(a: xr.DataArray, shared: dict) -> str:
+    """The unit alone: a colour bar's label must not be longer than its panel, or the layout gives way."""
+    return str(next((m[k] for m in (a.attrs, shared) for k in ("unit", "units") if m.get(k)), "a.u."))
 
 
 def _strongest(a: xr.DataArray, most: int) -> tuple[xr.DataArray, str]:
@@ -155,7 +157,8 @@ def _strongest(a: xr.DataArray, most: int) -> tuple[xr.DataArray, str]:
 
 def _labels(a: xr.DataArray, dim: str) -> list[str]:
     values = a.coords[dim].to_numpy() if dim in a.coords else np.arange(a.sizes[dim])
-    return [str(v).replace("uV", "µV") for v in values]
+    # netCDF 3 hands names back as bytes.
+    return [(v.decode() if isinstance(v, bytes) else str(v)).replace("uV", "µV") for v in values]
 
 
 def _draw_still(fig: Figure, ax: Axes, name: str, a: xr.DataArray, shared: dict, most: int) -> None:
@@ -167,7 +170,7 @@ def _draw_still(fig: Figure, ax: Axes, name: str, a: xr.DataArray, shared: dict,
         ax.barh(y, value, 0.75, color=np.where(value >= 0, CONTENT[1], ACCENT), linewidth=0)
         ax.axvline(0, color=GREY, linewidth=0.6)
         ax.set_yticks(y, rows)
-        ax.set_xlabel(_words(a, shared))
+        ax.set_xlabel(_unit_of(a, shared))
     else:
         value = a.to_numpy().astype(float)
         reach = float(np.nanmax(np.abs(value))) or 1.0
@@ -176,7 +179,7 @@ def _draw_still(fig: Figure, ax: Axes, name: str, a: xr.DataArray, shared: dict,
         ax.set_yticks(np.arange(len(rows)) + 0.5, rows[::-1])
         ax.set_xlabel(str(a.dims[1]))
         bar = fig.colorbar(mesh, ax=ax, pad=0.02, fraction=0.05)
-        bar.set_label(_words(a, shared))
+        bar.set_label(_unit_of(a, shared))
         bar.outline.set_visible(False)
     ax.set_ylabel(str(a.dims[0]))
     ax.set_title(f"{name}{remark}", loc="left")
@@ -190,7 +193,7 @@ def _draw_moving(fig: Figure, ax: Axes, name: str, a: xr.DataArray, shared: dict
         ax.fill_between(middle, 0, value, where=value >= 0, color=CONTENT[1], linewidth=0, step="mid")
         ax.fill_between(middle, 0, value, where=value < 0, color=ACCENT, linewidth=0, step="mid")
         ax.axhline(0, color=GREY, linewidth=0.6)
-        ax.set_ylabel(_words(a, shared).replace(" (", "\n("))
+        ax.set_ylabel(_unit_of(a, shared))
     else:
         a, remark = _strongest(a, most)
         edges, value = _on_grid(a, span)
@@ -203,7 +206,7 @@ def _draw_moving(fig: Figure, ax: Axes, name: str, a: xr.DataArray, shared: dict
         ax.set_yticks(np.arange(0, len(rows), every) + 0.5, rows[::every])
         ax.set_ylabel(str(a.dims[0]))
         bar = fig.colorbar(mesh, ax=ax, pad=0.008, fraction=0.02, aspect=14)
-        bar.set_label(_words(a, shared).replace(" (", "\n("))
+        bar.set_label(_unit_of(a, shared))
         bar.outline.set_visible(False)
     marked = ""
     if events is not None and len(events):

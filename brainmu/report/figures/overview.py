@@ -122,12 +122,13 @@ def _key(ax: Axes, stages: list[str]) -> None:
 
 
 def _draw_events(ax: Axes, events: EventTable, a: float, b: float) -> None:
-    if len(events) <= 300 and np.median(events.duration) > 0.005 * (b - a):  # epochs rather than moments
+    if len(events) <= 40 and np.median(events.duration) > 0.01 * (b - a):  # epochs rather than moments
         colours = content_colours(events.content)
         for c in dict.fromkeys(str(v) for v in events.content):
             mine = np.array([str(v) == c for v in events.content])
             ax.broken_barh(list(zip(events.start[mine], events.duration[mine])), (0.2, 0.6), facecolors=colours[c], linewidth=0)
-        for x, c in zip((events.start + events.stop) / 2, events.content):
+        wide = events.duration > 0.05 * (b - a)
+        for x, c in zip(((events.start + events.stop) / 2)[wide], events.content[wide]):
             ax.text(x, 0.5, str(c), ha="center", va="center", fontsize=6.5, color="white", clip_on=True)
         return
     inside = events.peak[(events.peak >= a) & (events.peak <= b)]

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from brainmu.errors import InputError
-from brainmu.report.figures.style import CONTENT, GREY, finish, new_figure, note, panel_letters
+from brainmu.report.figures.style import CONTENT, GREY, finish, new_figure, panel_letters
 
 __all__ = ["loss_columns", "training_figure"]
 
@@ -67,16 +67,16 @@ def training_figure(metrics: pd.DataFrame, held_out: Mapping[str, Mapping[str, f
     for ax in axes[len(names) :]:
         ax.set_axis_off()
     for ax, name in zip(axes, names):
-        _draw_curve(ax, x, metrics, found[name], dict((held_out or {}).get(name, {})))
+        _draw_curve(ax, x, metrics, found[name], dict((held_out or {}).get(name, {})), name.replace("_", " "))
         ax.set_xlabel(x_name or "log line")
         ax.set_ylabel("loss (nats a bin and unit)" if name == "spikes" else "loss")
-        ax.set_title(name.replace("_", " "), loc="left")
     if len(names) > 1:
         panel_letters(axes[: len(names)].tolist())
     return finish(fig)
 
 
-def _draw_curve(ax: Axes, x: np.ndarray, metrics: pd.DataFrame, columns: dict[str, str], at_end: dict[str, float]) -> None:
+def _draw_curve(ax: Axes, x: np.ndarray, metrics: pd.DataFrame, columns: dict[str, str], at_end: dict[str, float], title: str) -> None:
+    ax.set_title(title, loc="left")
     final: dict[str, float] = {}
     last = 0.0
     for part, colour, width in (("train", CONTENT[5], 0.9), ("val", CONTENT[0], 1.6), ("baseline", GREY, 1.2)):
@@ -97,8 +97,9 @@ def _draw_curve(ax: Axes, x: np.ndarray, metrics: pd.DataFrame, columns: dict[st
     if trivial:
         name = min(trivial, key=lambda k: trivial[k])
         ax.axhline(trivial[name], color=GREY, linewidth=1.2, linestyle=(0, (4, 2)), label=f"best trivial: {name}" if name != "trivial" else name)
-        note(ax, _gain(model, trivial[name]), 0.03, 0.05, ha="left", va="bottom")
-    ax.margins(y=0.25)
+        ax.set_title(f"{title}: {_gain(model, trivial[name])}", loc="left")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.6 * (high - low))  # room for the legend
     ax.legend(loc="upper right", borderaxespad=0.1)
 
 
