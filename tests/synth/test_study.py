@@ -150,7 +150,7 @@ def test_simulated_truth_without_an_effect_is_exactly_zero():
 
 
 def test_reliability_is_the_squared_correlation_of_the_measured_pressure():
-    _, truth = synth.study(n_animals=12, hours=3.0, seed=1, reliability=0.5, trials=False)
+    _, truth = synth.study(n_animals=8, hours=2.0, seed=1, reliability=0.5, trials=False)
     r = [np.corrcoef(life.pressure, life.measured)[0, 1] ** 2 for life in truth.lives]
     assert 0.35 < np.mean(r) < 0.65
     _, perfect = synth.study(n_animals=1, hours=1.0, seed=1)
