@@ -1,4 +1,4 @@
-"""Rebuild the released checkpoints: python pipelines/release/build.py [--out checkpoints] [--steps 1500]."""
+"""Rebuild the released checkpoints: python pipelines/release/build.py [--out checkpoints] [--steps 500]."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def main() -> None:
     """Pretrain, fine-tune, score, and write both folders with their cards."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[2] / "checkpoints")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--work", type=Path, default=Path("brainmu-release"))
     a = parser.parse_args()
     began = time.time()
@@ -54,17 +54,17 @@ def main() -> None:
     def tell(stage: str, fraction: float) -> None:
         print(f"\r{time.time() - began:7.0f} s  {stage} {fraction:.0%}   ", end="", flush=True)
 
-    corpus = animals(mice=12, rats=4, humans=4, hours=1.0, seed=SEED)
-    run = pretrain(corpus, a.work, config={"steps": a.steps, "context_steps": 400, "batch": 64}, seed=0, resume=a.work.exists(), progress=tell)
+    corpus = animals(mice=8, rats=2, humans=2, hours=0.5, seed=SEED)
+    run = pretrain(corpus, a.work, config={"steps": a.steps, "context_steps": 150, "batch": 64}, seed=0, resume=a.work.exists(), progress=tell)
     rebuild = "\nLicence: BSD-3-Clause, as the code. Rebuild: `python pipelines/release/build.py`.\n"
     target = a.out / "brainmu-tiny"
     target.mkdir(parents=True, exist_ok=True)
     for name in ("model.safetensors", "config.yaml", "report.json"):
         shutil.copy(run.path / name, target / name)
-    data = "\nData: synthetic recordings only (12 mice, 4 rats, 4 humans, one hour each; `brainmu.synth.corpus`), no real ones.\n"
+    data = "\nData: synthetic recordings only (8 mice, 2 rats, 2 humans, half an hour each; `brainmu.synth.corpus`), no real ones.\n"
     (target / "card.md").write_text((run.path / "card.md").read_text(encoding="utf-8") + data + rebuild, encoding="utf-8")
     rodents = [r for r in corpus if r.species != "human"]
-    model = finetune(rodents, encoder=run.path, mode="full", config={"steps": 300, "encoder_rate": 1e-3}, progress=tell)
+    model = finetune(rodents, encoder=run.path, mode="full", config={"steps": 120, "encoder_rate": 1e-3}, progress=tell)
     model.card += scored(model, animals(mice=6, rats=2, humans=0, hours=1.0, seed=SEED + 100))
     model.card = model.card.replace(str(run.path), "brainmu-tiny") + rebuild
     model.save(a.out / "brainmu-tiny-rodent3", overwrite=True)

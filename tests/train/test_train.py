@@ -20,7 +20,7 @@ from brainmu.train.objectives import MaskConfig, baselines, draw_masks, draw_spa
 from brainmu.windows import WindowGrid
 
 ENCODER = dict(width=32, heads=2, latents=4, window_layers=1, context_layers=1)
-QUICK = dict(encoder=ENCODER, steps=40, span=48, batch=4, learning_rate=5e-3)
+QUICK = dict(encoder=ENCODER, steps=30, span=48, batch=4, learning_rate=5e-3)
 BRIEF = dict(encoder=ENCODER, steps=6, batch=8, context_steps=4, span=16, context_batch=2, save_every=3)
 
 
@@ -107,7 +107,7 @@ class TestFinetune:
             return Recording.from_arrays(f"n{seed}", f"h{seed}", signals={"bands": dict(values=values, rate=1 / 30, kind="features")},
                                          labels={"scoring": Hypnogram(codes.astype(np.int8), "aasm5", 30.0)})  # fmt: skip
 
-        model = finetune([night(i) for i in range(3)], stages="aasm5", epoch=30.0, config=QUICK | dict(steps=60))
+        model = finetune([night(i) for i in range(3)], stages="aasm5", epoch=30.0, config=QUICK | dict(steps=40))
         assert kappa(model, [night(7)]) > 0.8
 
     def test_aasm_labels_serve_rodent_stages_and_not_the_other_way(self):
@@ -209,7 +209,7 @@ class TestPretrain:
         rows = _rows(whole.path)
         assert [(r["stage"], int(r["step"])) for r in rows] == [("window", i) for i in range(1, 7)] + [("context", i) for i in range(1, 5)]
         card = (whole.path / "card.md").read_text()
-        assert "held out for the table" in card and json.loads((whole.path / "report.json").read_text()) == whole.report
+        assert "Held out for the table: m" in card and json.loads((whole.path / "report.json").read_text()) == whole.report
 
     def test_an_interrupted_run_resumes_to_the_same_weights(self, data, whole, tmp_path):
         class Interrupt(Exception):
