@@ -133,7 +133,8 @@ class Mechanism:
             stray = set(getattr(self, name)) - set(rates)
             if stray:
                 raise InputError(f"{name} names {sorted(stray)[0]!r}, which is never reactivated: contents are {', '.join(sorted(rates)) or 'none'}")
-        spread = sum(r * abs(valence(c)) for c, r in rates.items()) * abs(self.feedback * self.confounding) * self.feedback_tau
+        # Contents of opposite valence push against each other; only their balance can run away.
+        spread = sum(r * valence(c) for c, r in rates.items()) * self.feedback * self.confounding * self.feedback_tau
         if spread >= 0.95:
             raise InputError(
                 f"each reactivation brings about {spread:.2f} more through the pressure (rate x feedback x confounding x feedback_tau), expected below 0.95: "
