@@ -60,7 +60,7 @@ class DemoConfig:
     shuffles: int = 500
     null_sessions: int = 20
     null_shuffles: int = 50
-    attribution_epochs: int = 16
+    attribution_epochs: int = 32
     placebos: int = 19
     edited_events: int = 60
     study_animals: int = 10
@@ -362,17 +362,18 @@ def _replay_rows(planted: EventTable, found: EventTable) -> list[dict[str, Any]]
 
 
 def _attribution_row(maps: Any) -> dict[str, Any]:
-    """REM differs from NREM and waking by theta in CA1 and by a silent EMG; is one of them on top?"""
-    quantity, planted = "what the stager uses for REM", "theta of CA1, or EMG"
+    """Whether the shares of the map sum to what they explain; the note says which streams have most of it.
+
+    REM was planted in theta, muscle tone and firing alike, so no single stream is the right answer.
+    """
+    quantity = "attribution of REM: shares sum to the whole"
     if maps is None:
-        return _row(quantity, planted, "no epoch taken for REM", False)
-    lfp = maps["lfp"].mean("time_lfp")
-    best = lfp.where(lfp == lfp.max(), drop=True)
-    band = str(best["band"].values[0])
-    emg = float(maps["emg"].mean("time_emg").sum()) if "emg" in maps else 0.0
-    top = f"{band} of {best['channel_lfp'].values[0]}" if float(lfp.max()) >= emg or not emg else "EMG"
-    note = f"completeness error {maps.attrs.get('completeness_error', float('nan')):.1%}, n = {maps.attrs['n_epochs']} epochs"
-    return _row(quantity, planted, top, band == "theta" or top == "EMG", note=note)
+        return _row(quantity, 100.0, float("nan"), False, "%", "no epoch was taken for REM")
+    total = {str(name): float(v.mean(v.dims[0]).sum()) for name, v in maps.data_vars.items()}
+    top = ", ".join(f"{k} {v:+.2f}" for k, v in sorted(total.items(), key=lambda kv: -abs(kv[1]))[:3])
+    note = f"log odds by stream: {top}; n = {maps.attrs['n_epochs']} epochs"
+    error = float(maps.attrs["completeness_error"])
+    return _row(quantity, 100.0, round(100 * (1 - error), 2), error <= 0.01, "%", note)
 
 
 def _effect_row(quantity: str, planted: float, effect: Any) -> dict[str, Any]:
