@@ -20,7 +20,7 @@ from brainmu.train.objectives import MaskConfig, baselines, draw_masks, draw_spa
 from brainmu.windows import WindowGrid
 
 ENCODER = dict(width=32, heads=2, latents=4, window_layers=1, context_layers=1)
-QUICK = dict(encoder=ENCODER, steps=30, span=48, batch=4, learning_rate=5e-3)
+QUICK = dict(encoder=ENCODER, steps=45, span=48, batch=4, learning_rate=5e-3)
 BRIEF = dict(encoder=ENCODER, steps=6, batch=8, context_steps=4, span=16, context_batch=2, save_every=3)
 
 
