@@ -71,6 +71,12 @@ def test_bids_round_trip(tmp_path):
     pd.testing.assert_frame_equal(back.to_frame()[e.columns], e.to_frame(), check_dtype=False)
 
 
+def test_bids_unknown_content_stays_empty_text(tmp_path):
+    e = EventTable([0.1, 3.5], [0.2, 3.6], kind="ripple")
+    e.to_bids(tmp_path / "events.tsv")
+    assert EventTable.from_bids(tmp_path / "events.tsv").content.tolist() == ["", ""]
+
+
 def test_bids_missing_duration_is_a_point(tmp_path):
     (tmp_path / "e.tsv").write_text("onset\tduration\ttrial_type\n1.5\tn/a\tcue\n")
     assert EventTable.from_bids(tmp_path / "e.tsv").duration.tolist() == [0]

@@ -278,7 +278,8 @@ def test_attribution_of_many_streams_keeps_every_panel_open(mouse):
         coords={"time_lfp": np.arange(20.0), "time_emg": np.arange(20.0), "time_spikes": np.arange(5) * 4.0, "band": np.array(bands, dtype="S6"),
                 "channel_lfp": [b"a", b"b", b"c", b"d", b"e"]},
     )  # fmt: skip
-    fig = attribution_figure(maps, hypnogram=mouse.truth)
+    elsewhere = EventTable([900.0], [900.1], kind="ripple")
+    fig = attribution_figure(maps, hypnogram=mouse.truth, events=elsewhere)
     draw(fig)  # a collapsed layout warns, and warnings are errors
     assert all(ax.get_position().height * fig.get_figheight() > 0.6 for ax in fig.axes if not hasattr(ax, "_colorbar"))
     assert "a\n" in words(fig) and "b'" not in words(fig)

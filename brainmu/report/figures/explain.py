@@ -209,8 +209,8 @@ def _draw_moving(fig: Figure, ax: Axes, name: str, a: xr.DataArray, shared: dict
         bar.set_label(_unit_of(a, shared))
         bar.outline.set_visible(False)
     marked = ""
-    if events is not None and len(events):
-        peaks = events.peak[(events.peak >= span[0]) & (events.peak < span[1])]
+    peaks = np.empty(0) if events is None else events.peak[(events.peak >= span[0]) & (events.peak < span[1])]
+    if len(peaks):  # an empty unclipped line would have an endless extent, and the layout would collapse
         ax.plot(peaks, np.full(len(peaks), 1.02), "v", color=CONTENT[2], markersize=2.5, transform=ax.get_xaxis_transform(), clip_on=False)
-        marked = f"; triangles: {len(peaks)} events" if len(peaks) else ""
+        marked = f"; triangles: {len(peaks)} events"
     ax.set_title(f"{name} over time{remark}{marked}", loc="left", pad=8 if marked else None)
