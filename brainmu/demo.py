@@ -41,6 +41,8 @@ class DemoConfig:
     pretrain_steps, context_steps : int
         Of the window encoder and of the context encoder; steps, not minutes, so that the same seed gives the same weights.
     finetune_steps : int
+        Of the stager.
+    finetune_steps : int
     shuffles, null_sessions, null_shuffles : int
         Of the replay analysis.
     attribution_epochs, placebos, edited_events : int
@@ -57,6 +59,7 @@ class DemoConfig:
     test_hours: float = 1.3
     pretrain_steps: int = 60
     context_steps: int = 40
+    finetune_steps: int = 120
     shuffles: int = 500
     null_sessions: int = 20
     null_shuffles: int = 50
@@ -180,8 +183,9 @@ class _Chain:
             run = bm.pretrain(train, self.folder / "encoder", config=training, seed=self.seed)
             self.shown.append(("pretraining", self.folder / "encoder"))
         with self.step("stage", 0.35):
-            stager = bm.SleepStager(stages="rodent3", epoch=4.0, encoder=run.path, mode="context", seed=self.seed).fit(train, labels="scoring")
-            stager.save(self.folder / "stager")
+            stager = bm.SleepStager(
+                stages="rodent3", epoch=4.0, encoder=run.path, mode="full", config={"steps": c.finetune_steps, "patience": 10}, seed=self.seed
+            ).fit(train, labels="scoring")
             hypnogram, rules = stager.predict(session), bm.SleepStager(stages="rodent3", epoch=4.0, method="rules").predict(session)
             self._keep_hypnogram("stager", session, hypnogram)
             self._keep_hypnogram("rules", session, rules)
@@ -197,16 +201,17 @@ class _Chain:
             )
             self._keep_events("replay", session, replay)
             found += _replay_rows(truth.reactivation, replay)
-        with self.step("attribute", 0.72):
-            maps = self._try(
-                session, "attribution of REM", 0.72,
-                lambda: bm.attribute(stager, session, target="REM", max_epochs=c.attribution_epochs, seed=self.seed),
-            )  # fmt: skip
-            if maps is not None:
-                self._keep_map("REM", maps)
-            found.append(_attribution_row(maps))
-        with self.step("intervene", 0.82):
-            delta = bm.intervene(stager, session, events=ripples, operation="remove", placebos=c.placebos, max_events=c.edited_events, seed=self.seed)
+        maps = self._try(
+            session, "attribute", 0.72, lambda: bm.attribute(stager, session, target="REM", max_epochs=c.attribution_epochs, seed=self.seed)
+        )  # fmt: skip
+        if maps is not None:
+            self._keep_map("REM", maps)
+        found.append(_attribution_row(maps))
+        delta = self._try(
+            session, "intervene", 0.82,
+            lambda: bm.intervene(stager, session, events=ripples, operation="remove", placebos=c.placebos, max_events=c.edited_events, seed=self.seed),
+        )  # fmt: skip
+        if delta is not None:
             self._keep_effect("intervention", delta)
         with self.step("effect", 0.9):
             study, planted = bm.synth.study(n_animals=c.study_animals, hours=c.study_hours, seed=self.seed)

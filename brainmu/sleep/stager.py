@@ -35,6 +35,8 @@ class SleepStager:
         ``rules``: rodents, no labels. None is ``encoder`` where an encoder is given, otherwise ``boosting``.
     encoder : str, Path or None
         A pretrained encoder (folder or packaged name) for ``method="encoder"``.
+    config : mapping, str, Path or None
+        Settings of that fine-tuning (:class:`brainmu.train.FinetuneConfig`): a mapping, a file or a packaged name.
     mode : {"probe", "context", "full"} or None
         What of the encoder is trained; None is "context" with a pretrained encoder and "full" without.
     duration : bool
@@ -62,7 +64,7 @@ class SleepStager:
 
     def __init__(
         self, stages: str = "aasm5", epoch: float | None = None, method: str | None = None, encoder: str | Path | None = None, *, mode: str | None = None,
-        duration: bool = True, causal: bool = False, confidence: float = 0.6, seed: int = 0,
+        duration: bool = True, causal: bool = False, confidence: float = 0.6, config: Any = None, seed: int = 0,
     ) -> None:  # fmt: skip
         if stages not in STAGE_SETS:
             raise InputError(f"stages is {stages!r}, expected one of {', '.join(STAGE_SETS)}")
@@ -80,14 +82,14 @@ class SleepStager:
         if not 0 <= confidence <= 1:
             raise InputError(f"confidence is {confidence:g}, expected a probability")
         self.stages, self.epoch, self.method, self.encoder, self.mode = stages, epoch, method, encoder, mode
-        self.duration, self.causal, self.confidence, self.seed = duration, causal, confidence, seed
+        self.duration, self.causal, self.confidence, self.config, self.seed = duration, causal, confidence, config, seed
         if method == "rules":
             self.method_, self.classes_ = "rules", STAGE_SETS[stages]
 
     # -- scikit-learn manners ---------------------------------------------------------------------------------------
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The arguments it was made with."""
-        names = ("stages", "epoch", "method", "encoder", "mode", "duration", "causal", "confidence", "seed")
+        names = ("stages", "epoch", "method", "encoder", "mode", "duration", "causal", "confidence", "config", "seed")
         return {n: getattr(self, n) for n in names}
 
     def set_params(self, **params: Any) -> SleepStager:
@@ -96,7 +98,7 @@ class SleepStager:
         return self
 
     def __repr__(self) -> str:
-        default = {"encoder": None, "mode": None, "duration": True, "causal": False, "confidence": 0.6, "seed": 0, "method": None}
+        default = {"encoder": None, "mode": None, "duration": True, "causal": False, "confidence": 0.6, "config": None, "seed": 0, "method": None}
         shown = [f"{k}={v!r}" for k, v in self.get_params().items() if k not in default or v != default[k]]
         return f"SleepStager({', '.join(shown)})"
 
@@ -216,7 +218,7 @@ class SleepStager:
         name = labels or next(k for k, v in recordings[0].labels.items() if isinstance(v, Hypnogram))
         self.model_ = finetune(
             recordings, task="stage", labels=name, encoder=self.encoder, stages=self.stages, epoch=self.epoch, causal=self.causal, mode=self.mode,
-            seed=self.seed, progress=progress,
+            config=self.config, seed=self.seed, progress=progress,
         )  # fmt: skip
 
     def _probabilities(self, recording: Recording, start: float | None, progress: Callable[[str, float], None] | None) -> tuple[NDArray[np.float64], float]:
