@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from brainmu.errors import CheckpointError, NotFoundError
 
 __all__ = ["load"]
 
-# Each class has `load(folder)`; the key is `type` in the folder's config.yaml.
+# What `type` in a folder's config.yaml says, and the loader of that type: module, attribute.
 _TYPES = {
-    "SleepStager": "brainmu.sleep.stager",
-    "StageModel": "brainmu.models",
+    "SleepStager": ("brainmu.sleep.stager", "SleepStager.load"),
+    "stage_model": ("brainmu.models", "StageModel.load"),
+    "encoder": ("brainmu.models.checkpoint", "load_encoder"),
 }
 
 
@@ -41,4 +43,5 @@ def load(path: str | Path) -> Any:
     kind = read_yaml(folder / "config.yaml").get("type")
     if kind not in _TYPES:
         raise CheckpointError(f"{folder}: type is {kind!r} in config.yaml, expected one of {', '.join(_TYPES)}{suggest(str(kind), _TYPES)}")
-    return getattr(importlib.import_module(_TYPES[kind]), kind).load(folder)
+    module, attribute = _TYPES[kind]
+    return attrgetter(attribute)(importlib.import_module(module))(folder)
