@@ -7,7 +7,8 @@ from brainmu.errors import CheckpointError, NotFoundError
 
 
 def test_rules_stager_and_models_come_back(tmp_path):
-    from brainmu.models import Encoder, EncoderConfig, StageConfig, StageModel
+    from brainmu.models import Encoder, EncoderConfig, StageModel
+    from brainmu.models.stage_model import StageConfig
 
     bm.SleepStager(stages="rodent3", epoch=4.0, method="rules").save(tmp_path / "rules")
     assert bm.load(tmp_path / "rules").method_ == "rules"
