@@ -116,7 +116,9 @@ def pretrain(
     resume : bool
         Go on from the last checkpoint in `out`; the result is that of an uninterrupted run.
     devices, strategy
-        Lightning's: number of processes or GPUs, "ddp", "fsdp", ….
+        Lightning's: number of processes or GPUs, and "ddp_find_unused_parameters_true" (a recording without a modality leaves
+        its weights without a gradient) or "ddp_fork_find_unused_parameters_true" in a notebook. Each process takes its share
+        of every batch.
     progress : callable(stage, fraction) or None
 
     Returns
