@@ -59,7 +59,8 @@ def indifferent():
 def test_indifferent_model_stays_inside_its_placebos(indifferent):
     session, events = planted(9, 12, driven=False)
     effect = intervene(indifferent, session, events, what=["ripple"], placebos=9)
-    assert abs(effect.estimate) < 0.05 and len(effect.null) == 9
+    # A driven model moves by 0.6; trees on 36 minutes are noisy, and may move by a tenth of that.
+    assert abs(effect.estimate) < 0.2 and len(effect.null) == 9
     assert any("cannot be below 0.10" in w for w in effect.diagnostics["warnings"])
     assert (
         intervene(indifferent, session, events, what=["ripple"], placebos=2).estimate
