@@ -45,6 +45,7 @@ class BoostedStager:
     names: list[str] = field(default_factory=list)
     trees: Trees | None = None
     durations: Durations | None = None
+    temperature: float = 1.0
 
     def fit(
         self, tables: list[Table], codes: list[NDArray[np.integer]], groups: list[str], progress: Callable[[str, float], None] | None = None
@@ -64,6 +65,8 @@ class BoostedStager:
             # Too few subjects to choose by: a mild setting.
             mild = Durations.fit(codes, self.n_stages, phases=2)
             self.durations = mild if held_out is None else _tuned(codes, held_out, known, groups, self.n_stages)
+            if held_out is not None:
+                self.temperature = _temperature(codes, {i: self._decoded(p) for i, p in held_out.items()}, known)
         self.trees = self._grow(x, missing, codes, known, range(len(x)))
         if progress is not None:
             progress("trees", 1.0)
@@ -75,9 +78,10 @@ class BoostedStager:
             raise InputError("the stager is not fitted: call fit first")
         p = self.trees.predict_proba(self._with_context(table))
         p[table.empty] = np.nan
-        if self.durations is not None and np.isfinite(p).any():
-            p = self.durations.smooth(p)
-        return p
+        return _tempered(self._decoded(p), self.temperature)
+
+    def _decoded(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.durations.smooth(p) if self.durations is not None and np.isfinite(p).any() else p
 
     # -- parts ------------------------------------------------------------------------------------------------------
     def _arranged(self, table: Table) -> NDArray[np.float64]:
@@ -169,7 +173,8 @@ class BoostedStager:
         """Settings (for YAML) and arrays (for NPZ)."""
         assert self.trees is not None
         settings = {"stages": self.stages, "epoch": self.epoch, "n_stages": self.n_stages, "causal": self.causal, "duration": self.duration, "seed": self.seed,
-                    "rounds": self.rounds, "names": self.names, "durations": None if self.durations is None else self.durations.to_dict()}  # fmt: skip
+                    "rounds": self.rounds, "names": self.names, "temperature": self.temperature,
+                    "durations": None if self.durations is None else self.durations.to_dict()}  # fmt: skip
         return settings, self.trees.to_arrays("trees_")
 
     @classmethod
@@ -207,6 +212,24 @@ def _tuned(
                 if score > best:
                     best, chosen = score, candidate
     return chosen
+
+
+def _temperature(codes: list[NDArray[np.integer]], held_out: dict[int, NDArray[np.float64]], known: list[NDArray[np.bool_]]) -> float:
+    """How far probabilities must be softened so that held-out subjects' labels are likeliest (Guo et al. 2017, ICML): stages stay, confidence changes."""
+
+    def loss(t: float) -> float:
+        total = 0.0
+        for i, p in held_out.items():
+            ok = known[i] & np.isfinite(p).all(axis=1)
+            total -= float(np.log(np.maximum(_tempered(p, t)[ok, codes[i][ok]], 1e-6)).sum())
+        return total
+
+    return float(min(np.geomspace(0.5, 4.0, 25), key=loss))
+
+
+def _tempered(p: NDArray[np.float64], t: float) -> NDArray[np.float64]:
+    q = np.maximum(p, 1e-9) ** (1 / t)
+    return q / q.sum(axis=1, keepdims=True)
 
 
 def _kind(name: str) -> str:
