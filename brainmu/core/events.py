@@ -111,7 +111,7 @@ class EventTable:
             raise FormatError(f"{p}: has columns {', '.join(map(str, frame.columns))}, expected onset and duration (BIDS events.tsv)")
         for c in frame.columns:
             # A text column of nothing but n/a comes back as numbers (NaN); these two mean text when they are empty.
-            if not pd.api.types.is_numeric_dtype(frame[c]) or (c in ("trial_type", "content") and frame[c].isna().all()):
+            if not pd.api.types.is_numeric_dtype(frame[c]) or (c in ("trial_type", "content") and np.asarray(frame[c].isna()).all()):
                 frame[c] = frame[c].astype(object).where(frame[c].notna(), "")
         return cls.from_frame(frame)
 
