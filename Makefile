@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 OUT    ?= demo
 ARGS   ?= -m "not slow and not gpu"
 
-.PHONY: help demo test lint docs bench clean
+.PHONY: help demo test lint docs bench validate clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ docs: $(VENV)/.docs  ## execute the notebooks and build the documentation into s
 
 bench: $(VENV)/.dev  ## speed, memory and accuracy beside named peers (ARGS=--quick for a short run)
 	$(BIN)/python -m benchmarks $(if $(filter command,$(origin ARGS)),$(ARGS))
+
+validate: $(VENV)/.dev  ## error rates of the effect designs on planted truth: hours, resumable (ARGS="--studies 100" for fewer)
+	$(BIN)/python -m brainmu.causal.validate --out validation --jobs 2 $(if $(filter command,$(origin ARGS)),$(ARGS))
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) $(OUT) site dist .pytest_cache .ruff_cache
