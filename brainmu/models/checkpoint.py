@@ -61,14 +61,14 @@ def write_checkpoint(folder: str | Path, module: nn.Module, config: Mapping[str,
     OutputExistsError
         If the folder holds anything and `overwrite` is not set.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path = Path(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())) and not overwrite:
         raise OutputExistsError(f"{path}: exists and is not empty; choose another folder, or overwrite it")
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.yaml").unlink(missing_ok=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}, path / "model.safetensors")
+    (path / "model.safetensors").write_bytes(save({k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}))
     (path / "card.md").write_text(card, encoding="utf-8")
     (path / "config.yaml").write_text(yaml.safe_dump({"format": FORMAT, **config}, sort_keys=False), encoding="utf-8")
     return path
