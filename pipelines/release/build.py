@@ -66,7 +66,9 @@ def main() -> None:
     rodents = [r for r in corpus if r.species != "human"]
     model = finetune(rodents, encoder=run.path, mode="full", config={"steps": 120, "encoder_rate": 1e-3}, progress=tell)
     model.card += scored(model, animals(mice=6, rats=2, humans=0, hours=1.0, seed=SEED + 100))
-    model.card = model.card.replace(str(run.path), "brainmu-tiny") + rebuild
+    limits = "- Limits: synthetic animals only, in training and in scoring; score it on your own subjects before you rely on it."
+    lines = [limits if line.startswith("- Limits") else line for line in model.card.replace(str(run.path), "brainmu-tiny").splitlines()]
+    model.card = "\n".join([*lines, rebuild])
     model.save(a.out / "brainmu-tiny-rodent3", overwrite=True)
     print(f"\n{(target / 'card.md').read_text(encoding='utf-8')}\n{model.card}")
 
