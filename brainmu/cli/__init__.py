@@ -28,6 +28,9 @@ VERBS = {
 }
 """Verb and one line of help, in the order of the work."""
 
+CONFIGURABLE = ("preprocess", "pretrain", "demo")
+"""Verbs that read --config; given to another it would be ignored, so it is refused."""
+
 
 def _app(verb: str | None):
     """The application; with a verb chosen, that verb's own docstring is its help, and no other module is imported."""
@@ -55,6 +58,8 @@ def main(argv: list[str] | None = None) -> int:
         from brainmu.config import suggest
 
         return _fail(f"no verb {tokens[0]!r}{suggest(tokens[0], VERBS)}; verbs are {', '.join(VERBS)}", 2)
+    if tokens and tokens[0] in VERBS and tokens[0] not in CONFIGURABLE and any(t == "--config" or t.startswith("--config=") for t in tokens):
+        return _fail(f"{tokens[0]} has no settings file; --config belongs to {', '.join(CONFIGURABLE)}: use the options of {tokens[0]} --help", 2)
     try:
         result = _app(tokens[0] if tokens and tokens[0] in VERBS else None)(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) else 0

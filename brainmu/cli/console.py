@@ -21,7 +21,9 @@ __all__ = ["Common", "emit", "note", "open_sessions", "progress", "refuse_existi
 class Common:
     """Options of every verb."""
 
-    config: Annotated[Path | None, Parameter(help="YAML file, or the name of a packaged one, with the verb's settings.", group="Common")] = None
+    config: Annotated[Path | None, Parameter(help="YAML file, or the name of a packaged one, with settings (preprocess, pretrain, demo).", group="Common")] = (
+        None
+    )
     seed: Annotated[int, Parameter(help="Seed of everything random.", group="Common")] = 0
     json: Annotated[bool, Parameter(negative="", help="Print exactly one JSON object on stdout.", group="Common")] = False
     quiet: Annotated[bool, Parameter(negative="", help="No progress and no notes on stderr.", group="Common")] = False
@@ -94,10 +96,16 @@ def open_sessions(paths: list[Path]) -> list[Any]:
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise OutputExistsError before any work is done, where the output is there and --overwrite is not; make its folder."""
-    from brainmu.errors import NotFoundError, OutputExistsError
+    """Refuse before any work is done an output that is there already (unless --overwrite) or cannot be written."""
+    import os
+
+    from brainmu.errors import NotFoundError, OutputExistsError, StoreError
 
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path}: exists already: choose another --out, or pass --overwrite")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise NotFoundError(f"{path}: {path.parent} is a file, expected a folder: choose another --out")
     if not path.parent.exists():
         raise NotFoundError(f"{path}: its folder {path.parent} does not exist: make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise StoreError(f"{path}: its folder {path.parent} cannot be written to: choose another --out")

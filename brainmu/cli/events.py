@@ -46,6 +46,9 @@ def events(
     spans = _spans(session, within, scored)
     given = {"hypnogram": scored, "channels": channels, "threshold": threshold, "false_rate": false_rate}
     options = {k: v for k, v in given.items() if v is not None}
+    for name, value in (("threshold", threshold), ("false-rate", false_rate)):
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageError(f"--{name} is {value:g}, expected a positive number")
     if false_rate is not None and kind != "ripple":
         raise UsageError(f"--false-rate sets the threshold of ripples, not of {kind}s: use --threshold")
     with progress(common, f"find {kind}s") as report:

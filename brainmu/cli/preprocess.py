@@ -54,6 +54,8 @@ def preprocess(
                 raise
             failed[str(path)] = str(error)
     single = out.suffix == ".zarr"
+    if not single and out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file, expected a folder, or a store that ends in .zarr")
     if single and len(recordings) > 1:
         names = ", ".join(r.id for _, r in recordings)
         raise UsageError(f"--out {out} is one store, but the sources hold {len(recordings)} recordings ({names}): give a folder instead")

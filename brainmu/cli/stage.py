@@ -37,9 +37,13 @@ def stage(
     from brainmu.sleep import SleepStager, evaluate, write_hypnogram
 
     refuse_existing(out, overwrite)
+    if out.suffix not in (".tsv", ".npz", ".edf"):
+        raise UsageError(f"{out}: hypnograms are written as .tsv, .npz or .edf (EDF+ annotations), by suffix: end the name in one of them")
     session = open_sessions([store])[0]
+    # Looked up before any work, so that a wrong name costs nothing and leaves nothing behind.
+    reference = session.hypnogram(labels) if labels is not None else None
     if model == "rules":
-        stager = SleepStager(stages="rodent3", epoch=epoch or 4.0, method="rules")
+        stager = SleepStager(stages="rodent3", epoch=4.0 if epoch is None else epoch, method="rules")
     else:
         stager = brainmu.loading.load(model)
         if epoch is not None and epoch != stager.epoch:
@@ -55,8 +59,8 @@ def stage(
     text = [repr(hypnogram)]
     if "quality" in hypnogram.attrs:
         text.append(f"quality {hypnogram.attrs['quality']}: " + "; ".join(hypnogram.attrs.get("reasons", [])))
-    if labels is not None:
-        scores = evaluate(hypnogram, session.hypnogram(labels))
+    if reference is not None:
+        scores = evaluate(hypnogram, reference)
         result["scores"] = scores
         f1 = ", ".join(f"{k} {v:.2f}" for k, v in scores["f1"].items())
         text.append(f"against {labels!r} (n = {scores['n']} epochs): kappa {scores['kappa']:.3f}, accuracy {scores['accuracy']:.3f}, F1 {f1}")

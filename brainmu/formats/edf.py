@@ -122,7 +122,9 @@ def _header(path: Path) -> Header:
     with path.open("rb") as f:
         fixed = f.read(256)
         bdf = fixed[:8] == b"\xffBIOSEMI"
-        if len(fixed) < 256 or not (bdf or fixed[:8].strip() == b"0"):
+        if len(fixed) < 256:
+            raise FormatError(f"{path}: is truncated: {len(fixed)} bytes came, an EDF header has at least 256: copy the file again")
+        if not (bdf or fixed[:8].strip() == b"0"):
             raise FormatError(f"{path}: starts with {fixed[:8]!r}, expected '0       ' (EDF) or '\\xffBIOSEMI' (BDF): is it another format?")
         text = fixed[8:].decode("latin-1")
         n = _whole_number(path, text[244:248], "number of signals")
