@@ -48,7 +48,9 @@ def _recording(path: Path, manifest: Path | None, common: Common) -> int:
 
     described = brainmu.formats.describe(path, **({"manifest": manifest} if manifest else {}))
     recordings = brainmu.formats.read_all(path, **({"manifest": manifest} if manifest else {}))
-    text = [f"{path}: {described['format']}"] + [r.summary() for r in recordings]
+    text = [f"{path}: {described['format']}"]
+    for r in recordings:
+        text += [r.summary(), *(f"  check: {doubt}" for doubt in r.doubts())]
     emit(common, described, "\n".join(text))
     return 0
 

@@ -71,7 +71,7 @@ def preprocess(
         emit(common, {"plans": plans, "failed": failed}, "\n\n".join(brainmu.store.format_plan(p) for p in plans))
         return 1 if failed else 0
     for _, recording in recordings:
-        warn(common, [f"{recording.id}: {w}" for w in recording.warnings])
+        warn(common, [f"{recording.id}: {w}" for w in [*recording.warnings, *recording.doubts()]])
     before = {id(r): set(r.warnings) for _, r in recordings}
     done = []
     for path, recording, outcome in _stores(recordings, out, single, jobs, scheduler, overwrite, common, options):

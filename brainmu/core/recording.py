@@ -175,6 +175,29 @@ class Recording:
     def warnings(self) -> list[str]:
         return list(self.source.get("warnings", []))
 
+    def doubts(self) -> list[str]:
+        """What does not fit together, and is most often a wrong rate or epoch in a manifest: sentences, empty where all fits.
+
+        A label that ends more than a tenth of the signals' length after they do, and voltage signals that start together and differ in length by more
+        than a tenth.
+        """
+        out = []
+        voltages = {k: s for k, s in self.signals_of("lfp", "eeg", "emg", "eog").items() if s.n_samples}
+        if voltages:
+            longest = max(voltages, key=lambda k: voltages[k].duration)
+            for name, s in voltages.items():
+                if s.start == voltages[longest].start and s.duration < 0.9 * voltages[longest].duration:
+                    out.append(f"signal {name!r} lasts {s.duration:.0f} s and {longest!r} {voltages[longest].duration:.0f} s: check their rates")
+        ends = [s.stop for s in self.signals.values() if s.n_samples]
+        if ends:
+            span = max(ends) - min(s.start for s in self.signals.values() if s.n_samples)
+            for name, label in self.labels.items():
+                if isinstance(label, Hypnogram) and len(label) and label.stop > max(ends) + 0.1 * span:
+                    out.append(
+                        f"label {name!r} ends at {label.stop:.0f} s and the signals at {max(ends):.0f} s: check its epoch ({label.epoch:g} s) and the rates"
+                    )
+        return out
+
     def summary(self) -> str:
         """A few lines for people."""
         who = ", ".join(x for x in (f"subject {self.subject}" if self.subject else "", self.species) if x)

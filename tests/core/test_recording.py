@@ -112,3 +112,12 @@ def test_errors_name_the_part(make, says):
         Recording.from_arrays("a", **make())
     with pytest.raises(InputError, match="without slashes"):
         Recording.from_arrays("a/b")
+
+
+def test_doubts_name_what_does_not_fit():
+    eeg, slow = dict(values=np.zeros((2000, 1)), rate=200.0, kind="eeg"), dict(values=np.zeros((2000, 1)), rate=20.0, kind="emg")
+    fits = Hypnogram.from_stages(["WAKE", "NREM"], epoch=4)
+    assert Recording.from_arrays("a", signals={"eeg": eeg}, labels={"scoring": fits}).doubts() == []
+    assert "check their rates" in Recording.from_arrays("a", signals={"eeg": eeg, "emg": slow}).doubts()[0]
+    long = Hypnogram.from_stages(["WAKE", "NREM"], epoch=40)
+    assert "check its epoch (40 s)" in Recording.from_arrays("a", signals={"eeg": eeg}, labels={"scoring": long}).doubts()[0]
