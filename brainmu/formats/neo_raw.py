@@ -38,7 +38,6 @@ SYSTEMS: dict[str, tuple[str, Callable[[Path], bool]]] = {
     "Open Ephys binary": ("OpenEphysBinaryRawIO", lambda p: _files(p, "structure.oebin", "*/structure.oebin", "*/*/structure.oebin", "*/*/*/structure.oebin")),
     "Open Ephys legacy": ("OpenEphysRawIO", lambda p: _files(p, "*.continuous")),
     "Neuralynx": ("NeuralynxRawIO", lambda p: _files(p, "*.ncs", "*.Ncs")),
-    "Intan": ("IntanRawIO", lambda p: p.is_file() and p.suffix.lower() in (".rhd", ".rhs")),
     "Blackrock": ("BlackrockRawIO", lambda p: p.is_file() and bool(re.fullmatch(r"\.(ns[1-6]|nev)", p.suffix.lower()))),
     "Plexon": ("PlexonRawIO", lambda p: p.is_file() and p.suffix.lower() == ".plx"),
 }

@@ -30,7 +30,8 @@ FORMATS: dict[str, str] = {
     "trodes": "Trodes .videoPositionTracking with MatClust spikes.mat",
     "colmajor": "*_ColMajor.bin with *_Meta.csv",
     "pose": "DeepLabCut (.csv) and SLEAP (.h5) body parts",
-    "neo": "SpikeGLX, Open Ephys, Neuralynx, Intan, Blackrock and Plexon through Neo",
+    "intan": "Intan (.rhd, .rhs; one file, one a signal type, one a channel)",
+    "neo": "SpikeGLX, Open Ephys, Neuralynx, Blackrock, Plexon and the rest that Neo reads",
 }
 """Formats by name. Each has a module with ``detect(path) -> bool`` and ``read(path, **options) -> Recording``."""
 

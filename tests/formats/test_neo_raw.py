@@ -119,7 +119,7 @@ def test_blackrock(tmp_path):
     np.testing.assert_allclose(lfp.read(5, 50), X[5:50, :2] * (8191 / 32764), rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["x.rhd", "x.plx", "x.ns5"])
+@pytest.mark.parametrize("name", ["x.plx", "x.ns5"])
 def test_damaged_files(tmp_path, name):
     (tmp_path / name).write_bytes(b"nothing of the kind" * 20)
     with pytest.raises(FormatError, match="Neo cannot read it as") as caught:
