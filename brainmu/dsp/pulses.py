@@ -1,0 +1,362 @@
+"""Which pulses of two devices are the same pulse, although their clocks differ, pulses are missing and others are spurious."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from brainmu.errors import InputError
+
+__all__ = ["Matches", "edges", "match_pulses"]
+
+Floats = NDArray[np.float64]
+
+MAX_PPM = 500.0
+"""Largest difference of rate between two clocks that is looked for; crystals stay below 100."""
+_TOLERANCE = 0.02
+_STRETCHES = (60, 20)
+_WINDOW = 40
+_REGULAR = 0.9
+"""A train of which this share of intervals is a multiple of one period (within the tolerance) is regular."""
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Pulses of one train and their partners in another.
+
+    Attributes
+    ----------
+    own, other : int64 (match,)
+        Indices into the two trains, both increasing.
+    period : float or None, s
+        Where the trains are regular: every offset that differs by this much fits nearly as well.
+    rivals : int
+        Number of pulses that the next best offset would pair (0 where there is none).
+    """
+
+    own: NDArray[np.int64]
+    other: NDArray[np.int64]
+    period: float | None = None
+    rivals: int = 0
+
+
+def match_pulses(own: ArrayLike, other: ArrayLike, *, offset: float | None = None, max_ppm: float = MAX_PPM, max_jump: float = 1.0) -> Matches:
+    """Pair the pulses of two trains recorded on different clocks.
+
+    Both trains stem from the same source. Any offset, a drift up to `max_ppm`, jumps of a clock up to `max_jump`, and missing and spurious pulses
+    are allowed. First a stretch of one train is laid along the other (every shift and drift tried, the one that pairs most pulses wins); from there
+    pairs are followed outwards, a window at a time, and searched for anew where a jump broke them.
+
+    Irregular trains (barcodes, random intervals, frames with pauses) fit at one offset only. Regular ones (1 Hz) fit at many: without `offset`,
+    trains that last equally long are taken to begin together, others to run on clocks less than half a period apart, or are refused; `period` says
+    by what multiples the offset is open. Jumps by half a period or more cannot be seen in them.
+
+    Parameters
+    ----------
+    own, other : float64 (pulse,), s
+        Times of the pulses, each on its own clock, increasing.
+    offset : float, s
+        What to add to `own` to come near `other`, where it is roughly known (within half a period of regular trains).
+
+    Raises
+    ------
+    InputError
+        If a train is too short or out of order, or no offset pairs the larger part of the pulses.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> p = np.cumsum(rng.uniform(0.5, 1.5, 200))
+    >>> m = match_pulses(p, np.delete(p * (1 + 40e-6) + 7.0, [3, 90]))
+    >>> len(m.own), int(m.own[3]), int(m.other[3])
+    (198, 4, 3)
+    """
+    p, r = _train(own, "own"), _train(other, "reference")
+    tolerance = min(_TOLERANCE, 0.2 * float(min(np.median(np.diff(p)), np.median(np.diff(r)))))
+    period = _period(p, r, tolerance)
+    anchor, shift, slope, rivals = _anchor(p, r, tolerance, period, offset, max_ppm)
+    jump = max_jump if period is None else min(max_jump, 0.45 * period)
+    forward = _follow(p[anchor:], r, shift, slope, tolerance, jump, max_ppm)
+    # The way back is the way forth through mirrored trains.
+    backward = _follow(-p[:anchor][::-1], -r[::-1], -shift, slope, tolerance, jump, max_ppm)
+    i = np.r_[anchor - 1 - backward[0][::-1], anchor + forward[0]].astype(np.int64)
+    j = np.r_[len(r) - 1 - backward[1][::-1], forward[1]].astype(np.int64)
+    keep = np.r_[True, np.diff(j) > 0] if len(j) else np.empty(0, dtype=bool)
+    i, j = i[keep], j[keep]
+    if len(i) < max(3, 0.5 * _within(p, r, i, j)):
+        raise InputError(
+            f"{len(i)} of {len(p)} pulses pair with the reference's {len(r)}, fewer than half where both were running: these trains are not of one source, "
+            "or the offset is wrong: give the right pulses, or a rough offset"
+        )
+    return Matches(i, j, period, rivals)
+
+
+def edges(trace: ArrayLike, threshold: float, *, edge: str = "rising", last: bool | None = None) -> tuple[NDArray[np.int64], bool]:
+    """Samples at which a sync trace crosses `threshold`, and whether it ends above it (to be passed as `last` for the next block).
+
+    Examples
+    --------
+    >>> edges([0, 0, 5, 5, 0, 5], 2.5)
+    (array([2, 5]), True)
+    """
+    x = np.asarray(trace, dtype=np.float64).ravel()
+    if edge not in ("rising", "falling", "both"):
+        raise InputError(f"edge is {edge!r}, expected rising, falling or both")
+    high = x > threshold
+    if not len(high):
+        return np.empty(0, dtype=np.int64), bool(last)
+    change = np.diff(np.r_[high[0] if last is None else last, high].astype(np.int8))
+    at = change != 0 if edge == "both" else change == (1 if edge == "rising" else -1)
+    return np.flatnonzero(at).astype(np.int64), bool(high[-1])
+
+
+def _train(times: ArrayLike, what: str) -> Floats:
+    t = np.asarray(times, dtype=np.float64).ravel()
+    if len(t) < 3:
+        raise InputError(f"{what} pulses: {len(t)} of them, expected at least 3")
+    if not np.isfinite(t).all():
+        raise InputError(f"{what} pulses: {int((~np.isfinite(t)).sum())} times are NaN or infinite, expected finite seconds: drop them")
+    if (np.diff(t) <= 0).any():
+        k = int(np.flatnonzero(np.diff(t) <= 0)[0])
+        raise InputError(f"{what} pulses: times do not increase at pulse {k + 1} ({t[k]:.6f} then {t[k + 1]:.6f} s): sort them and drop duplicates")
+    return t
+
+
+def _period(p: Floats, r: Floats, tolerance: float) -> float | None:
+    """The common period of regular trains, s, or None."""
+    periods = []
+    for t in (p, r):
+        steps = np.diff(t)
+        period = float(np.median(steps))
+        # Missing pulses make multiples, a spurious one splits an interval in two.
+        whole = np.abs(steps / period - np.rint(steps / period)) * period < max(tolerance, 1e-3 * period)
+        periods.append(period if (whole & (np.rint(steps / period) >= 1)).mean() > _REGULAR - 0.15 else None)
+    return periods[1] if None not in periods else None
+
+
+# -- the anchor -----------------------------------------------------------------------------------------------------
+def _anchor(
+    p: Floats, r: Floats, tolerance: float, period: float | None, offset: float | None, max_ppm: float
+) -> tuple[int, float, float, int]:  # fmt: skip
+    """First pulse of a stretch of `p` that was laid along `r`; shift and slope of ``r - p`` there; pulses that the runner-up pairs."""
+    if period is not None:
+        return _regular_anchor(p, r, period, tolerance, offset)
+    best: tuple[float, int, float, float, int] | None = None
+    # Short stretches as well: where pulses are minutes apart, a long one holds several jumps.
+    for size, x in ((n, x) for n in _STRETCHES for x in (0.5, 0.25, 0.75, 0.1, 0.9, 0.0, 1.0)):
+        size = min(size, len(p))
+        at = int(x * (len(p) - size))
+        hits, shift, slope, rival = _lay(p[at : at + size], r, tolerance, offset, max_ppm)
+        if best is None or hits / size > best[0]:
+            best = (hits / size, at, shift, slope, rival)
+        if hits >= 0.7 * size and rival < 0.8 * hits:
+            break
+    assert best is not None
+    score, at, shift, slope, rival = best
+    if score < 0.4:
+        raise InputError(
+            f"at most {score:.0%} of a stretch of pulses find a partner among the reference's {len(r)} at the best offset: these trains are not of one source, "
+            "or too few pulses are shared: give the right pulses, or a rough offset"
+        )
+    return at, shift, slope, rival
+
+
+def _lay(chunk: Floats, r: Floats, tolerance: float, offset: float | None, max_ppm: float) -> tuple[int, float, float, int]:
+    """Pulses of `chunk` paired at the best offset and drift, that offset (at the chunk's start) and drift, and pulses paired at the next best offset."""
+    span = chunk[-1] - chunk[0]
+    step = max(2e-6 * max_ppm / 10, tolerance / max(span, 1e-9))
+    drifts = np.r_[0.0, np.arange(step, 1e-6 * max_ppm, step), -np.arange(step, 1e-6 * max_ppm, step)]
+    near = r if offset is None else r[(r > chunk[0] + offset - 5.0) & (r < chunk[-1] + offset + 5.0)]
+    best = (0, 0.0, 0.0, 0)
+    if not len(near):
+        return best
+    for drift in drifts:
+        d = (near[None, :] - chunk[:, None] - drift * (chunk - chunk[0])[:, None]).ravel()
+        if offset is not None:
+            d = d[np.abs(d - offset) < 5.0]
+        if not len(d):
+            continue
+        d.sort()
+        # Most differences within one tolerance of each other: a sliding count over the sorted ones.
+        count = np.searchsorted(d, d + tolerance, side="right") - np.arange(len(d))
+        k = int(count.argmax())
+        far = np.abs(d - d[k]) > 3 * tolerance
+        if count[k] > best[0]:
+            best = (int(count[k]), float(np.median(d[k : k + count[k]])), float(drift), int(count[far].max()) if far.any() else 0)
+    return best
+
+
+def _regular_anchor(p: Floats, r: Floats, period: float, tolerance: float, offset: float | None) -> tuple[int, float, float, int]:
+    """A pair in the middle of two regular trains, at the lag next to `offset` or at the one that :func:`_regular_lag` finds."""
+    (i, a), (j, b) = _on_grid(p, period), _on_grid(r, period)
+    if offset is not None:
+        # The pulse in the middle of `p` and the one of `r` that lies nearest to it under the given offset.
+        mid = len(i) // 2
+        k = int(np.abs(r[j] - p[i[mid]] - offset).argmin())
+        lag, rival = int(b[k] - a[mid]), 0
+    else:
+        lag, rival = _regular_lag(a, b, period, float(r[j[0]] - p[i[0]]))
+    pairs = np.intersect1d(a + lag, b, return_indices=True)
+    if len(pairs[0]) < 3:
+        raise InputError(f"the pulses overlap in {len(pairs[0])} places at the given offset, expected at least 3: check the offset")
+    mid = len(pairs[0]) // 2
+    at, partner = int(i[pairs[1][mid]]), int(j[pairs[2][mid]])
+    lo, hi = max(0, mid - 20), min(len(pairs[0]), mid + 20)
+    x, y = p[i[pairs[1][lo:hi]]], r[j[pairs[2][lo:hi]]]
+    slopes = np.diff(y - x) / np.diff(x)
+    return at, float(r[partner] - p[at]), float(np.median(slopes)) if len(slopes) else 0.0, rival
+
+
+def _regular_lag(a: NDArray[np.int64], b: NDArray[np.int64], period: float, apart: float) -> tuple[int, int]:
+    """How many periods to add to the places `a` to have the places `b`, and how many pulses pair at the next best lag.
+
+    Pauses and pulses that the source itself left out show in both trains and single out a lag. Without them nothing does but the ends: trains
+    that last the same number of periods are taken to begin together; where one lost a pulse at an end, the lag is taken at which the clocks differ by
+    less than half a period. `apart` is how far the first pulses lie apart, s.
+    """
+    x, y = np.zeros(int(a[-1]) + 1), np.zeros(int(b[-1]) + 1)
+    x[a], y[b] = 1.0, 1.0
+    size = 1 << (len(x) + len(y) - 1).bit_length()
+    count = np.rint(np.fft.irfft(np.fft.rfft(y, size) * np.conj(np.fft.rfft(x, size)), size)).astype(int)
+    order = np.argsort(-count, kind="stable")
+    top, rival = int(count[order[0]]), int(count[order[1]])
+    chance = np.sqrt(max(1.0, rival * (1 - rival / min(len(a), len(b)))))
+    if top - rival > 5 * chance and top - rival > 5:
+        return (int(order[0]) if order[0] < size // 2 else int(order[0]) - size), rival
+    if a[-1] == b[-1]:
+        return 0, rival
+    near = round(-apart / period)
+    if abs(near) > 3 + abs(int(a[-1] - b[-1])):
+        raise InputError(
+            f"the pulses are regular (every {period:.4g} s) and the trains last {a[-1]} and {b[-1]} periods, so nothing tells which pulses belong together: "
+            f"give a rough offset (within {period / 2:.3g} s), or record barcodes or irregular pulses"
+        )
+    return near, rival
+
+
+def _on_grid(t: Floats, period: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pulses that lie on the train's own grid, and their places on it; the others are spurious. The grid follows the clock's drift."""
+    # A pulse is on the grid if it is a whole number of periods from a neighbour on either side.
+    keep, place = [], []
+    at, k = None, 0
+    steps = np.diff(t) / period
+    good = np.abs(steps - np.rint(steps)) < 0.1
+    first = int(np.flatnonzero(good)[0]) if good.any() else 0
+    for n in range(first, len(t)):
+        if at is None:
+            at, k = t[n], 0
+        else:
+            d = (t[n] - at) / period
+            if abs(d - round(d)) > 0.15 or round(d) < 1:
+                continue
+            at, k = t[n], k + round(d)
+        keep.append(n)
+        place.append(k)
+    return np.asarray(keep, dtype=np.int64), np.asarray(place, dtype=np.int64)
+
+
+# -- following ------------------------------------------------------------------------------------------------------
+def _follow(p: Floats, r: Floats, shift: float, slope: float, tolerance: float, max_jump: float, max_ppm: float) -> tuple[Floats, Floats]:
+    """Pairs (indices into `p` and `r`) from the first pulse of `p` on, where ``r - p`` is `shift` and changes by `slope` a second."""
+    own: list[NDArray[np.int64]] = []
+    other: list[NDArray[np.int64]] = []
+    if not len(p):
+        return np.empty(0), np.empty(0)
+    origin = p[0]
+    k = 0
+    while k < len(p):
+        q = p[k : k + _WINDOW]
+        i, j, d = _nearest(q, r, shift + slope * (q - origin), tolerance)
+        inside = (q + shift + slope * (q - origin) > r[0] - tolerance) & (q + shift + slope * (q - origin) < r[-1] + tolerance)
+        if inside.sum() >= 4 and len(i) < 0.6 * inside.sum():
+            # Before the jump pulses still fit; from the first one that fits the new line on, all follow it.
+            new = _search(q, r, shift + slope * (q - origin), tolerance, max_jump)
+            if new is not None:
+                moved = shift + new
+                i2, _, _ = _nearest(q, r, moved + slope * (q - origin), tolerance)
+                old_i, old_j, cut = _cut(i, j, i2, len(q))
+                own.append(old_i + k)
+                other.append(old_j)
+                shift = moved
+                k += cut
+                if cut == 0:
+                    i, j, d = _nearest(q, r, shift + slope * (q - origin), tolerance)
+                else:
+                    continue
+        own.append(i + k)
+        other.append(j)
+        if len(d) >= 5:
+            shift, slope = _update(q[i], d, shift, slope, origin, max_ppm)
+        k += len(q)
+    a, b = np.concatenate(own), np.concatenate(other)
+    keep = np.r_[True, b[1:] > np.maximum.accumulate(b)[:-1]] if len(b) else np.empty(0, dtype=bool)
+    return a[keep], b[keep]
+
+
+def _update(q: Floats, d: Floats, shift: float, slope: float, origin: float, max_ppm: float) -> tuple[float, float]:
+    """Shift and slope after a window whose pairs lie `d` beside the prediction at times `q`."""
+    step = float(np.median(d))
+    moved = shift + step
+    span = q[-1] - q[0]
+    if len(d) >= 10 and span > 0:
+        half = len(d) // 2
+        tilt = float(np.median(d[half:]) - np.median(d[:half])) / (span / 2)
+        # A jump inside the window looks like a tilt: only what a crystal can do is believed, and half of it.
+        if abs(slope + tilt) < 1e-6 * max_ppm and abs(tilt) < 1e-4:
+            pivot = float(np.median(q)) - origin
+            return moved - 0.5 * tilt * pivot, slope + 0.5 * tilt
+    return moved, slope
+
+
+def _nearest(q: Floats, r: Floats, predicted: Floats, tolerance: float) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+    """One-to-one pairs of `q` with the nearest pulse of `r` to where it is predicted, within the tolerance; and how far beside it."""
+    want = q + predicted
+    right = np.clip(np.searchsorted(r, want), 1, len(r) - 1)
+    j = np.where(want - r[right - 1] <= r[right] - want, right - 1, right)
+    d = r[j] - want
+    i = np.flatnonzero(np.abs(d) <= tolerance)
+    j, d = j[i], d[i]
+    if len(i) > 1 and (np.diff(j) == 0).any():
+        # Two claim one partner: the nearer has it.
+        order = np.lexsort((np.abs(d), j))
+        first = order[np.r_[True, np.diff(j[order]) > 0]]
+        first.sort()
+        i, j, d = i[first], j[first], d[first]
+    return i.astype(np.int64), j.astype(np.int64), d
+
+
+def _search(q: Floats, r: Floats, predicted: Floats, tolerance: float, max_jump: float) -> float | None:
+    """The jump of the other clock that pairs most of `q`, or None where none pairs half of its later part."""
+    want = q + predicted
+    lo, hi = np.searchsorted(r, [want[0] - max_jump, want[-1] + max_jump])
+    d = (r[lo:hi][None, :] - want[:, None]).ravel()
+    d = np.sort(d[np.abs(d) <= max_jump])
+    if not len(d):
+        return None
+    count = np.searchsorted(d, d + tolerance, side="right") - np.arange(len(d))
+    best = np.flatnonzero(count == count.max())
+    middle = [float(np.median(d[k : k + count[k]])) for k in best]
+    step = min(middle, key=abs)
+    return step if count.max() >= 0.35 * len(q) and abs(step) > tolerance / 2 else None
+
+
+def _cut(i: NDArray[np.int64], j: NDArray[np.int64], i2: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Where the pairs of the old line stop and those of the new one begin: the split that keeps most of both."""
+    old, new = np.zeros(n, dtype=int), np.zeros(n, dtype=int)
+    old[i], new[i2] = 1, 1
+    kept = np.r_[0, np.cumsum(old)] + np.r_[np.cumsum(new[::-1])[::-1], 0]
+    cut = int(kept.argmax())
+    return i[i < cut], j[i < cut], cut
+
+
+def _within(p: Floats, r: Floats, i: NDArray[np.int64], j: NDArray[np.int64]) -> int:
+    """Pulses of the shorter train while both were running, as far as the pairs tell."""
+    if not len(i):
+        return min(len(p), len(r))
+    shift = r[j] - p[i]
+    first, last = shift[0], shift[-1]
+    mine = ((p + first >= r[0] - 1) & (p + last <= r[-1] + 1)).sum()
+    theirs = ((r - first >= p[0] - 1) & (r - last <= p[-1] + 1)).sum()
+    return int(min(mine, theirs))
