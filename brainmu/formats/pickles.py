@@ -24,6 +24,10 @@ def _path_text(*parts: str) -> str:
     return "/".join(parts)
 
 
+class _Refused(pickle.UnpicklingError):
+    """A name that is no plain data."""
+
+
 class _Plain(pickle.Unpickler):
     """Admits numbers, text, lists, dicts and numpy arrays of them; anything else that a pickle could call is refused."""
 
@@ -32,7 +36,7 @@ class _Plain(pickle.Unpickler):
             return _path_text
         if (module, name) in _ALLOWED or (module == "numpy.dtypes" and name.endswith("DType")):
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it names {module}.{name}")
+        raise _Refused(f"it names {module}.{name}")
 
 
 def load_plain(data: bytes | io.BufferedReader, where: str, fix: str) -> Any:
@@ -51,9 +55,9 @@ def load_plain(data: bytes | io.BufferedReader, where: str, fix: str) -> Any:
     stream = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
         return _Plain(stream).load()
-    except pickle.UnpicklingError as error:
+    except _Refused as error:
         raise FormatError(f"{where}: its pickle holds more than numbers, text, lists and arrays ({error}), which is refused as unsafe: {fix}") from None
-    except (EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, ImportError, OverflowError, MemoryError) as error:
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, ImportError, OverflowError, MemoryError) as error:
         raise FormatError(f"{where}: its pickle is damaged ({' '.join(str(error).split())[:120] or type(error).__name__}): {fix}") from None
 
 

@@ -29,7 +29,8 @@ FORMATS: dict[str, str] = {
     "phy": "Kilosort and Phy folders (spike_times.npy, spike_clusters.npy)",
     "trodes": "Trodes .videoPositionTracking with MatClust spikes.mat",
     "colmajor": "*_ColMajor.bin with *_Meta.csv",
-    "pose": "DeepLabCut (.csv) and SLEAP (.h5) body parts",
+    "pose": "DeepLabCut (.csv, .h5) and SLEAP (analysis .h5) body parts",
+    "suite2p": "Suite2p folders (plane*/F.npy, iscell.npy, …)",
     "intan": "Intan (.rhd, .rhs; one file, one a signal type, one a channel)",
     "neo": "SpikeGLX, Open Ephys, Neuralynx, Blackrock, Plexon and the rest that Neo reads",
 }
