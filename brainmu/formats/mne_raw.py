@@ -26,7 +26,10 @@ _SUFFIXES = (".fif", ".fif.gz", ".vhdr", ".set", ".cnt")
 
 def detect(path: Path) -> bool:
     """Whether `path` is a raw file that MNE reads and brainmu does not read itself."""
-    return path.is_file() and path.name.lower().endswith(_SUFFIXES)
+    if not path.is_file() or not path.name.lower().endswith(_SUFFIXES):
+        return False
+    with path.open("rb") as f:
+        return f.read(10) != b"trial_date"  # an Axona .set
 
 
 def read(path: Path, *, kinds: dict[str, str] | None = None) -> Recording:

@@ -32,6 +32,7 @@ FORMATS: dict[str, str] = {
     "pose": "DeepLabCut (.csv, .h5) and SLEAP (analysis .h5) body parts",
     "suite2p": "Suite2p folders (plane*/F.npy, iscell.npy, …)",
     "intan": "Intan (.rhd, .rhs; one file, one a signal type, one a channel)",
+    "axona": "Axona DacqUSB (.set with .eeg, .egf, .bin, .pos, tetrodes .1 to .32 and .cut)",
     "neo": "SpikeGLX, Open Ephys, Neuralynx, Blackrock, Plexon and the rest that Neo reads",
 }
 """Formats by name. Each has a module with ``detect(path) -> bool`` and ``read(path, **options) -> Recording``."""

@@ -35,8 +35,8 @@ def _rhd_header(version, channels, temperatures=0, mode=0):
 
 def _rhd_channels(version):
     din = "DIGITAL-IN" if version >= (3, 0) else "DIN"
-    names = [("A-000", "CA1 left", 0, 0), ("A-001", "A-001", 1, 0), ("A-002", "off", 2, 0), ("A-AUX1", "acc x", 0, 1), ("A-VDD1", "vdd", 0, 2), ("ADC-00", "adc", 0, 3),
-             (f"{din}-01", "camera", 1, 4), (f"{din}-04", "laser", 4, 4)]  # fmt: skip
+    names = [("A-000", "CA1 left", 0, 0), ("A-001", "A-001", 1, 0), ("A-002", "off", 2, 0), ("A-AUX1", "acc x", 0, 1), ("A-VDD1", "vdd", 0, 2),
+             ("ADC-00", "adc", 0, 3), (f"{din}-01", "camera", 1, 4), (f"{din}-04", "laser", 4, 4)]  # fmt: skip
     return [_channel(False, n, c, o, k, on=int(c != "off")) for n, c, o, k in names]
 
 
