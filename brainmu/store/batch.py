@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
+import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from brainmu.core import Recording
-from brainmu.errors import BrainmuError, InputError, UsageError
+from brainmu.errors import BrainmuError, StoreError, UsageError
+from brainmu.store.output import is_url
 from brainmu.store.session import Session, open
-from brainmu.store.writer import preprocess
+from brainmu.store.shards import Runner
+from brainmu.store.writer import preprocess_with, runner_for
 
 __all__ = ["Outcome", "preprocess_many"]
 
 Progress = Callable[[str, float], None]
+_TOGETHER = 8
+"""Recordings in hand at once where a cluster makes their shards."""
 
 
 @dataclass
@@ -31,7 +34,7 @@ class Outcome:
         The path, or the id of a Recording.
     id : str
         Of the recording; "" where it could not be read.
-    path : Path or None
+    path : Path, URL or None
         The store.
     error : BrainmuError or None
         Why there is none.
@@ -40,7 +43,7 @@ class Outcome:
 
     source: str
     id: str = ""
-    path: Path | None = None
+    path: Path | str | None = None
     error: BrainmuError | None = None
     already_complete: bool = False
 
@@ -64,10 +67,11 @@ def preprocess_many(
     sources : Recordings or paths
         A folder may hold several recordings.
     jobs : int
-        Processes; the stores are the same for any number.
+        Processes; the stores are the same for any number. They take the files of samples of whichever recordings have some left to make, and as
+        many recordings are in hand at once, so all are busy with one long recording and with many short ones.
     scheduler : str
-        Address of a Dask scheduler (``tcp://host:port``) whose workers do the work instead, a recording each; sources and `out_dir` must
-        have the same paths there. A recording whose worker dies is given to another.
+        Address of a Dask scheduler (``tcp://host:port``) whose workers make them instead; sources and `out_dir` must have the same paths there.
+        What a worker that dies was making is given to another.
     reader : dict
         Arguments for :func:`brainmu.formats.read_all`.
     **options
@@ -83,58 +87,46 @@ def preprocess_many(
     UsageError
         If two recordings have the same id and would write the same store.
     """
-    if jobs < 1:
-        raise InputError(f"jobs is {jobs}, expected 1 or more processes")
-    folder = Path(out_dir)
+    folder = Path(out_dir) if not is_url(out_dir) else out_dir
     outcomes, recordings = _read_all(sources, reader or {})
     ids = [r.id for r in recordings]
     twice = sorted({i for i in ids if ids.count(i) > 1})
     if twice:
         raise UsageError(f"two sources have the id {twice[0]!r} and would write the same store: preprocess them into different folders")
-    if scheduler is not None:
-        _on_cluster(scheduler, outcomes, recordings, folder, options, progress)
-        return outcomes
-    if jobs == 1 or len(recordings) < 2:
-        for k, recording in enumerate(recordings):
-            report = None if progress is None else functools.partial(_share, progress, recording.id, k, len(recordings))
-            _merge(outcomes, recording, _one(recording, folder, options | {"progress": report}))
-        return outcomes
-    _in_processes(jobs, outcomes, recordings, folder, options, progress)
+    together = 1 if scheduler is None and jobs == 1 else min(len(recordings), _TOGETHER if scheduler else jobs)
+    tell = _Share(progress, len(recordings))
+    threads = options.pop("threads", None)
+    # The runner is left first: a writer that waits for a shard hears that there will be none.
+    with ThreadPoolExecutor(max(1, together)) as writers, runner_for(jobs, scheduler, threads, shared=together > 1) as runner:
+        results = [writers.submit(_one, runner, r, folder, options | {"progress": functools.partial(tell, k, r.id)}) for k, r in enumerate(recordings)]
+        try:
+            for recording, result in zip(recordings, results):
+                _merge(outcomes, recording, result.result())
+        except BaseException:
+            # Ctrl-C, or a fault: whoever still writes hears of it with his next progress, or from the processes' end.
+            tell.stop()
+            for result in results:
+                result.cancel()
+            raise
     return outcomes
 
 
-def _in_processes(
-    jobs: int, outcomes: list[Outcome], recordings: list[Recording], folder: Path, options: dict[str, Any], progress: Progress | None
-) -> None:  # fmt: skip
-    # spawn: a forked child of a process with threads (BLAS, a progress bar) can hang.
-    with ProcessPoolExecutor(min(jobs, len(recordings)), mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [(recording, pool.submit(_one, recording, folder, options)) for recording in recordings]
-        for k, (recording, future) in enumerate(futures):
-            try:
-                result = future.result()
-            except BrokenProcessPool:
-                # A worker was killed (often for memory). What it had finished is kept, so going on here is cheap.
-                result = _one(recording, folder, options)
-            _merge(outcomes, recording, result)
-            if progress:
-                progress(recording.id, (k + 1) / len(recordings))
+class _Share:
+    """Progress of all from the progress of each; the writers' threads take turns."""
 
+    def __init__(self, progress: Progress | None, n: int) -> None:
+        self._progress, self._at, self._lock, self._stopped = progress, [0.0] * n, threading.Lock(), False
 
-def _on_cluster(
-    scheduler: str, outcomes: list[Outcome], recordings: list[Recording], folder: Path, options: dict[str, Any], progress: Progress | None
-) -> None:  # fmt: skip
-    from distributed import Client
+    def __call__(self, k: int, name: str, label: str, fraction: float) -> None:
+        if self._stopped:
+            raise StoreError("the work was stopped: run the same command again to go on")
+        with self._lock:
+            self._at[k] = fraction
+            if self._progress:
+                self._progress(f"{name}: {label}", sum(self._at) / len(self._at))
 
-    try:
-        client = Client(scheduler, timeout=10)
-    except (OSError, ValueError) as error:
-        raise InputError(f"scheduler {scheduler!r} does not answer ({error}): start one with `dask scheduler`, expected tcp://host:8786") from None
-    with client:
-        futures = [(r, client.submit(_one, r, folder.absolute(), options, pure=False, retries=3)) for r in recordings]
-        for k, (recording, future) in enumerate(futures):
-            _merge(outcomes, recording, future.result())
-            if progress:
-                progress(recording.id, (k + 1) / len(recordings))
+    def stop(self) -> None:
+        self._stopped = True
 
 
 def _read_all(sources: Iterable[Recording | str | Path], reader: dict[str, Any]) -> tuple[list[Outcome], list[Recording]]:
@@ -156,18 +148,14 @@ def _read_all(sources: Iterable[Recording | str | Path], reader: dict[str, Any])
     return outcomes, recordings
 
 
-def _one(recording: Recording, folder: Path, options: dict[str, Any]) -> tuple[Path | None, BrainmuError | None, bool]:
-    path = folder / f"{recording.id}.zarr"
+def _one(runner: Runner, recording: Recording, folder: Path | str, options: dict[str, Any]) -> tuple[Path | str | None, BrainmuError | None, bool]:
+    path = f"{folder.rstrip('/')}/{recording.id}.zarr" if isinstance(folder, str) else folder / f"{recording.id}.zarr"
     try:
-        return path, None, preprocess(recording, path, **options).already_complete
+        return path, None, preprocess_with(runner, recording, path, **options).already_complete
     except BrainmuError as error:
         return None, error, False
 
 
-def _merge(outcomes: list[Outcome], recording: Recording, result: tuple[Path | None, BrainmuError | None, bool]) -> None:
+def _merge(outcomes: list[Outcome], recording: Recording, result: tuple[Path | str | None, BrainmuError | None, bool]) -> None:
     outcome = next(o for o in outcomes if o.id == recording.id and o.error is None and o.path is None)
     outcome.path, outcome.error, outcome.already_complete = result
-
-
-def _share(progress: Progress, name: str, k: int, n: int, label: str, fraction: float) -> None:
-    progress(f"{name}: {label}", (k + fraction) / n)

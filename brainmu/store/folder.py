@@ -12,17 +12,19 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from brainmu.errors import StoreError
 from brainmu.store.layout import ArrayLayout, encode_chunk, shard_index
 
-__all__ = ["CHECKSUMS", "Folder", "ShardWriter", "checksum_lines", "file_sha256", "settle", "writing"]
+__all__ = ["CHECKSUMS", "Folder", "FolderSink", "ShardWriter", "Sink", "checksum_lines", "disk_error", "file_sha256", "probe", "settle", "writing"]
 
 CHECKSUMS = ".sha256"
 _WORK = ".work"
@@ -30,13 +32,26 @@ _READ = 1 << 22
 
 
 class Folder:
-    """The folder that becomes the store. Made by :func:`writing`."""
+    """The folder that becomes the store. Made by :func:`writing`.
+
+    Attributes
+    ----------
+    done : dict
+        {file: its size, sha256 and note} of what is whole.
+    sink : Sink
+        Where those who make shards put them; they are told to :meth:`record`.
+    scratch : Path
+        A local folder for what must outlive no run.
+    """
 
     def __init__(self, root: Path, job: str) -> None:
         self.root, self.job = root, job
         self.done: dict[str, dict[str, Any]] = {}
         self.metadata: dict[str, dict[str, Any]] = {}
         self._resume()
+        self.scratch = root / _WORK / f"run-{uuid.uuid4().hex}"
+        self.scratch.mkdir()
+        self.sink: Sink = FolderSink(root, self.scratch)
 
     def _resume(self) -> None:
         """Keep what the journal of the same job vouches for; remove the rest."""
@@ -50,16 +65,24 @@ class Folder:
                 if entry and self._matches(entry):
                     self.done[entry["file"]] = entry
                     kept.append(line)
+        self._remove_all_but({*self.done, f"{_WORK}/journal"})
+        work.mkdir(parents=True, exist_ok=True)
+        # Replaced at once: a kill in this moment must not cost what is finished.
+        fresh = work / "journal.new"
+        self._journal = open(fresh, "w", encoding="utf-8")  # noqa: SIM115  (kept open while the folder is)
+        self._journal.write("\n".join([self.job, *kept]) + "\n")
+        self._journal.flush()
+        fresh.replace(journal)
+
+    def _remove_all_but(self, kept: set[str]) -> None:
+        for old in self.root.glob(f"{_WORK}/run-*"):
+            old.rename(old.with_name(f"old-{old.name}"))  # from here on no process of that run finds its files
         for path in sorted(self.root.rglob("*"), reverse=True):
             if path.is_dir() and not path.is_symlink():
                 with contextlib.suppress(OSError):  # not empty
                     path.rmdir()
-            elif path.relative_to(self.root).as_posix() not in self.done:
+            elif path.relative_to(self.root).as_posix() not in kept:
                 path.unlink()
-        work.mkdir(parents=True, exist_ok=True)
-        self._journal = open(journal, "w", encoding="utf-8")  # noqa: SIM115  (kept open while the folder is)
-        self._journal.write("\n".join([self.job, *kept]) + "\n")
-        self._journal.flush()
 
     def _matches(self, entry: dict[str, Any]) -> bool:
         path = self.root / entry["file"]
@@ -73,11 +96,16 @@ class Folder:
         path.write_bytes(data)
         self.done[name] = {"file": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
+    def prepare(self, name: str, layout: ArrayLayout) -> None:
+        """Make what the shards of an array need before others write them (folders, here)."""
+        for k in range(layout.n_files):
+            (self.root / name / layout.key(k)).parent.mkdir(parents=True, exist_ok=True)
+
     def record(self, name: str, size: int, sha256: str, note: Any = None) -> None:
-        """A shard is whole: vouch for it, with what was learnt on the way, so that another run need not do it again."""
-        entry = {"file": name, "size": size, "sha256": sha256, "note": note}
-        self.done[name] = entry
-        self._journal.write(json.dumps(entry) + "\n")
+        """A shard is whole: vouch for it, with what was learnt on the way (JSON-able), so that another run need not do it again."""
+        line = json.dumps({"file": name, "size": size, "sha256": sha256, "note": note})
+        self.done[name] = json.loads(line)  # as a later run would read it
+        self._journal.write(line + "\n")
         self._journal.flush()
 
     def group(self, name: str, attrs: dict[str, Any]) -> None:
@@ -89,15 +117,20 @@ class Folder:
         self.metadata[name] = layout.metadata()
         if values is None:
             return
+        if layout.shard:
+            self.prepare(name, layout)
         for k in range(layout.n_files):
             i, j = layout.span(k)
             key = f"{name}/{layout.key(k)}"
             if layout.shard is None:
                 self.put(key, encode_chunk(layout, values[i:j]))
                 continue
-            with ShardWriter(self, name, layout, k) as shard:
+            if key in self.done:
+                continue
+            with ShardWriter(self.sink, name, layout, k) as shard:
                 for a in range(i, j, layout.chunk):
                     shard.append(np.asarray(values[a : min(j, a + layout.chunk)]))
+            self.record(key, shard.size, shard.sha256)
 
     def finish(self) -> None:
         """Write metadata and checksums, and see everything onto the disk."""
@@ -108,26 +141,59 @@ class Folder:
         self.put("zarr.json", _json(self.metadata[""] | {"consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": inside}}))
         (self.root / CHECKSUMS).write_bytes(checksum_lines({k: v["sha256"] for k, v in self.done.items()}))
         self._journal.close()
+        self.scratch.rename(self.scratch.with_name("old-run"))
         shutil.rmtree(self.root / _WORK)
         with ThreadPoolExecutor(16) as pool:  # the file system commits what is asked for at once together
             list(pool.map(_sync, [*self.root.rglob("*"), self.root]))
 
 
-class ShardWriter:
-    """One shard file, chunk after chunk, hashed on the way; it appears under its name when whole."""
+class Sink(Protocol):
+    """Where the shard files of a store go. It is sent to the processes that make them, so it holds no open file."""
 
-    def __init__(self, folder: Folder, array: str, layout: ArrayLayout, k: int) -> None:
-        self.folder, self.layout, self.name = folder, layout, f"{array}/{layout.key(k)}"
-        self.path = folder.root / self.name
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.temporary = self.path.with_name(self.path.name + ".partial")
-        self.note: Any = None
+    def begin(self, name: str) -> Path:
+        """A new local file for the shard `name`, which nobody else writes."""
+        ...
+
+    def commit(self, temporary: Path, name: str) -> None:
+        """The file is whole: it takes its place."""
+        ...
+
+
+@dataclass(frozen=True)
+class FolderSink:
+    """Shards below `root`. They are written in `work`, a folder of this run only, and moved to their place when whole.
+
+    The next run removes `work`, so whatever still writes for a run that was given up (a cluster's worker that lost touch) finds no folder, and
+    fails, instead of moving a file into the work of others.
+    """
+
+    root: Path
+    work: Path
+
+    def begin(self, name: str) -> Path:
+        """A new file in `work`."""
+        path = self.work / uuid.uuid4().hex
+        path.touch(exist_ok=False)
+        return path
+
+    def commit(self, temporary: Path, name: str) -> None:
+        """Rename; the folder was made by the one who holds the lock."""
+        temporary.replace(self.root / name)
+
+
+class ShardWriter:
+    """One shard file, chunk after chunk, hashed on the way; it appears under its name when whole, with its `size` and `sha256`."""
+
+    def __init__(self, sink: Sink, array: str, layout: ArrayLayout, k: int) -> None:
+        self.sink, self.layout, self.name = sink, layout, f"{array}/{layout.key(k)}"
+        self.size, self.sha256 = 0, ""
         self._sizes: list[int] = []
         self._hash = hashlib.sha256()
         self._pending: list[np.ndarray] = []
         self._rows = 0
 
     def __enter__(self) -> ShardWriter:
+        self.temporary = self.sink.begin(self.name)
         self._file = open(self.temporary, "wb")
         return self
 
@@ -150,19 +216,30 @@ class ShardWriter:
     def _write(self, data: bytes) -> None:
         self._hash.update(data)
         self._file.write(data)
+        self.size += len(data)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is not None:
+        if kind is None:
+            try:
+                if self._rows:
+                    self._flush()
+                assert self.layout.shard
+                self._write(shard_index(self._sizes, self.layout.shard // self.layout.chunk))
+                self._file.close()
+                self.sink.commit(self.temporary, self.name)
+            except BaseException:
+                self._discard()
+                raise
+            self.sha256 = self._hash.hexdigest()
+        else:
+            self._discard()
+
+    def _discard(self) -> None:
+        # What could not be written must not keep the disk full; closing writes the rest of the buffer, which may fail again.
+        with contextlib.suppress(OSError):
             self._file.close()
-            return
-        if self._rows:
-            self._flush()
-        assert self.layout.shard
-        self._write(shard_index(self._sizes, self.layout.shard // self.layout.chunk))
-        self._file.close()
-        size = self.temporary.stat().st_size
-        self.temporary.replace(self.path)
-        self.folder.record(self.name, size, self._hash.hexdigest(), self.note)
+        with contextlib.suppress(OSError):
+            self.temporary.unlink()
 
 
 @contextlib.contextmanager
@@ -192,7 +269,7 @@ def writing(out: Path, job: str) -> Iterator[Folder]:
     except StoreError:
         raise
     except OSError as error:
-        raise _disk_error(error, out) from error
+        raise disk_error(error, out) from error
 
 
 def settle(out: Path) -> None:
@@ -208,6 +285,29 @@ def settle(out: Path) -> None:
             old.rename(out)
         with contextlib.suppress(OSError):  # it holds work to go on with
             partial.rmdir()
+
+
+def probe(out: Path) -> None:
+    """See that `out` can be written and that nobody else does, leaving no trace.
+
+    Raises
+    ------
+    StoreError
+        If another process writes it.
+    OSError
+        If the disk refuses.
+    """
+    partial = out.with_name(out.name + ".partial")
+    made = [p for p in [partial, *partial.parents] if not p.exists()]
+    try:
+        with _locked(partial, out):
+            test = partial / f".probe-{uuid.uuid4().hex}"
+            test.touch()
+            test.unlink()
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def file_sha256(path: Path) -> str:
@@ -246,7 +346,8 @@ def _locked(partial: Path, out: Path) -> Iterator[None]:
             os.close(handle)
 
 
-def _disk_error(error: OSError, out: Path) -> StoreError:
+def disk_error(error: OSError, out: Path) -> StoreError:
+    """What the operating system refused, and what to do about it."""
     import errno
 
     what = {
@@ -254,6 +355,7 @@ def _disk_error(error: OSError, out: Path) -> StoreError:
         errno.EDQUOT: ("the disk quota is used up", "free some space; the same command then goes on where it stopped"),
         errno.EROFS: ("the file system is read-only", "give an --out on another one"),
         errno.EACCES: ("permission denied", "give an --out in a folder that you may write to"),
+        errno.ENOENT: ("its folder is gone", "see that the disk is there; the same command then goes on where it stopped"),
         errno.EPERM: ("permission denied", "give an --out in a folder that you may write to"),
     }.get(error.errno or 0, (error.strerror or str(error), "check the path and the disk; the same command then goes on where it stopped"))
     return StoreError(f"{out}: cannot be written: {what[0]} ({error.filename or out.parent}): {what[1]}")

@@ -8,16 +8,19 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from brainmu._version import __version__
 from brainmu.core import Hypnogram, Intervals, Recording
 from brainmu.errors import NotFoundError, StoreError
+from brainmu.store.config import PreprocessConfig
 from brainmu.store.folder import file_sha256
+from brainmu.store.session import SCHEMA
 from brainmu.store.values import encode
 
-__all__ = ["Sources", "content_sha256", "json_sha256", "relative_text"]
+__all__ = ["Job", "Sources", "content_sha256", "json_sha256", "relative_text"]
 
 _BLOCK = 1 << 22
 
@@ -29,15 +32,16 @@ class Sources:
     Attributes
     ----------
     files : list of dict(name, size, sha256)
+        Without the checksums until :meth:`checksum`.
     """
 
     files: list[dict[str, Any]] = field(default_factory=list)
     _paths: list[Path] = field(default_factory=list)
-    _seen: list[tuple[int, ...]] = field(default_factory=list)
+    _seen: list[_Stamp] = field(default_factory=list)
 
     @classmethod
-    def of(cls, recording: Recording, progress: Callable[[float], None] | None = None) -> Sources:
-        """Checksum every source file of `recording`.
+    def of(cls, recording: Recording) -> Sources:
+        """The source files of `recording` as they are now.
 
         Raises
         ------
@@ -46,21 +50,74 @@ class Sources:
         """
         paths = sorted(set(_expanded(recording.source.get("files") or [])))
         base = _common_folder(paths)
-        out = cls(_paths=paths, _seen=[_stamp(p) for p in paths])
-        total = sum(s[0] for s in out._seen) or 1
+        seen = [_Stamp.of(p) for p in paths]
+        return cls([{"name": p.relative_to(base).as_posix(), "size": s.size} for p, s in zip(paths, seen)], paths, seen)
+
+    def checksum(self, progress: Callable[[float], None] | None = None) -> None:
+        """Read every file for its SHA-256."""
+        total = sum(s.size for s in self._seen) or 1
         done = 0
-        for path, stamp in zip(paths, out._seen):
-            out.files.append({"name": path.relative_to(base).as_posix(), "size": stamp[0], "sha256": file_sha256(path)})
-            done += stamp[0]
-            if progress:
-                progress(done / total)
-        return out
+        for path, entry in zip(self._paths, self.files):
+            digest = hashlib.sha256()
+            for block in _blocks(path):
+                digest.update(block)
+                done += len(block)
+                if progress:
+                    progress(min(1.0, done / total))
+            entry["sha256"] = digest.hexdigest()
 
     def check_unchanged(self) -> None:
-        """Raise StoreError if a file is not what it was when it was checksummed."""
-        for path, before in zip(self._paths, self._seen):
-            if not path.exists() or _stamp(path) != before:
+        """Raise StoreError if a file is not what it was when it was checksummed.
+
+        Size, time of modification and inode must be what they were. The time of the last change of status, which no program can set back, may differ
+        also because a backup linked the file or its permissions changed: then the file is read again.
+        """
+        for path, before, entry in zip(self._paths, self._seen, self.files):
+            now = _Stamp.of(path) if path.exists() else None
+            if now == before:
+                continue
+            if now is None or (now.size, now.modified, now.inode) != (before.size, before.modified, before.inode) or file_sha256(path) != entry["sha256"]:
                 raise StoreError(f"{path}: changed while it was being read: wait until nothing writes it, then run the same command again")
+
+
+class _Stamp(NamedTuple):
+    """What the file system says of a file."""
+
+    size: int
+    modified: int
+    inode: int
+    changed: int
+
+    @classmethod
+    def of(cls, path: Path) -> _Stamp:
+        s = path.stat()
+        return cls(s.st_size, s.st_mtime_ns, s.st_ino, s.st_ctime_ns)
+
+
+@dataclass
+class Job:
+    """One recording, one configuration: what decides the bytes."""
+
+    config: PreprocessConfig
+    sources: Sources
+    content: str
+
+    @property
+    def identity(self) -> str:
+        """The same for the same sources, configuration and schema."""
+        return json_sha256([SCHEMA, self.config.describe(), self.sources.files, self.content])
+
+    @property
+    def key(self) -> str:
+        """Work is resumed by the same version only."""
+        return f"{self.identity} {__version__}"
+
+
+def _blocks(path: Path) -> Iterator[memoryview]:
+    buffer = memoryview(bytearray(_BLOCK))
+    with open(path, "rb", buffering=0) as f:
+        while n := f.readinto(buffer):
+            yield buffer[:n]
 
 
 def _expanded(files: list[Any]) -> Iterator[Path]:
@@ -76,11 +133,6 @@ def _expanded(files: list[Any]) -> Iterator[Path]:
 
 def _common_folder(paths: list[Path]) -> Path:
     return Path(os.path.commonpath([p.parent for p in paths])) if paths else Path()
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    s = path.stat()
-    return s.st_size, s.st_mtime_ns, s.st_ino
 
 
 def relative_text(text: str, recording: Recording) -> str:

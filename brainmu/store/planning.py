@@ -8,6 +8,7 @@ from typing import Any, Literal
 from brainmu.core import Recording
 from brainmu.errors import InputError
 from brainmu.store.config import PreprocessConfig
+from brainmu.store.output import readable_size
 from brainmu.store.writer import read_source, resolve_config, streams_of
 
 __all__ = ["format_plan", "plan"]
@@ -62,14 +63,14 @@ def plan(
 def format_plan(planned: dict[str, Any]) -> str:
     """A plan as lines for people."""
     lines = [
-        f"{planned['id']}: {planned['duration'] / 60:.1f} min, {planned['files']} files of {_size(planned['source_bytes'])} "
-        f"-> a store of about {_size(planned['store_bytes'])}"
+        f"{planned['id']}: {planned['duration'] / 60:.1f} min, {planned['files']} files of {readable_size(planned['source_bytes'])} "
+        f"-> a store of about {readable_size(planned['store_bytes'])}"
     ]
     for s in planned["signals"]:
         a, b = s["from"], s["to"]
         change = f"{_rate(a['rate'])} -> {_rate(b['rate'])}" if s["action"] == "resample" else f"{_rate(a['rate'])} kept"
         unit = f"{a['unit'] or 'unit unknown'} -> {b['unit']}" if a["unit"] != b["unit"] else b["unit"] or "unit unknown"
-        lines.append(f"  {s['name']}: {s['channels']} x {s['kind']}, {change}, {a['dtype']} -> {b['dtype']}, {unit}, {_size(b['bytes'])}")
+        lines.append(f"  {s['name']}: {s['channels']} x {s['kind']}, {change}, {a['dtype']} -> {b['dtype']}, {unit}, {readable_size(b['bytes'])}")
     if planned["units"]:
         lines.append(f"  spikes: {planned['spikes']} of {planned['units']} units")
     lines += [f"  label {name}: {what}" for name, what in planned["labels"].items()]
@@ -79,11 +80,3 @@ def format_plan(planned: dict[str, Any]) -> str:
 
 def _rate(rate: float | None) -> str:
     return "irregular" if rate is None else f"{rate:g} Hz"
-
-
-def _size(n: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1000
-    return f"{n:.1f} TB"

@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from brainmu._version import __version__
 from brainmu.config import load_config
 from brainmu.core import Recording
-from brainmu.dsp.artefacts import Findings, join, limits_only
-from brainmu.errors import ConfigError, InputError, OutputExistsError, StoreError
+from brainmu.dsp.artefacts import Findings
+from brainmu.errors import ConfigError, InputError, OutputExistsError
 from brainmu.store.config import PreprocessConfig
-from brainmu.store.folder import CHECKSUMS, Folder, ShardWriter, settle, writing
-from brainmu.store.identity import Sources, content_sha256, json_sha256, relative_text
+from brainmu.store.folder import Folder, writing
+from brainmu.store.identity import Job, Sources, content_sha256, json_sha256, relative_text
+from brainmu.store.output import check_output, complete, exists_already, is_url, needed_bytes
 from brainmu.store.parts import write_labels, write_spikes
 from brainmu.store.quality import quality_tables, quality_warnings
-from brainmu.store.session import SCHEMA, Session, is_store, open
+from brainmu.store.session import SCHEMA, Session, open
+from brainmu.store.shards import InProcess, Runner, Shard, findings_of
 from brainmu.store.streams import Stream, split_by_treatment
 from brainmu.store.tables import plain_layout, write_table
 from brainmu.store.values import encode, safe_names
-from brainmu.store.verification import listed_files
 
-__all__ = ["prepare", "preprocess", "read_source", "resolve_config", "streams_of"]
+__all__ = ["preprocess", "preprocess_with", "read_source", "resolve_config", "runner_for", "streams_of"]
 
 Progress = Callable[[str, float], None]
-T = TypeVar("T")
 
 
 def preprocess(
     source: Recording | str | Path, out: str | Path, *, lfp_rate: float | Literal["config"] | None = "config", overwrite: bool = False,
     progress: Progress | None = None, config: PreprocessConfig | str | Path | dict[str, Any] | None = None, reader: dict[str, Any] | None = None,
-    threads: int | None = None, **options: Any,
+    jobs: int = 1, scheduler: str | None = None, threads: int | None = None, **options: Any,
 ) -> Session:  # fmt: skip
     """Write a recording as a store and open it.
 
@@ -45,7 +44,7 @@ def preprocess(
     ----------
     source : Recording or path
         Anything :func:`brainmu.formats.read` reads, or a Recording.
-    out : path
+    out : path or URL
         The store, usually ``*.zarr``.
     lfp_rate : float or None, Hz
         Rate that faster voltage signals are brought to (default 1250); slower ones are never upsampled, kind "features" and everything
@@ -58,15 +57,20 @@ def preprocess(
         Defaults for `lfp_rate` and `options`, which are the fields of :class:`PreprocessConfig`.
     reader : dict
         Arguments for :func:`brainmu.formats.read`.
+    jobs : int
+        Processes that make the files of samples; the bytes do not depend on it.
+    scheduler : str
+        Address of a Dask scheduler (``tcp://host:port``) whose workers make them instead. They must see sources and `out` under the same paths.
     threads : int
-        For the arithmetic; the bytes do not depend on it. Default: the processors there are, at most 4.
+        For the arithmetic of each process. Default: the processors there are, at most 4, divided among the processes.
 
     Raises
     ------
     OutputExistsError
         If `out` exists and is anything else.
     StoreError
-        If the disk is full or read-only, another process writes `out`, or a source file changes meanwhile.
+        If the disk is full or read-only, another process writes `out`, a source file changes meanwhile, or what makes a file of samples is killed
+        again and again.
 
     Examples
     --------
@@ -76,51 +80,66 @@ def preprocess(
     ...     preprocess(rec, f"{folder}/m1.zarr").signals["lfp"].rate
     1250.0
     """
+    with runner_for(jobs, scheduler, threads) as runner:
+        return preprocess_with(runner, source, out, lfp_rate=lfp_rate, overwrite=overwrite, progress=progress, config=config, reader=reader, **options)
+
+
+def preprocess_with(
+    runner: Runner, source: Recording | str | Path, out: str | Path, *, lfp_rate: float | Literal["config"] | None = "config", overwrite: bool = False,
+    progress: Progress | None = None, config: Any = None, reader: dict[str, Any] | None = None, **options: Any,
+) -> Session:  # fmt: skip
+    """:func:`preprocess`, its shards made by `runner`, which may serve several stores."""
     settings = resolve_config(config, lfp_rate, options)
-    target = Path(out).absolute()
     recording = read_source(source, reader)
     report = progress or (lambda label, fraction: None)
-    job = prepare(recording, settings, lambda f: report("checksums", 0.1 * f))
-    settle(target)
-    if target.exists() or target.is_symlink():
-        session = _already_complete(target, job)
-        if session is not None:
-            report("already complete", 1.0)
-            return session
-        if not overwrite or not _replaceable(target):
-            raise OutputExistsError(_exists(target))
-    with writing(target, job.key) as folder, ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
-        _write(folder, recording, job, pool, lambda label, f: report(label, 0.1 + 0.85 * f))
+    if not recording.signals and recording.spikes is None and not recording.labels:
+        raise InputError(f"{recording.id}: has no signals, spikes or labels, there is nothing to store")
+    notes: list[str] = list(recording.warnings)
+    streams = streams_of(recording, settings, notes.append)
+    sources = Sources.of(recording)
+    target: Any = out if is_url(out) else Path(out).absolute()
+    if not is_url(out):
+        check_output(target, {"config": settings.describe(), "sources": sources.files}, needed_bytes(streams), overwrite)
+    sources.checksum(lambda f: report("checksums", 0.1 * f))
+    job = Job(settings, sources, content_sha256(recording))
+    if (session := complete(target, job)) is not None:
+        report("already complete", 1.0)
+        return session
+    with _writing(target, job, overwrite) as folder:
+        _write(folder, recording, streams, notes, job, runner, lambda label, f: report(label, 0.1 + 0.85 * f))
         report("finishing", 0.95)
         job.sources.check_unchanged()
     report("done", 1.0)
     return open(target)
 
 
-@dataclasses.dataclass
-class Job:
-    """One recording, one configuration: what decides the bytes."""
+@contextlib.contextmanager
+def runner_for(jobs: int, scheduler: str | None, threads: int | None = None, *, shared: bool = False) -> Iterator[Runner]:
+    """Who makes the shards: this process, `jobs` others, or the cluster of `scheduler`."""
+    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
+        raise InputError(f"jobs is {jobs!r}, expected 1 or more processes")
+    if scheduler is not None:
+        from brainmu.store.cluster import Cluster
 
-    config: PreprocessConfig
-    sources: Sources
-    content: str
+        with Cluster(scheduler) as cluster:
+            yield cluster
+    elif jobs > 1:
+        from brainmu.store.parallel import Processes
 
-    @property
-    def identity(self) -> str:
-        """The same for the same sources, configuration and schema."""
-        return json_sha256([SCHEMA, self.config.describe(), self.sources.files, self.content])
-
-    @property
-    def key(self) -> str:
-        """Work is resumed by the same version only."""
-        return f"{self.identity} {__version__}"
+        with Processes(jobs, threads, shared=shared) as processes:
+            yield processes
+    else:
+        yield InProcess(threads)
 
 
-def prepare(recording: Recording, config: PreprocessConfig, progress: Callable[[float], None] | None = None) -> Job:
-    """Checksum everything that decides the bytes of the store."""
-    if not recording.signals and recording.spikes is None and not recording.labels:
-        raise InputError(f"{recording.id}: has no signals, spikes or labels, there is nothing to store")
-    return Job(config, Sources.of(recording, progress), content_sha256(recording))
+def _writing(target: Any, job: Job, overwrite: bool) -> contextlib.AbstractContextManager[Folder]:
+    if is_url(target):
+        from brainmu.store import remote
+
+        return remote.writing(target, job.key, overwrite=overwrite)
+    if not overwrite and (target.exists() or target.is_symlink()):
+        raise OutputExistsError(exists_already(target))
+    return writing(target, job.key)
 
 
 def resolve_config(config: Any, lfp_rate: float | Literal["config"] | None, options: dict[str, Any]) -> PreprocessConfig:
@@ -155,111 +174,51 @@ def read_source(source: Any, reader: dict[str, Any] | None) -> Recording:
     return read(source, **(reader or {}))
 
 
-def _already_complete(target: Path, job: Job) -> Session | None:
-    if not is_store(target):
-        return None
-    try:
-        session = open(target)
-    except StoreError:
-        return None
-    if session.provenance.get("identity") != job.identity or not all((target / name).is_file() for name in listed_files(target)):
-        return None
-    session.already_complete = True
-    return session
-
-
-def _replaceable(target: Path) -> bool:
-    """Whether it is a store (also a damaged one) or an empty folder: nobody's home is replaced for a slip of the keyboard."""
-    return target.is_dir() and not target.is_symlink() and (is_store(target) or (target / CHECKSUMS).is_file() or not any(target.iterdir()))
-
-
-def _exists(target: Path) -> str:
-    if _replaceable(target):
-        return f"{target}: exists and holds another store, or the same from other sources or settings: give another --out, or --overwrite to replace it"
-    return f"{target}: exists and holds something that is no store, which is not replaced even with --overwrite: give another --out, or move it away"
-
-
 # -- writing ------------------------------------------------------------------------------------------------------------
-def _write(folder: Folder, recording: Recording, job: Job, pool: ThreadPoolExecutor, report: Progress) -> None:
-    notes: list[str] = list(recording.warnings)
-
-    def note(sentence: str) -> None:
-        if sentence not in notes:
-            notes.append(sentence)
-
-    streams = streams_of(recording, job.config, note)
-    total = sum(s.signal.n_samples * s.signal.n_channels for s in streams) or 1
-    done = 0
+def _write(folder: Folder, recording: Recording, streams: list[Stream], notes: list[str], job: Job, runner: Runner, report: Progress) -> None:
     paths = safe_names([s.name for s in streams])
     folder.group("signals", {"order": paths})
     folder.group("quality", {"order": paths})
+    shards = [[Shard(i, f"signals/{path}/values", k) for k in range(s.layout.n_files)] for i, (s, path) in enumerate(zip(streams, paths))]
     for stream, path in zip(streams, paths):
-        size = stream.signal.n_samples * stream.signal.n_channels
-        findings, marked = _write_samples(folder, f"signals/{path}", stream, pool, lambda f: report(stream.name, (done + f * size) / total))  # noqa: B023
-        done += size
-        for sentence in quality_warnings(stream, findings, marked):
-            note(sentence)
+        folder.array(f"signals/{path}/values", stream.layout)
+        folder.prepare(f"signals/{path}/values", stream.layout)
+    _write_samples(folder, streams, [shard for group in shards for shard in group], runner, report)
+    for stream, path, group in zip(streams, paths, shards):
+        # After all of them are there, and in order: what is said of a signal does not depend on who made its shards, or when.
+        findings, marked = findings_of(stream, [folder.done[_file(stream, shard)]["note"] for shard in group])
+        notes += quality_warnings(stream, findings, marked)
         _describe_signal(folder, path, stream, findings)
     report("labels and spikes", 1.0)
     if recording.spikes is not None:
         write_spikes(folder, recording.spikes)
     write_labels(folder, recording.labels)
-    folder.group("", _root_attributes(recording, job, notes))
+    folder.group("", _root_attributes(recording, job, list(dict.fromkeys(notes))))
 
 
-def _write_samples(
-    folder: Folder, group: str, stream: Stream, pool: ThreadPoolExecutor, report: Callable[[float], None]
-) -> tuple[Findings, int]:  # fmt: skip
-    """Write the shards that are not there yet; findings of all."""
-    layout, name = stream.layout, f"{group}/values"
-    folder.array(name, layout)
-    parts: list[Findings] = []
-    marked = 0
-    for k in range(layout.n_files):
-        first, last = layout.span(k)
-        entry = folder.done.get(f"{name}/{layout.key(k)}")
-        if entry is None:
-            with ShardWriter(folder, name, layout, k) as shard:
-                found: list[Findings] = []
-                on_mark = 0
-                for rows, piece, m in _ahead(lambda ab: stream.block(*ab, pool=pool), stream.steps(first, last)):
-                    shard.append(rows)
-                    found.append(piece)
-                    on_mark += m
-                    report((first + sum(p.last - p.first for p in found) * (last - first) / max(1, _span(stream, first, last))) / max(1, stream.n))
-                joined = join(found)
-                shard.note = {"findings": dataclasses.asdict(joined), "marked": on_mark}
-            entry = folder.done[f"{name}/{layout.key(k)}"]
-        parts.append(_findings(entry["note"]["findings"]))
-        marked += int(entry["note"]["marked"])
-        report(last / max(1, stream.n))
-    if not parts:
-        parts = [stream.block(0, 0)[1]]
-    # -32768 marks missing samples, so -32767 is the lowest that a present one can have.
-    return limits_only(join(parts), rails=(-32767, 32767) if stream.signal.values.dtype == "int16" else None), marked
+def _write_samples(folder: Folder, streams: list[Stream], shards: list[Shard], runner: Runner, report: Progress) -> None:
+    """See that every shard is there."""
+    sizes = {s: _span(streams[s.stream], s) * streams[s.stream].signal.n_channels for s in shards}
+    total = sum(sizes.values()) or 1
+    missing = [s for s in shards if _file(streams[s.stream], s) not in folder.done]
+    at = dict.fromkeys(shards, 1.0) | dict.fromkeys(missing, 0.0)
+
+    def tell(shard: Shard, fraction: float) -> None:
+        at[shard] = fraction
+        report(streams[shard.stream].name, sum(sizes[s] * f for s, f in at.items()) / total)
+
+    for shard, made in runner.run(streams, missing, folder, tell):
+        folder.record(_file(streams[shard.stream], shard), made.size, made.sha256, made.note)
+        tell(shard, 1.0)
 
 
-def _span(stream: Stream, first: int, last: int) -> int:
-    i, j = stream.source_span(first, last)
+def _file(stream: Stream, shard: Shard) -> str:
+    return f"{shard.array}/{stream.layout.key(shard.k)}"
+
+
+def _span(stream: Stream, shard: Shard) -> int:
+    i, j = stream.source_span(*stream.layout.span(shard.k))
     return j - i
-
-
-def _findings(saved: dict[str, Any]) -> Findings:
-    spans: dict[str, Any] = {k: [[(int(i), int(j)) for i, j in channel] for channel in saved[k]] for k in ("missing", "flat", "at_low", "at_high")}
-    return Findings(**(saved | spans))
-
-
-def _ahead(work: Callable[[Any], T], items: Iterator[Any]) -> Iterator[T]:
-    """Results in order, the next one being made while the last is used; sources are read by one thread at a time."""
-    with ThreadPoolExecutor(1) as one:
-        waiting: Future[T] | None = None
-        for item in items:
-            following = one.submit(work, item)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = following
-        if waiting is not None:
-            yield waiting.result()
 
 
 def _describe_signal(folder: Folder, path: str, stream: Stream, findings: Findings) -> None:

@@ -230,11 +230,24 @@ def test_full_disk(tmp_path: Path, source: Path) -> None:
     try:
         x = np.load(source, mmap_mode="r")
         rec = Recording.from_arrays("r", signals={"lfp": {"values": x, "rate": 1000.0, "unit": "uV", "kind": "lfp"}}, source={"files": [str(source)]})
-        with pytest.raises(StoreError, match=r"a\.zarr: cannot be written: the disk is full .*goes on where it stopped") as caught:
-            preprocess(rec, disk / "a.zarr", **SMALL)
-        assert "\n" not in str(caught.value) and not (disk / "a.zarr").exists()
-        subprocess.run(["mount", "-o", "remount,size=30m", str(disk)], check=True)
-        assert verify(preprocess(rec, disk / "a.zarr", **SMALL).path) == []
+        said: list[str] = []
+        with pytest.raises(StoreError, match=r"a\.zarr: there is too little space: about 6\.4 MB more are needed and 3\.1 MB are free") as caught:
+            preprocess(rec, disk / "a.zarr", progress=lambda label, fraction: said.append(label), **SMALL)
+        assert said == [] and list(disk.iterdir()) == []  # before anything was read
+        subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
+        expected = tree_bytes(preprocess(rec, tmp_path / "undisturbed.zarr", **SMALL).path)
+
+        def others(label: str, fraction: float) -> None:
+            if label == "lfp" and fraction > 0.4:
+                (disk / "others").write_bytes(bytes(3_000_000))
+
+        for jobs in (1, 2):
+            with pytest.raises(StoreError, match=r"a\.zarr: cannot be written: the disk is full .*goes on where it stopped") as caught:
+                preprocess(rec, disk / "a.zarr", progress=others, jobs=jobs, **SMALL)
+            assert "\n" not in str(caught.value) and not (disk / "a.zarr").exists()
+            assert len(list((disk / "a.zarr.partial").glob("signals/lfp/values/c/*/0"))) >= 1
+            (disk / "others").unlink()
+        assert tree_bytes(preprocess(rec, disk / "a.zarr", jobs=2, **SMALL).path) == expected
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
