@@ -30,6 +30,7 @@ FORMATS: dict[str, str] = {
     "trodes": "Trodes .videoPositionTracking with MatClust spikes.mat",
     "colmajor": "*_ColMajor.bin with *_Meta.csv",
     "pose": "DeepLabCut (.csv, .h5) and SLEAP (analysis .h5) body parts",
+    "photometry": "fibre photometry: pyPhotometry (.ppd), Neurophotometrics and Doric (.csv)",
     "suite2p": "Suite2p folders (plane*/F.npy, iscell.npy, …)",
     "intan": "Intan (.rhd, .rhs; one file, one a signal type, one a channel)",
     "axona": "Axona DacqUSB (.set with .eeg, .egf, .bin, .pos, tetrodes .1 to .32 and .cut)",
