@@ -15,6 +15,7 @@ from brainmu.core import EventTable, Hypnogram, Recording, Signal, Spikes
 from brainmu.core.units import unit_factor
 from brainmu.errors import FormatError, InputError
 from brainmu.formats.lazy import Calibrated, H5Rows
+from brainmu.formats.nwb_written import is_written, read_written
 from brainmu.formats.sources import need_file
 from brainmu.formats.timing import lay_out
 
@@ -58,6 +59,8 @@ def read(path: Path, *, epoch: float = 1.0) -> Recording:
 
 
 def _session(path: Path, nwb: Any, epoch: float) -> Recording:
+    if is_written(nwb):
+        return read_written(path, nwb, _series(nwb))
     rec = Recording(id=re.sub(r"[^\w.+-]+", "_", path.stem))
     rec.source = {"format": "nwb", "files": [str(path.resolve())], "warnings": [], "identifier": str(nwb.identifier)}
     start = nwb.session_start_time

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from brainmu.core import Intervals, Recording, Signal, Spikes, Window
 from brainmu.core.recording import Label
 from brainmu.errors import InputError, NotFoundError, StoreError
-from brainmu.store.arrays import ChunkCache, SampleArray, read_array
+from brainmu.store import export
+from brainmu.store.arrays import ChunkCache, MappedArray, read_array
 from brainmu.store.layout import ArrayLayout
 from brainmu.store.parts import read_label, read_spikes
+from brainmu.store.places import WORK, LocalPlace, Place, RemotePlace, place_of
 from brainmu.store.quality import stored_gaps
 from brainmu.store.streams import MISSING
 from brainmu.store.tables import read_table
@@ -55,11 +57,13 @@ class StoredSignal(Signal):
         if self.missing is None:  # stored as float32
             values.fill(out, i, j)
             return out
-        raw = values.rows(i, j)
-        np.multiply(raw, np.float32(self.scale), out=out)
-        absent = raw == MISSING
-        if absent.any():
-            out[absent] = np.nan
+        at, scale = 0, np.float32(self.scale)
+        for raw in values.pieces(i, j):  # a piece fits the processor's cache
+            part = out[at : at + len(raw)]
+            np.multiply(raw, scale, out=part)
+            if raw.min() == MISSING:  # the lowest of int16
+                part[raw == MISSING] = np.nan
+            at += len(raw)
         return out
 
     def read_times(self, first: int = 0, last: int | None = None) -> NDArray[np.float64]:
@@ -78,7 +82,8 @@ class Session(Recording):
 
     Attributes
     ----------
-    path : Path
+    path : Path, or str
+        Of a local store; the URL of a remote one.
     tree : xarray.DataTree
         The whole store as xarray sees it, lazily.
     provenance : dict
@@ -87,36 +92,49 @@ class Session(Recording):
         True where :func:`brainmu.preprocess` found the store finished.
     """
 
-    def __init__(self, path: str | Path, *, cache_mib: int = 256) -> None:
-        self.path = Path(path)
+    path: Any
+
+    def __init__(
+        self, path: str | Path, *, cache_mib: int = 256, check: bool = False, storage_options: dict[str, Any] | None = None
+    ) -> None:  # fmt: skip
+        if not 0 <= cache_mib <= 1 << 20:
+            raise InputError(f"cache_mib is {cache_mib!r}, expected 0 or more MiB")
+        self._place = place_of(path, storage_options)
+        self.path = self._place.path if isinstance(self._place, LocalPlace) else str(self._place)
+        self._options = {"cache_mib": cache_mib, "check": check, "storage_options": storage_options}
         self.already_complete = False
-        self._nodes = _metadata(self.path)
-        self._cache = ChunkCache(cache_mib << 20)
+        self._nodes = _metadata(self._place)
+        self._cache, self._check = ChunkCache(cache_mib << 20), check
         root = self._nodes[""]["attributes"]
         self.id, self.subject, self.species = root["id"], root["subject"], root["species"]
         self.started_at = datetime.fromisoformat(root["started_at"]) if root["started_at"] else None
         self.zeitgeber = decode(root["zeitgeber"])
         self.subject_meta, self.clocks = decode(root["subject_meta"]), decode(root["clocks"])
-        self.source = {"format": "brainmu store", "files": [str(self.path.absolute() / ".sha256")], "warnings": list(root["warnings"])}
+        # A remote store is no file whose checksum could be taken: as the source of another store its content is.
+        files = [str(self.path.absolute() / ".sha256")] if isinstance(self.path, Path) else []
+        self.source = {"format": "brainmu store", "files": files, "warnings": list(root["warnings"])}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A worker process opens the store itself; nothing mapped crosses.
-        return open, (self.path,)
+        # A worker process opens the store itself; nothing mapped or connected crosses.
+        return _reopen, (self.path, self._options)
 
     # -- what is in it --------------------------------------------------------------------------------------------
     @functools.cached_property
     def signals(self) -> dict[str, Signal]:  # type: ignore[override]
         """{name: Signal}, lazy."""
+        self._prefetch("signals", "quality")
         return {attrs["name"]: self._signal(group, attrs) for group, attrs in self._groups("signals")}
 
     @functools.cached_property
     def spikes(self) -> Spikes | None:  # type: ignore[override]
         """The spikes, or None."""
+        self._prefetch("spikes")
         return read_spikes(self._read, self._nodes["spikes/units"]["attributes"]) if "spikes" in self._nodes else None
 
     @functools.cached_property
     def labels(self) -> dict[str, Label]:  # type: ignore[override]
         """{name: Hypnogram, EventTable or Intervals}."""
+        self._prefetch("labels")
         return {attrs["name"]: read_label(self._read, group, attrs) for group, attrs in self._groups("labels")}
 
     def quality(self, signal: str) -> pd.DataFrame:
@@ -146,13 +164,16 @@ class Session(Recording):
         """The store as an xarray.DataTree, lazily."""
         import xarray as xr
 
-        return xr.open_datatree(self.path, engine="zarr")
+        options = self._options["storage_options"]
+        return xr.open_datatree(self.path, engine="zarr", **({"storage_options": options} if options else {}))
 
     def window(self, start: float, stop: float) -> Window:
         """Every modality in [start, stop), s. Raises InputError unless start < stop."""
         if not start < stop:
             raise InputError(f"window [{start}, {stop}) is empty, expected start < stop")
         signals, times = {}, {}
+        if self._remote:
+            self._fetch(start, stop)
         for name, s in self.signals.items():
             i, j = s.index(start), s.index(stop)
             signals[name], times[name] = s.read(i, j), s.read_times(i, j)
@@ -173,7 +194,33 @@ class Session(Recording):
         return ArrayLayout.from_metadata(self._nodes[name], f"{self.path}/{name}")
 
     def _read(self, name: str) -> Any:
-        return read_array(self.path, name, self._layout(name))
+        return read_array(self._place, name, self._layout(name))
+
+    def _prefetch(self, *parts: str) -> None:
+        """Have the small arrays of these parts fetched together: one by one, a distant store answers slowly."""
+        if not self._remote:
+            return
+        layouts = {k: self._layout(k) for k, n in self._nodes.items() if k.partition("/")[0] in parts and n["node_type"] == "array"}
+        self._place.prefetch(f"{k}/{layout.key(i)}" for k, layout in layouts.items() if layout.shard is None for i in range(layout.n_files))
+
+    @property
+    def _remote(self) -> bool:
+        return isinstance(self._place, RemotePlace)
+
+    def _fetch(self, start: float, stop: float) -> None:
+        """Have the samples of all signals in [start, stop) fetched together, where the cache can hold them."""
+        from brainmu.store.ranges import RangedArray, at_once, fetch
+
+        arrays = [(s.values, s.values.missing(s.index(start), s.index(stop))) for s in self.signals.values() if isinstance(s.values, RangedArray)]
+        if sum(len(chunks) * a.layout.chunk * a.layout.row_bytes for a, chunks in arrays) <= at_once(self._cache):
+            fetch(arrays)
+
+    def _samples(self, name: str, layout: ArrayLayout) -> Any:
+        if isinstance(self._place, RemotePlace):
+            from brainmu.store.ranges import RangedArray
+
+            return RangedArray(self._place, name, layout, self._cache)
+        return MappedArray(self._place, name, layout, self._cache, root=self.path, check=self._check)
 
     def _signal(self, group: str, attrs: dict[str, Any]) -> Signal:
         layout = self._layout(f"{group}/values")
@@ -184,42 +231,92 @@ class Session(Recording):
         times = None if attrs["rate"] is not None else self._read(f"{group}/times")
         sixteen = layout.dtype == "int16"
         return StoredSignal(
-            SampleArray(self.path, f"{group}/values", layout, self._cache), attrs["rate"], attrs["start"], times, attrs["unit"], attrs["kind"],
+            self._samples(f"{group}/values", layout), attrs["rate"], attrs["start"], times, attrs["unit"], attrs["kind"],
             read_table(self._read, group, attrs["columns"], layout.shape[1]), gaps, layout.attrs["scale_factor"] if sixteen else 1.0,
             MISSING if sixteen else None, attrs["clock"], decode(attrs["attrs"]),
         )  # fmt: skip
 
+    # -- doors out ------------------------------------------------------------------------------------------------
+    def to_pynapple(self, **options: Any) -> dict[str, Any]:
+        """Everything as pynapple objects by name; see :func:`brainmu.store.export.to_pynapple`."""
+        return export.to_pynapple(self, **options)
 
-def open(path: str | Path, *, cache_mib: int = 256) -> Session:
+    def to_mne(self, **options: Any) -> Any:
+        """Signals of one rate as ``mne.io.RawArray``; see :func:`brainmu.store.export.to_mne`."""
+        return export.to_mne(self, **options)
+
+    def to_torch_brain(self, **options: Any) -> Any:
+        """``temporaldata.Data`` for torch_brain; see :func:`brainmu.store.export.to_torch_brain`."""
+        return export.to_torch_brain(self, **options)
+
+    def to_nwb(self, path: str | Path, **options: Any) -> Path:
+        """Write an NWB 2 file; see :func:`brainmu.store.export.to_nwb`."""
+        return export.to_nwb(self, path, **options)
+
+    def to_xarray(self) -> xr.DataTree:
+        """Signals, spikes and labels with times, lazily; see :func:`brainmu.store.export.to_xarray`."""
+        return export.to_xarray(self)
+
+
+def open(
+    path: str | Path, *, cache_mib: int = 256, check: bool = False, storage_options: dict[str, Any] | None = None
+) -> Session:  # fmt: skip
     """Open a store.
 
     Parameters
     ----------
-    path : path
-        A store that :func:`brainmu.preprocess` wrote.
-    cache_mib : int
-        Memory for decoded chunks of compressed stores; uncompressed ones are mapped and need none.
+    path : path or URL
+        A store that :func:`brainmu.preprocess` wrote: a folder, or any URL that fsspec reaches (``s3://bucket/x.zarr``, ``https://…``).
+    cache_mib : int, MiB
+        Memory for decoded chunks of compressed and of remote stores; uncompressed local ones are mapped and need none.
+    check : bool
+        Check the crc32c of every chunk of uncompressed local samples when it is first touched. Compressed and remote chunks always are.
+    storage_options : dict
+        For fsspec: credentials, ``endpoint_url``, ``anon``, …
 
     Raises
     ------
     NotFoundError
         If there is nothing at `path`.
     StoreError
-        If it is no store, an unfinished one, one of a newer schema, or a damaged one.
+        If it is no store, an unfinished one, one of a newer schema, a damaged one, or cannot be reached.
     """
-    return Session(path, cache_mib=cache_mib)
+    return Session(path, cache_mib=cache_mib, check=check, storage_options=storage_options)
 
 
-def is_store(path: Path) -> bool:
+def is_store(path: str | Path | Place) -> bool:
     """Whether a brainmu store (of any schema, whole or damaged) lies at `path`."""
+    place = place_of(path)
     try:
-        return "brainmu_schema" in json.loads((path / "zarr.json").read_bytes()).get("attributes", {})
+        return "brainmu_schema" in json.loads(place.read("zarr.json")).get("attributes", {})
     except (OSError, ValueError, AttributeError):
         return False
 
 
-def _metadata(path: Path) -> dict[str, dict[str, Any]]:
+def _reopen(path: str | Path, options: dict[str, Any]) -> Session:
+    return open(path, **options)
+
+
+def _metadata(place: Place) -> dict[str, dict[str, Any]]:
     """{name: zarr.json} of every group and array; "" is the root."""
+    data = _root_local(place.path) if isinstance(place, LocalPlace) else _root_remote(place)
+    try:
+        root = json.loads(data)
+        attributes = root["attributes"]
+        schema = attributes.get("brainmu_schema")
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise StoreError(f"{place}: its zarr.json cannot be read: the store is damaged, restore it or make it again with --overwrite") from None
+    if schema is None:
+        raise StoreError(f"{place}: is a zarr store, but not one of brainmu (no brainmu_schema in its attributes): preprocess its source instead")
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise StoreError(f"{place}: has schema {schema!r}, this brainmu reads up to {SCHEMA}: update brainmu")
+    try:
+        return {"": root, **root["consolidated_metadata"]["metadata"]}
+    except (KeyError, TypeError):
+        raise StoreError(f"{place}: its zarr.json lacks the consolidated metadata: the store is damaged, restore it or make it again with --overwrite") from None
+
+
+def _root_local(path: Path) -> bytes:
     if not path.exists():
         partial = path.with_name(path.name + ".partial")
         hint = f"; {partial.name} beside it is unfinished: run the same brainmu preprocess again to finish it" if partial.exists() else ""
@@ -229,16 +326,18 @@ def _metadata(path: Path) -> dict[str, dict[str, Any]]:
     if not (path / "zarr.json").is_file():
         raise StoreError(f"{path}: is not a store (it has no zarr.json), expected a folder that brainmu preprocess wrote")
     try:
-        root = json.loads((path / "zarr.json").read_bytes())
-        attributes = root["attributes"]
-        schema = attributes.get("brainmu_schema")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return (path / "zarr.json").read_bytes()
+    except OSError:
         raise StoreError(f"{path}: its zarr.json cannot be read: the store is damaged, restore it or make it again with --overwrite") from None
-    if schema is None:
-        raise StoreError(f"{path}: is a zarr store, but not one of brainmu (no brainmu_schema in its attributes): preprocess its source instead")
-    if not isinstance(schema, int) or schema > SCHEMA:
-        raise StoreError(f"{path}: has schema {schema!r}, this brainmu reads up to {SCHEMA}: update brainmu")
-    try:
-        return {"": root, **root["consolidated_metadata"]["metadata"]}
-    except (KeyError, TypeError):
-        raise StoreError(f"{path}: its zarr.json lacks the consolidated metadata: the store is damaged, restore it or make it again with --overwrite") from None
+
+
+def _root_remote(place: Any) -> bytes:
+    data = place.find("zarr.json")
+    if data is not None:
+        return data
+    there = place.sizes()
+    if there and any(name.startswith(WORK + "/") for name in there):
+        raise StoreError(f"{place}: is an unfinished store: run the same brainmu preprocess again to finish it")
+    if there:
+        raise StoreError(f"{place}: is not a store (it has no zarr.json), expected a place that brainmu preprocess wrote")
+    raise NotFoundError(f"{place}: no such store: make one with brainmu preprocess")
