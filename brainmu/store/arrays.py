@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import mmap
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,15 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainmu.errors import StoreError
-from brainmu.store.layout import TEXT, ArrayLayout, decode_chunk, read_index
+from brainmu.store.layout import TEXT, ArrayLayout, decode_chunk, read_index, unseal
+from brainmu.store.places import Place
 
-__all__ = ["ChunkCache", "SampleArray", "read_array"]
+__all__ = ["ChunkCache", "MappedArray", "SampleArray", "read_array"]
 
 MAX_MAPS = 512
 """Files mapped at once in this process, over all stores: each holds a file descriptor."""
+_AHEAD = 1 << 20
+"""Bytes of a mapped file from which on the disk is told beforehand what will be read."""
 
 
-def read_array(root: Path, name: str, layout: ArrayLayout) -> Any:
+def read_array(place: Place, name: str, layout: ArrayLayout) -> Any:
     """A whole array, checked against its checksums: a numpy array, or a list of str.
 
     Raises
@@ -29,29 +34,22 @@ def read_array(root: Path, name: str, layout: ArrayLayout) -> Any:
         If a file is missing or damaged.
     """
     if layout.shard is not None and layout.dtype != TEXT:
-        return np.concatenate([_shard_rows(root, name, layout, k) for k in range(layout.n_files)])
+        return np.concatenate([_shard_rows(place, name, layout, k) for k in range(layout.n_files)])
     if layout.n_files == 0:
         return [] if layout.dtype == TEXT else np.empty(layout.shape, dtype=layout.dtype)
-    parts = [decode_chunk(layout, _file(root / name / layout.key(k)), str(root / name)) for k in range(layout.n_files)]
+    parts = [decode_chunk(layout, place.read(f"{name}/{layout.key(k)}"), f"{place}/{name}") for k in range(layout.n_files)]
     if layout.dtype == TEXT:
         return [t for part in parts for t in part][: layout.shape[0]]
     rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
     return rows[: layout.shape[0]].astype(layout.dtype)  # a copy that may be written to
 
 
-def _shard_rows(root: Path, name: str, layout: ArrayLayout, k: int) -> NDArray[Any]:
-    path = root / name / layout.key(k)
-    data, where = _file(path), str(path)
+def _shard_rows(place: Place, name: str, layout: ArrayLayout, k: int) -> NDArray[Any]:
+    file = f"{name}/{layout.key(k)}"
+    data, where = place.read(file), f"{place}/{file}"
     i, j = layout.span(k)
     chunks = [decode_chunk(layout, data[int(a) : int(a + n)], where) for a, n in read_index(layout, data, where)]
     return np.concatenate(chunks)[: j - i]
-
-
-def _file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise StoreError(f"{path}: is missing from the store: restore it, or make the store again with --overwrite") from None
 
 
 class ChunkCache:
@@ -71,36 +69,29 @@ class ChunkCache:
 
     def put(self, key: Any, chunk: NDArray[Any]) -> None:
         with self._lock:
-            if key in self._chunks:
+            if key in self._chunks or chunk.nbytes > self.limit:
                 return
             self._chunks[key] = chunk
             self.size += chunk.nbytes
-            while self.size > self.limit and len(self._chunks) > 1:
+            while self.size > self.limit:
                 self.size -= self._chunks.popitem(last=False)[1].nbytes
 
 
-class SampleArray:
-    """The samples of a signal, (time, channel), as they are stored. Indexing reads only the rows asked for.
+class SampleArray(ABC):
+    """The samples of a signal, (time, channel), as they are stored. Indexing reads only the rows asked for."""
 
-    Uncompressed shards are mapped into memory and their checksums are left to :func:`brainmu.store.verify`; chunks of compressed ones
-    are checked and decoded when first touched, and kept in `cache`.
-    """
-
-    _open_maps: ClassVar[OrderedDict[tuple[int, int], dict[int, Any]]] = OrderedDict()
-
-    def __init__(self, root: Path, name: str, layout: ArrayLayout, cache: ChunkCache) -> None:
+    def __init__(self, place: Place, name: str, layout: ArrayLayout, cache: ChunkCache) -> None:
         assert layout.shard
-        self.root, self.name, self.layout, self.cache = root, name, layout, cache
+        self.place, self.name, self.layout, self.cache = place, name, layout, cache
         self.shape, self.dtype = layout.shape, np.dtype(layout.dtype)
-        self._shards: dict[int, Any] = {}
         self._shard, self._chunk = layout.shard, layout.chunk
-        self._raw = not layout.packed
+        self._per = layout.shard // layout.chunk
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        return f"SampleArray({self.name}, {self.shape}, {self.dtype})"
+        return f"{type(self).__name__}({self.name}, {self.shape}, {self.dtype})"
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         rows, columns = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
@@ -125,42 +116,96 @@ class SampleArray:
         return np.array(out) if dtype is None else out.astype(dtype)
 
     def rows(self, i: int, j: int) -> NDArray[Any]:
-        """Rows [i, j); a read-only view of the file where they lie in one chunk of it."""
+        """Rows [i, j); a read-only view where they lie in one chunk."""
         if j <= i:
             return np.empty((0, self.shape[1]), dtype=self.dtype)
         size = self._chunk
-        first, last = i // size, (j - 1) // size
-        if first == last:
-            start = first * size
-            return self._get(first)[i - start : j - start]
+        first = i // size
+        if first == (j - 1) // size:
+            return self._get(first)[i - first * size : j - first * size]
         out = np.empty((j - i, self.shape[1]), dtype=self.dtype)
         self.fill(out, i, j)
         return out
 
     def fill(self, out: NDArray[Any], i: int, j: int) -> None:
         """Write rows [i, j) into `out`, converting to its type."""
-        size, at = self._chunk, 0
-        for k in range(i // size, (j - 1) // size + 1):
-            a, b = max(i - k * size, 0), min(j - k * size, size)
-            out[at : at + b - a] = self._get(k)[a:b]
-            at += b - a
+        at = 0
+        for block in self.pieces(i, j):
+            out[at : at + len(block)] = block
+            at += len(block)
+
+    def pieces(self, i: int, j: int) -> Iterator[NDArray[Any]]:
+        """Rows [i, j), not none, a chunk at a time; read-only views."""
+        size = self._chunk
+        first, last = i // size, (j - 1) // size
+        if first == last:
+            yield self._get(first)[i - first * size : j - first * size]
+            return
+        for k, chunk in zip(range(first, last + 1), self._span(first, last + 1)):
+            yield chunk[max(i - k * size, 0) : min(j - k * size, size)]
+
+    def _span(self, first: int, last: int) -> Iterator[NDArray[Any]]:
+        """Chunks [first, last), several."""
+        return map(self._get, range(first, last))
+
+    @abstractmethod
+    def _get(self, chunk: int) -> NDArray[Any]:
+        """The rows of a chunk, (row, channel)."""
+
+
+class MappedArray(SampleArray):
+    """Samples in local files.
+
+    Uncompressed shards are mapped into memory, and their checksums are left to :func:`brainmu.store.verify` unless `check` is set: then each chunk
+    is checked when it is first touched. Chunks of compressed shards are checked and decoded when first touched, and kept in `cache`.
+    """
+
+    _open_maps: ClassVar[OrderedDict[tuple[int, int], dict[int, Any]]] = OrderedDict()
+
+    def __init__(self, place: Place, name: str, layout: ArrayLayout, cache: ChunkCache, *, root: Path, check: bool = False) -> None:
+        super().__init__(place, name, layout, cache)
+        self.root = root
+        self._shards: dict[int, Any] = {}
+        self._raw = not layout.packed
+        # One flag a chunk, kept when a map is closed and opened again.
+        self._unchecked = bytearray(b"\1") * -(-self.shape[0] // self._chunk) if check and self._raw else None
 
     def _get(self, chunk: int) -> NDArray[Any]:
-        per = self._shard // self._chunk
-        k = chunk // per
+        k = chunk // self._per
         shard = self._shards.get(k)
         if shard is None:
             shard = self._open(k)
         if self._raw:
-            return shard[chunk - k * per]
-        key = (id(self), chunk)
+            if self._unchecked and self._unchecked[chunk]:
+                self._check(chunk, shard[1])
+            return shard[0][chunk - k * self._per]
+        key = (self.name, chunk)
         rows = self.cache.get(key)
         if rows is None:
             index, data, where = shard
-            a, n = index[chunk - k * per]
-            rows = decode_chunk(self.layout, data[int(a) : int(a + n)], where)
+            a, n = index[chunk - k * self._per]
+            rows = decode_chunk(self.layout, data[a : a + n], where)
             self.cache.put(key, rows)
         return rows
+
+    def _check(self, chunk: int, data: memoryview) -> None:
+        size, k = self._chunk * self.layout.row_bytes + 4, chunk // self._per
+        at = (chunk - k * self._per) * size
+        unseal(data[at : at + size], str(self.root / self.name / self.layout.key(k)))
+        assert self._unchecked is not None
+        self._unchecked[chunk] = 0
+
+    def _span(self, first: int, last: int) -> Iterator[NDArray[Any]]:
+        size = self._chunk * self.layout.row_bytes + 4
+        if not self._raw or (last - first) * size < _AHEAD:
+            yield from map(self._get, range(first, last))
+            return
+        for k in range(first // self._per, (last - 1) // self._per + 1):
+            a, b = max(first, k * self._per), min(last, (k + 1) * self._per)
+            data = (self._shards.get(k) or self._open(k))[1]
+            at = (a - k * self._per) * size // mmap.PAGESIZE * mmap.PAGESIZE
+            data.obj.madvise(mmap.MADV_WILLNEED, at, (b - a) * size)
+            yield from map(self._get, range(a, b))
 
     def _open(self, k: int) -> Any:
         path = self.root / self.name / self.layout.key(k)
@@ -181,9 +226,9 @@ class SampleArray:
             # Chunks are followed by four bytes of checksum each: a strided view steps over them.
             row = self.layout.row_bytes
             shape, strides = (len(index), self._chunk, self.shape[1]), (size, row, self.layout.itemsize)
-            shard = np.ndarray(shape, dtype=self.dtype.newbyteorder("<"), buffer=data, strides=strides)
+            shard = (np.ndarray(shape, dtype=self.dtype.newbyteorder("<"), buffer=data, strides=strides), data)
         self._shards[k] = shard
-        maps = SampleArray._open_maps
+        maps = MappedArray._open_maps
         maps[id(self), k] = self._shards
         while len(maps) > MAX_MAPS:
             (_, old), shards = maps.popitem(last=False)

@@ -199,7 +199,8 @@ def unseal(sealed: Any, where: str) -> memoryview:
     import google_crc32c
 
     view = memoryview(sealed)
-    if len(view) < 4 or struct.unpack("<I", view[-4:])[0] != google_crc32c.value(bytes(view[:-4])):
+    # An array of numpy: the one view of bytes that the checksum takes without a copy.
+    if len(view) < 4 or struct.unpack("<I", view[-4:])[0] != google_crc32c.value(np.frombuffer(view[:-4], dtype=np.uint8)):
         raise StoreError(f"{where}: bytes do not match their checksum: the disk or a copy damaged the store, restore it or make it again with --overwrite")
     return view[:-4]
 
@@ -213,8 +214,8 @@ def shard_index(sizes: list[int], chunks: int) -> bytes:
     return seal(entries.tobytes())
 
 
-def read_index(layout: ArrayLayout, shard: Any, where: str) -> NDArray[np.uint64]:
-    """Offset and size (chunk, 2) of the chunks that a shard file (a bytes-like) holds."""
+def read_index(layout: ArrayLayout, shard: Any, where: str, *, whole: bool = True) -> NDArray[np.uint64]:
+    """Offset and size (chunk, 2) of the chunks that a shard file (a bytes-like, or with ``whole=False`` its end) holds."""
     assert layout.shard
     places = layout.shard // layout.chunk
     view = memoryview(shard)
@@ -222,6 +223,6 @@ def read_index(layout: ArrayLayout, shard: Any, where: str) -> NDArray[np.uint64
         raise StoreError(f"{where}: holds {len(view)} bytes, fewer than its index: the file is truncated, restore it or make the store again with --overwrite")
     entries = np.frombuffer(unseal(view[-(16 * places + 4) :], where), dtype="<u8").reshape(places, 2)
     present = entries[entries[:, 0] != _ABSENT]
-    if len(present) and int(present.sum(axis=1).max()) > len(view):
+    if whole and len(present) and int(present.sum(axis=1).max()) > len(view):
         raise StoreError(f"{where}: its index points beyond its end: the file is truncated, restore it or make the store again with --overwrite")
     return present

@@ -61,7 +61,7 @@ class StoredSignal(Signal):
         for raw in values.pieces(i, j):  # a piece fits the processor's cache
             part = out[at : at + len(raw)]
             np.multiply(raw, scale, out=part)
-            if raw.min() == MISSING:  # the lowest of int16
+            if raw.size and raw.min() == MISSING:  # the lowest of int16
                 part[raw == MISSING] = np.nan
             at += len(raw)
         return out
