@@ -22,6 +22,7 @@ from brainmu.formats.digital import edges_of_words, pulses
 from brainmu.formats.intan_header import Channel, Header, block_dtype, read_header
 from brainmu.formats.lazy import RawRows, Rows, Spread, Stacked
 from brainmu.formats.sources import need_file
+from brainmu.formats.stamps import Joined, runs, sample_times
 from brainmu.formats.timing import Grid
 
 __all__ = ["detect", "members", "read"]
@@ -91,7 +92,7 @@ def read(path: Path) -> Recording:
         for p in parts:
             if p.left:
                 rec.warn(f"{p.header.path.name}: {p.left} bytes after its last whole block were not read: the recording was cut off while it was written")
-        streams = {k: (parts[0].view(k) if len(parts) == 1 else _Joined([p.view(k) for p in parts])) for k in parts[0].kinds}
+        streams = {k: (parts[0].view(k) if len(parts) == 1 else Joined([p.view(k) for p in parts])) for k in parts[0].kinds}
         times = np.concatenate([p.runs for p in parts])
         # A later file whose stamps have turned over goes on counting.
         times[:, 0] += _WRAP * np.cumsum(np.r_[False, np.diff(times[:, 0]) < -(_WRAP // 2)])
@@ -130,7 +131,7 @@ class _Traditional:
         if self.n_blocks < 1:
             what = f"{size} bytes of data after its header, a block of {self.header.block} samples has {self.dtype.itemsize}"
             raise FormatError(f"{path}: holds {what}: nothing was recorded, or the file is truncated")
-        self.runs = _runs(self._stamp, self.n_blocks, self.header.block, path)
+        self.runs = runs(self._stamp, self.n_blocks, self.header.block, path, _WRAP)
         self.start, self.stop = int(self.runs[0, 0]), int(self.runs[-1].sum())
 
     @property
@@ -143,31 +144,6 @@ class _Traditional:
 
     def view(self, kind: str) -> _Blocks:
         return _Blocks(self.header.path, self.header.size, self.dtype, self.n_blocks, kind)
-
-
-def _runs(stamp: Any, n: int, width: int, path: Path) -> NDArray[np.int64]:
-    """Stretches of even time stamps, found by bisection: a span whose ends fit has no gap inside, as stamps only ever jump ahead."""
-    first = stamp(0)
-
-    def at(k: int) -> int:
-        return first + (stamp(k) - first) % _WRAP
-
-    breaks: list[int] = []
-    spans = [(0, first, n - 1, at(n - 1))]
-    while spans:
-        a, ta, b, tb = spans.pop()
-        if tb - ta == (b - a) * width:
-            continue
-        if tb - ta < (b - a) * width or (b == a + 1 and tb - ta > _WRAP // 2):
-            raise FormatError(f"{path}: time stamps go backwards after sample {a * width} ({stamp(a)}, later {stamp(b)}): files were joined, or are damaged")
-        if b == a + 1:
-            breaks.append(b)
-            continue
-        m = (a + b) // 2
-        tm = at(m)
-        spans += [(m, tm, b, tb), (a, ta, m, tm)]
-    edges = np.array([0, *sorted(breaks), n], dtype=np.int64)
-    return np.c_[[at(int(b)) for b in edges[:-1]], np.diff(edges) * width].astype(np.int64)
 
 
 class _Blocks(Rows):
@@ -192,25 +168,12 @@ class _Blocks(Rows):
         return (block ^ np.uint16(0x8000)).view(np.int16) if self.flip else np.ascontiguousarray(block)
 
 
-class _Joined(Rows):
-    """Pieces of equal channels one after the other."""
-
-    def __init__(self, parts: list[Any]) -> None:
-        self.parts, self.stops = parts, np.cumsum([p.shape[0] for p in parts])
-        self.shape, self.dtype = (int(self.stops[-1]), parts[0].shape[1]), parts[0].dtype
-
-    def read_rows(self, i: int, j: int) -> NDArray[Any]:
-        starts = self.stops - [p.shape[0] for p in self.parts]
-        found = [p[max(i - a, 0) : max(min(j, b) - a, 0)] for p, a, b in zip(self.parts, starts, self.stops) if a < j and b > i]
-        return np.concatenate(found) if found else np.empty((0, self.shape[1]), dtype=self.dtype)
-
-
 def _folder_streams(folder: Path, h: Header, rec: Recording) -> tuple[dict[str, Any], NDArray[np.int64]]:
     """Lazy values of each kind, and the runs of time.dat."""
     clock = RawRows(need_file(folder / "time.dat", "the time stamps of an Intan folder (int32)"), "<i4", ((folder / "time.dat").stat().st_size // 4, 1))
     if not clock.shape[0]:
         raise FormatError(f"{clock.path}: holds no time stamp: nothing was recorded")
-    runs = _runs(lambda k: int(clock[k][0]), clock.shape[0], 1, clock.path)
+    stretches = runs(lambda k: int(clock[k][0]), clock.shape[0], 1, clock.path, _WRAP)
     out: dict[str, Any] = {}
     kinds = {k: h.of(k) for k in ("amplifier", "auxiliary", "supply", "analog_in", "analog_out", "digital_in", "digital_out")}
     if h.family == "rhs":
@@ -232,7 +195,7 @@ def _folder_streams(folder: Path, h: Header, rec: Recording) -> tuple[dict[str, 
             rec.warn(f"{len(channels) - len(found)} of {len(channels)} channels of kind {kind} have no file in the folder and were left out")
     if not out:
         raise FormatError(f"{folder}: holds info.{h.family} and no data file (amplifier.dat or amp-A-000.dat): copy the whole folder")
-    return out, runs
+    return out, stretches
 
 
 def _columns(path: Path, code: str, n: int) -> RawRows:
@@ -262,8 +225,8 @@ class _PerChannel(Rows):
 
 
 # -- to a recording -------------------------------------------------------------------------------------------------
-def _grid(h: Header, runs: NDArray[np.int64], rec: Recording) -> Grid:
-    first, length = runs[:, 0], runs[:, 1]
+def _grid(h: Header, stretches: NDArray[np.int64], rec: Recording) -> Grid:
+    first, length = stretches[:, 0], stretches[:, 1]
     joined = np.flatnonzero(np.r_[True, first[1:] != (first + length)[:-1]])
     if (first[1:] < (first + length)[:-1]).any():
         raise FormatError(f"{rec.source['files'][0]}: its files overlap in time (each starts at {first[0]}): they are separate recordings, name one of them")
@@ -327,10 +290,7 @@ def _lay(values: Any, grid: Grid, slower: int, zero: int) -> tuple[Any, dict[str
 
 
 def _times(grid: Grid, samples: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Session time of samples of the file, across its gaps."""
-    source = np.cumsum(grid.length) - grid.length
-    piece = np.searchsorted(source, samples, side="right") - 1
-    return grid.start + (grid.first[piece] + samples - source[piece]) / grid.rate
+    return sample_times(samples, grid.first, grid.length, grid.rate, grid.start)
 
 
 def _ttl(h: Header, kind: str, words: Any, grid: Grid, rec: Recording) -> None:

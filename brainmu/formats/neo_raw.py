@@ -35,8 +35,6 @@ def _files(path: Path, *patterns: str) -> bool:
 
 SYSTEMS: dict[str, tuple[str, Callable[[Path], bool]]] = {
     "SpikeGLX": ("SpikeGLXRawIO", lambda p: _files(p, "*.ap.meta", "*.lf.meta", "*.nidq.meta", "*/*.ap.meta", "*/*.lf.meta")),
-    "Open Ephys binary": ("OpenEphysBinaryRawIO", lambda p: _files(p, "structure.oebin", "*/structure.oebin", "*/*/structure.oebin", "*/*/*/structure.oebin")),
-    "Open Ephys legacy": ("OpenEphysRawIO", lambda p: _files(p, "*.continuous")),
     "Neuralynx": ("NeuralynxRawIO", lambda p: _files(p, "*.ncs", "*.Ncs")),
     "Blackrock": ("BlackrockRawIO", lambda p: p.is_file() and bool(re.fullmatch(r"\.(ns[1-6]|nev)", p.suffix.lower()))),
     "Plexon": ("PlexonRawIO", lambda p: p.is_file() and p.suffix.lower() == ".plx"),

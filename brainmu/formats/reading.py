@@ -34,7 +34,8 @@ FORMATS: dict[str, str] = {
     "suite2p": "Suite2p folders (plane*/F.npy, iscell.npy, …)",
     "intan": "Intan (.rhd, .rhs; one file, one a signal type, one a channel)",
     "axona": "Axona DacqUSB (.set with .eeg, .egf, .bin, .pos, tetrodes .1 to .32 and .cut)",
-    "neo": "SpikeGLX, Open Ephys, Neuralynx, Blackrock, Plexon and the rest that Neo reads",
+    "openephys": "Open Ephys (structure.oebin, or .continuous with .events and .spikes)",
+    "neo": "SpikeGLX, Neuralynx, Blackrock, Plexon and the rest that Neo reads",
 }
 """Formats by name. Each has a module with ``detect(path) -> bool`` and ``read(path, **options) -> Recording``."""
 

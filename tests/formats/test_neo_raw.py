@@ -56,26 +56,6 @@ def test_spikeglx(tmp_path):
     np.testing.assert_array_equal(again[5:9], X[5:9, :3])
 
 
-def test_open_ephys_binary(tmp_path):
-    folder = tmp_path / "2024-05-01"
-    inner = folder / "Record Node 101" / "experiment1" / "recording1"
-    stream = inner / "continuous" / "Rhythm.0"
-    stream.mkdir(parents=True)
-    (stream / "continuous.dat").write_bytes(X.tobytes())
-    np.save(stream / "sample_numbers.npy", np.arange(3000, dtype=np.int64))
-    np.save(stream / "timestamps.npy", np.arange(3000) / 1000)
-    channels = [{"channel_name": f"CH{i}", "bit_volts": 0.195, "units": "uV", "recorded_processor": "x", "recorded_processor_index": i} for i in range(4)]
-    continuous = {"folder_name": "Rhythm.0/", "sample_rate": 1000, "source_processor_name": "Rhythm", "source_processor_id": 100, "stream_name": "Rhythm",
-                  "recorded_processor": "Record Node", "recorded_processor_id": 101, "num_channels": 4, "channels": channels}  # fmt: skip
-    (inner / "structure.oebin").write_text(json.dumps({"GUI version": "0.6.0", "continuous": [continuous], "events": [], "spikes": []}))
-    (inner.parent.parent / "settings.xml").write_text("<SETTINGS/>")
-    rec = read(folder)
-    assert rec.source["system"] == "Open Ephys binary"
-    (lfp,) = rec.signals.values()
-    assert (lfp.rate, lfp.names, lfp.unit) == (1000, ["CH0", "CH1", "CH2", "CH3"], "uV")
-    np.testing.assert_allclose(lfp.read(10, 500), X[10:500] * 0.195, rtol=1e-5)
-
-
 def _ncs(path, name, channel, gap_at=None):
     header = (
         f"######## Neuralynx Data File Header\r\n-FileType NCS\r\n-FileVersion 3.4\r\n-RecordSize 1044\r\n-HardwareSubSystemType DigitalLynxSX\r\n"
