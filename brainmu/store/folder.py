@@ -132,13 +132,18 @@ class Folder:
                     shard.append(np.asarray(values[a : min(j, a + layout.chunk)]))
             self.record(key, shard.size, shard.sha256)
 
-    def finish(self) -> None:
-        """Write metadata and checksums, and see everything onto the disk."""
+    def documents(self) -> Iterator[tuple[str, bytes]]:
+        """Name and content of every zarr.json; the root's, without which nothing opens, comes last."""
         for name, meta in self.metadata.items():
             if name:
-                self.put(f"{name}/zarr.json", _json(meta))
+                yield f"{name}/zarr.json", _json(meta)
         inside = {k: v for k, v in sorted(self.metadata.items()) if k}
-        self.put("zarr.json", _json(self.metadata[""] | {"consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": inside}}))
+        yield "zarr.json", _json(self.metadata[""] | {"consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": inside}})
+
+    def finish(self) -> None:
+        """Write metadata and checksums, and see everything onto the disk."""
+        for name, data in self.documents():
+            self.put(name, data)
         (self.root / CHECKSUMS).write_bytes(checksum_lines({k: v["sha256"] for k, v in self.done.items()}))
         self._journal.close()
         self.scratch.rename(self.scratch.with_name("old-run"))

@@ -122,8 +122,8 @@ class RemotePlace:
 
     def __init__(self, url: str, storage_options: dict[str, Any] | None = None) -> None:
         self.url, self.options = url, dict(storage_options or {})
-        if url.startswith("http") and "?" in url:
-            raise InputError(f"{url.partition('?')[0]}: a URL with a query names one object, a store is many: give its address alone, and tokens as headers")
+        if stray := set("?*[") & set(url):
+            raise InputError(f"{url.partition('?')[0]}: the URL holds {min(stray)!r}, expected the plain address of one store; tokens go into storage_options")
         self._made_in, self._fs, self._root = 0, None, ""
         self._ahead: dict[str, bytes] = {}
 
@@ -230,6 +230,12 @@ class RemotePlace:
         """Write an object, whole or not at all."""
         with self.asking(name):
             self.fs.pipe_file(self.path(name), data)
+
+    def put_many(self, files: dict[str, bytes]) -> None:
+        """Write objects, several at once."""
+        if files:
+            with self.asking():
+                self.fs.pipe({self.path(name): data for name, data in files.items()})
 
     def create(self, name: str, data: bytes) -> bool:
         """Write an object unless it is there. Where the service cannot promise that, it is looked for first."""

@@ -313,7 +313,7 @@ def _metadata(place: Place) -> dict[str, dict[str, Any]]:
     try:
         return {"": root, **root["consolidated_metadata"]["metadata"]}
     except (KeyError, TypeError):
-        raise StoreError(f"{place}: its zarr.json lacks the consolidated metadata: the store is damaged, restore it or make it again with --overwrite") from None
+        raise StoreError(f"{place}: its zarr.json lacks the consolidated metadata: restore the store, or make it again with --overwrite") from None
 
 
 def _root_local(path: Path) -> bytes:
