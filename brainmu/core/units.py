@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["canonical_unit", "unit_factor"]
+import difflib
+
+__all__ = ["canonical_unit", "unit_factor", "unit_hint"]
 
 _VOLT = {"v": 1e6, "volt": 1e6, "volts": 1e6, "mv": 1e3, "millivolt": 1e3, "millivolts": 1e3}
 _VOLT |= {"uv": 1.0, "microvolt": 1.0, "microvolts": 1.0, "nv": 1e-3, "nanovolt": 1e-3, "nanovolts": 1e-3}
@@ -32,6 +34,24 @@ def unit_factor(unit: str, *, kind: str = "") -> tuple[float, str]:
     if k in _METRE and kind in ("position", ""):
         return _METRE[k], "m"
     return 1.0, unit.strip()
+
+
+def unit_hint(unit: str) -> str:
+    """``: did you mean 'uV'?`` where an unknown unit resembles a known one of voltage, or nothing.
+
+    Examples
+    --------
+    >>> unit_hint("uVolt"), unit_hint("a.u.")
+    (": did you mean 'uV'?", '')
+    """
+    k = _key(unit)
+    if not k or k in _VOLT:
+        return ""
+    for prefix, meant in (("micro", "uV"), ("milli", "mV"), ("nano", "nV"), ("u", "uV"), ("m", "mV"), ("n", "nV"), ("", "V")):
+        if k.startswith(prefix) and difflib.SequenceMatcher(None, k.removeprefix(prefix).strip(" _-.()[]"), "volts").ratio() > 0.65:
+            return f": did you mean {meant!r}?"
+    close = difflib.get_close_matches(k, ["uv", "mv", "nv"], n=1, cutoff=0.75)
+    return f": did you mean {close[0].replace('v', 'V')!r}?" if close else ""
 
 
 def canonical_unit(unit: str) -> str:

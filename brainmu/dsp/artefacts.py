@@ -1,7 +1,8 @@
 """What is wrong with a raw signal, sample by sample: missing, flat and saturated spans, and channels that are dead.
 
 Blocks are judged one by one (:func:`examine`) with a little context on each side, and their findings joined (:func:`join`): the result
-does not depend on where the block borders lie. Nothing is changed or removed.
+does not depend on where the block borders lie. Nothing is changed or removed. What can only be judged against the rest of the recording
+(noisy channels, artefacts) is in :mod:`brainmu.dsp.levels`; its measures ride along in `Findings`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Findings:
         Least and greatest value (NaN where all are missing), in steps of the source.
     count, total, squares : float64 (channel,)
         Number of present samples and the sums of their values and squares.
+    levels : list of dict
+        Measures of windows, as :func:`brainmu.dsp.levels.measure` gives them: block after block.
     """
 
     first: int
@@ -48,6 +51,7 @@ class Findings:
     count: list[int] = field(default_factory=list)
     total: list[float] = field(default_factory=list)
     squares: list[float] = field(default_factory=list)
+    levels: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def saturated(self) -> list[Spans]:
@@ -125,6 +129,7 @@ def join(parts: list[Findings]) -> Findings:
     out.count = [sum(p.count[c] for p in parts) for c in range(channels)]
     out.total = [sum(p.total[c] for p in parts) for c in range(channels)]
     out.squares = [sum(p.squares[c] for p in parts) for c in range(channels)]
+    out.levels = [piece for p in parts for piece in p.levels]
     out.missing = [_united([s for p in parts for s in p.missing[c]]) for c in range(channels)]
     out.flat = [_united([s for p in parts for s in p.flat[c]]) for c in range(channels)]
     out.at_low = [_united([s for p in parts if p.low[c] == low[c] for s in p.at_low[c]]) for c in range(channels)]

@@ -170,10 +170,14 @@ class Resampler:
         near = [n for n in range(_TILE, 2 * _TILE) if self.up % n == 0 or n % self.up == 0]
         return near[0] if near else _TILE
 
-    def _segments(self, first: int, last: int, channels: int) -> Iterator[tuple[int, int]]:
+    def segment(self, channels: int) -> int:
+        """Outputs that are made at a time; blocks that begin and end at multiples of it make none in vain."""
         period = self._tile * len(self._tiles)
-        wanted = _SEGMENT_VALUES * self.up // (self.down * channels)
-        size = period * max(1, wanted // period)
+        wanted = _SEGMENT_VALUES * self.up // (self.down * max(1, channels))
+        return period * max(1, wanted // period)
+
+    def _segments(self, first: int, last: int, channels: int) -> Iterator[tuple[int, int]]:
+        size = self.segment(channels)
         for s in range(first // size, -(-last // size)):
             yield s * size, (s + 1) * size
 
