@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from brainmu.errors import ConfigError
+from brainmu.store.derived import requested
 from brainmu.store.derived import requested
 
 __all__ = ["PreprocessConfig"]
@@ -42,6 +44,8 @@ class PreprocessConfig:
         Voltage that does not change for this long is marked as flat.
     derive : list of names, or of mappings of a name to its settings
         Streams computed from others and stored beside them: position_smoothed, speed, dff (see :func:`brainmu.store.derived.derive`).
+    derive : list of names, or of mappings of a name to its settings
+        Streams computed from others and stored beside them: position_smoothed, speed, dff (see :func:`brainmu.store.derived.derive`).
     chunk_kib, shard_mib : int
         Size of the checksummed piece, and of the files, of signals.
     """
@@ -56,6 +60,7 @@ class PreprocessConfig:
     artefact: float = 6.0
     flat: float = 0.5
     derive: tuple[Any, ...] = ()
+    derive: tuple[Any, ...] = ()
     chunk_kib: int = 1024
     shard_mib: int = 128
 
@@ -67,6 +72,7 @@ class PreprocessConfig:
             raise ConfigError(f"artefact is {self.artefact!r}, expected a positive number of robust standard deviations")
         if not self.flat > 0:
             raise ConfigError(f"flat is {self.flat!r} s, expected a positive number")
+        requested(self.derive)
         requested(self.derive)
         if not 1 <= self.chunk_kib <= 1 << 16 or not self.chunk_kib <= self.shard_mib * 1024 <= 1 << 22:
             raise ConfigError(f"chunk_kib is {self.chunk_kib} and shard_mib {self.shard_mib}, expected a chunk of 1 KiB to 64 MiB in a shard of at most 4 GiB")
@@ -89,5 +95,5 @@ class PreprocessConfig:
             raise ConfigError(f"band is {list(self.band)!r} Hz, expected 0 < low < high; null leaves a side open")
 
     def describe(self) -> dict[str, Any]:
-        """What goes into the store."""
-        return dataclasses.asdict(self)
+        """What goes into the store, as JSON gives it back (lists, no tuples)."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))

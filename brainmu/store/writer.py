@@ -14,6 +14,7 @@ from brainmu.core import Recording
 from brainmu.dsp.artefacts import Findings
 from brainmu.errors import ConfigError, InputError, OutputExistsError
 from brainmu.store.config import PreprocessConfig
+from brainmu.store.derived import derive
 from brainmu.store.folder import Folder, writing
 from brainmu.store.identity import Job, Sources, content_sha256, json_sha256, relative_text
 from brainmu.store.output import check_output, complete, exists_already, is_url, needed_bytes
@@ -156,7 +157,8 @@ def resolve_config(config: Any, lfp_rate: float | Literal["config"] | None, opti
 
 def streams_of(recording: Recording, config: PreprocessConfig, note: Callable[[str], None]) -> list[Stream]:
     """How each signal of the recording will be stored."""
-    out = [Stream(name, s, config) for name, s in split_by_treatment(recording.signals, config, note).items()]
+    signals = recording.signals | (derive(recording, config.derive, note) if config.derive else {})
+    out = [Stream(name, s, config) for name, s in split_by_treatment(signals, config, note).items()]
     for stream in out:
         for sentence in stream.warnings():
             note(sentence)
