@@ -12,7 +12,7 @@ from typing import Any
 
 from brainmu.core import Recording
 from brainmu.errors import BrainmuError, StoreError, UsageError
-from brainmu.store.output import is_url
+from brainmu.store.places import url_of
 from brainmu.store.session import Session, open
 from brainmu.store.shards import Runner
 from brainmu.store.writer import preprocess_with, runner_for
@@ -87,7 +87,7 @@ def preprocess_many(
     UsageError
         If two recordings have the same id and would write the same store.
     """
-    folder = Path(out_dir) if not is_url(out_dir) else out_dir
+    folder = url_of(out_dir) or Path(out_dir)
     outcomes, recordings = _read_all(sources, reader or {})
     ids = [r.id for r in recordings]
     twice = sorted({i for i in ids if ids.count(i) > 1})
@@ -149,7 +149,7 @@ def _read_all(sources: Iterable[Recording | str | Path], reader: dict[str, Any])
 
 
 def _one(runner: Runner, recording: Recording, folder: Path | str, options: dict[str, Any]) -> tuple[Path | str | None, BrainmuError | None, bool]:
-    path = f"{folder.rstrip('/')}/{recording.id}.zarr" if isinstance(folder, str) else folder / f"{recording.id}.zarr"
+    path = f"{folder}/{recording.id}.zarr" if isinstance(folder, str) else folder / f"{recording.id}.zarr"
     try:
         return path, None, preprocess_with(runner, recording, path, **options).already_complete
     except BrainmuError as error:

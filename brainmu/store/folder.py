@@ -31,6 +31,25 @@ _WORK = ".work"
 _READ = 1 << 22
 
 
+class JobKey(Protocol):
+    """What decides the bytes of a store."""
+
+    @property
+    def stamp(self) -> str:
+        """Stands for `key` as long as nothing touches the sources; known at once."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """From the checksums of the sources; waits for them."""
+        ...
+
+    @property
+    def known(self) -> bool:
+        """Whether `key` need not wait."""
+        ...
+
+
 class Folder:
     """The folder that becomes the store. Made by :func:`writing`.
 
@@ -44,10 +63,11 @@ class Folder:
         A local folder for what must outlive no run.
     """
 
-    def __init__(self, root: Path, job: str) -> None:
+    def __init__(self, root: Path, job: JobKey) -> None:
         self.root, self.job = root, job
         self.done: dict[str, dict[str, Any]] = {}
         self.metadata: dict[str, dict[str, Any]] = {}
+        self._identified = False
         self._resume()
         self.scratch = root / _WORK / f"run-{uuid.uuid4().hex}"
         self.scratch.mkdir()
@@ -58,19 +78,22 @@ class Folder:
         work = self.root / _WORK
         journal = work / "journal"
         lines = journal.read_text(encoding="utf-8", errors="replace").splitlines() if journal.is_file() else []
+        stamp, key, entries = lines[0] if lines else "", "", [_entry(line) for line in lines[1:]]
+        for entry in entries:
+            key = entry.get("job", key)
         kept = []
-        if lines and lines[0] == self.job:
-            for line in lines[1:]:
-                entry = _entry(line)
-                if entry and self._matches(entry):
+        # What was read from files that are still the same is as good as what has the same checksums, and known at once.
+        if lines and (stamp == self.job.stamp or (key and key == self.job.key)):
+            for entry in entries:
+                if "file" in entry and self._matches(entry):
                     self.done[entry["file"]] = entry
-                    kept.append(line)
+                    kept.append(json.dumps(entry))
         self._remove_all_but({*self.done, f"{_WORK}/journal"})
         work.mkdir(parents=True, exist_ok=True)
         # Replaced at once: a kill in this moment must not cost what is finished.
         fresh = work / "journal.new"
         self._journal = open(fresh, "w", encoding="utf-8")  # noqa: SIM115  (kept open while the folder is)
-        self._journal.write("\n".join([self.job, *kept]) + "\n")
+        self._journal.write("\n".join([self.job.stamp, *kept]) + "\n")
         self._journal.flush()
         fresh.replace(journal)
 
@@ -107,6 +130,14 @@ class Folder:
         self.done[name] = json.loads(line)  # as a later run would read it
         self._journal.write(line + "\n")
         self._journal.flush()
+        self.identify()
+
+    def identify(self) -> None:
+        """Put the job's key into the journal once it is known: copies of the same sources can go on, too."""
+        if self.job.known and not self._identified:
+            self._identified = True
+            self._journal.write(json.dumps({"job": self.job.key}) + "\n")
+            self._journal.flush()
 
     def group(self, name: str, attrs: dict[str, Any]) -> None:
         """A zarr group; "" is the root, whose file is written last by :meth:`finish`."""
@@ -248,7 +279,7 @@ class ShardWriter:
 
 
 @contextlib.contextmanager
-def writing(out: Path, job: str) -> Iterator[Folder]:
+def writing(out: Path, job: JobKey) -> Iterator[Folder]:
     """The folder in which the store `out` is made by the job with that identity; on leaving without an error it takes the place of `out`.
 
     Raises
@@ -370,12 +401,13 @@ def _replaced(out: Path) -> Path:
     return out.with_name(f".{out.name}.replaced")
 
 
-def _entry(line: str) -> dict[str, Any] | None:
+def _entry(line: str) -> dict[str, Any]:
+    """A line of the journal: ``{file, size, sha256, note}``, ``{job}``, or {} for the one that was being written when the process was killed."""
     try:
         entry = json.loads(line)
     except ValueError:
-        return None  # the line being written when the process was killed
-    return entry if isinstance(entry, dict) and {"file", "size", "sha256", "note"} <= set(entry) else None
+        return {}
+    return entry if isinstance(entry, dict) and ({"file", "size", "sha256", "note"} <= set(entry) or "job" in entry) else {}
 
 
 def _json(value: Any) -> bytes:

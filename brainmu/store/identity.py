@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,46 +27,59 @@ __all__ = ["Job", "Sources", "content_sha256", "json_sha256", "relative_text"]
 _BLOCK = 1 << 22
 
 
-@dataclass
 class Sources:
-    """The files of a recording, by their names below the folder they share.
+    """The files of a recording, by their names below the folder they share, checksummed in a thread while others work.
+
+    A context: leaving it ends the thread.
 
     Attributes
     ----------
-    files : list of dict(name, size, sha256)
-        Without the checksums until :meth:`checksum`.
+    sizes : list of dict(name, size)
+    stamps : list
+        What the file system said of each file at first.
     """
 
-    files: list[dict[str, Any]] = field(default_factory=list)
-    _paths: list[Path] = field(default_factory=list)
-    _seen: list[_Stamp] = field(default_factory=list)
+    def __init__(self, recording: Recording) -> None:
+        self._paths = sorted(set(_expanded(recording.source.get("files") or [])))
+        base = _common_folder(self._paths)
+        self.stamps = [_Stamp.of(p) for p in self._paths]
+        self.sizes = [{"name": p.relative_to(base).as_posix(), "size": s.size} for p, s in zip(self._paths, self.stamps)]
+        self._left, self._done = False, 0
+        self._thread = ThreadPoolExecutor(1)
+        self._sums = self._thread.submit(lambda: [self._sha256(p) for p in self._paths])
 
-    @classmethod
-    def of(cls, recording: Recording) -> Sources:
-        """The source files of `recording` as they are now.
+    def __enter__(self) -> Sources:
+        return self
 
-        Raises
-        ------
-        NotFoundError
-            If one is gone.
-        """
-        paths = sorted(set(_expanded(recording.source.get("files") or [])))
-        base = _common_folder(paths)
-        seen = [_Stamp.of(p) for p in paths]
-        return cls([{"name": p.relative_to(base).as_posix(), "size": s.size} for p, s in zip(paths, seen)], paths, seen)
+    def __exit__(self, *_: object) -> None:
+        self._left = True
+        self._thread.shutdown(cancel_futures=True)
 
-    def checksum(self, progress: Callable[[float], None] | None = None) -> None:
-        """Read every file for its SHA-256."""
-        total = sum(s.size for s in self._seen) or 1
-        done = 0
-        for path, entry in zip(self._paths, self.files):
-            digest = hashlib.sha256()
-            for block in _blocks(path):
-                digest.update(block)
-                done += len(block)
-                if progress:
-                    progress(min(1.0, done / total))
-            entry["sha256"] = digest.hexdigest()
+    def _sha256(self, path: Path) -> str:
+        digest = hashlib.sha256()
+        for block in _blocks(path):
+            if self._left:
+                break
+            digest.update(block)
+            self._done += len(block)
+        return digest.hexdigest()
+
+    @property
+    def known(self) -> bool:
+        """Whether all checksums are there."""
+        return self._sums.done()
+
+    def wait(self, progress: Callable[[float], None]) -> None:
+        """Return when they are, telling how far they are."""
+        total = sum(s.size for s in self.stamps) or 1
+        while not wait([self._sums], timeout=0.1).done:
+            progress(min(1.0, self._done / total))
+        progress(1.0)
+
+    @functools.cached_property
+    def files(self) -> list[dict[str, Any]]:
+        """Name, size and sha256 of each; waits for them."""
+        return [entry | {"sha256": digest} for entry, digest in zip(self.sizes, self._sums.result())]
 
     def check_unchanged(self) -> None:
         """Raise StoreError if a file is not what it was when it was checksummed.
@@ -72,7 +87,7 @@ class Sources:
         Size, time of modification and inode must be what they were. The time of the last change of status, which no program can set back, may differ
         also because a backup linked the file or its permissions changed: then the file is read again.
         """
-        for path, before, entry in zip(self._paths, self._seen, self.files):
+        for path, before, entry in zip(self._paths, self.stamps, self.files):
             now = _Stamp.of(path) if path.exists() else None
             if now == before:
                 continue
@@ -111,6 +126,16 @@ class Job:
     def key(self) -> str:
         """Work is resumed by the same version only."""
         return f"{self.identity} {__version__}"
+
+    @property
+    def known(self) -> bool:
+        """Whether the checksums of the sources are there."""
+        return self.sources.known
+
+    @property
+    def stamp(self) -> str:
+        """Stands for :attr:`key` as long as nothing has touched the sources: the same files, in the same places, with the same times of change."""
+        return f"{json_sha256([SCHEMA, self.config.describe(), self.sources.sizes, self.sources.stamps, self.content])} {__version__}"
 
 
 def _blocks(path: Path) -> Iterator[memoryview]:

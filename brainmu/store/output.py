@@ -6,22 +6,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from brainmu.errors import NotFoundError, OutputExistsError, StoreError
+from brainmu.errors import OutputExistsError, StoreError
 from brainmu.store.folder import CHECKSUMS, disk_error, probe, settle
 from brainmu.store.identity import Job
 from brainmu.store.session import Session, is_store, open
 from brainmu.store.streams import Stream
 from brainmu.store.verification import listed_files
 
-__all__ = ["check_output", "complete", "is_url", "needed_bytes", "readable_size"]
+__all__ = ["check_output", "complete", "needed_bytes", "readable_size"]
 
 PACKED = 0.5
 """Share of their size that packed samples are expected to need at least."""
-
-
-def is_url(out: Any) -> bool:
-    """Whether an output lies on an object store or another remote file system."""
-    return isinstance(out, str) and "://" in out
 
 
 def check_output(target: Path, expected: dict[str, Any], size: int, overwrite: bool) -> None:
@@ -78,17 +73,15 @@ def needed_bytes(streams: list[Stream]) -> int:
     return int(sum(s.n * s.layout.row_bytes * (PACKED if s.layout.packed else 1) for s in streams))
 
 
-def complete(target: Path | str, job: Job) -> Session | None:
+def complete(target: Path, job: Job) -> Session | None:
     """The store of just this job, if it lies at `target` and is whole."""
+    if not is_store(target):
+        return None
     try:
-        if not is_url(target) and not is_store(Path(target)):
-            return None
         session = open(target)
-    except (StoreError, NotFoundError):
+    except StoreError:
         return None
-    if session.provenance.get("identity") != job.identity:
-        return None
-    if not is_url(target) and not all((Path(target) / name).is_file() for name in listed_files(Path(target))):
+    if session.provenance.get("identity") != job.identity or not all((target / name).is_file() for name in listed_files(target)):
         return None
     session.already_complete = True
     return session
@@ -99,9 +92,9 @@ def replaceable(target: Path) -> bool:
     return target.is_dir() and not target.is_symlink() and (is_store(target) or (target / CHECKSUMS).is_file() or not any(target.iterdir()))
 
 
-def exists_already(target: Path | str) -> str:
+def exists_already(target: Path) -> str:
     """The sentence to refuse with."""
-    if is_url(target) or replaceable(Path(target)):
+    if replaceable(target):
         return f"{target}: exists and holds another store, or the same from other sources or settings: give another --out, or --overwrite to replace it"
     return f"{target}: exists and holds something that is no store, which is not replaced even with --overwrite: give another --out, or move it away"
 

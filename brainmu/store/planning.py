@@ -9,7 +9,7 @@ from brainmu.core import Recording
 from brainmu.errors import InputError
 from brainmu.store.config import PreprocessConfig
 from brainmu.store.output import readable_size
-from brainmu.store.writer import read_source, resolve_config, streams_of
+from brainmu.store.writer import aligned, read_source, resolve_config, streams_of
 
 __all__ = ["format_plan", "plan"]
 
@@ -35,7 +35,7 @@ def plan(
     ('resample', 1250.0, 20000)
     """
     settings = resolve_config(config, lfp_rate, options)
-    recording = read_source(source, reader)
+    recording = aligned(read_source(source, reader), settings)
     notes: list[str] = list(recording.warnings)
     signals = []
     for stream in streams_of(recording, settings, notes.append):

@@ -17,8 +17,9 @@ from brainmu.store.config import PreprocessConfig
 from brainmu.store.derived import derive
 from brainmu.store.folder import Folder, writing
 from brainmu.store.identity import Job, Sources, content_sha256, json_sha256, relative_text
-from brainmu.store.output import check_output, complete, exists_already, is_url, needed_bytes
+from brainmu.store.output import check_output, complete, exists_already, needed_bytes
 from brainmu.store.parts import write_labels, write_spikes
+from brainmu.store.places import url_of
 from brainmu.store.quality import quality_tables, quality_warnings
 from brainmu.store.session import SCHEMA, Session, open
 from brainmu.store.shards import InProcess, Runner, Shard, findings_of
@@ -26,7 +27,7 @@ from brainmu.store.streams import Stream, split_by_treatment
 from brainmu.store.tables import plain_layout, write_table
 from brainmu.store.values import encode, safe_names
 
-__all__ = ["preprocess", "preprocess_with", "read_source", "resolve_config", "runner_for", "streams_of"]
+__all__ = ["aligned", "preprocess", "preprocess_with", "read_source", "resolve_config", "runner_for", "streams_of"]
 
 Progress = Callable[[str, float], None]
 
@@ -34,7 +35,7 @@ Progress = Callable[[str, float], None]
 def preprocess(
     source: Recording | str | Path, out: str | Path, *, lfp_rate: float | Literal["config"] | None = "config", overwrite: bool = False,
     progress: Progress | None = None, config: PreprocessConfig | str | Path | dict[str, Any] | None = None, reader: dict[str, Any] | None = None,
-    jobs: int = 1, scheduler: str | None = None, threads: int | None = None, **options: Any,
+    jobs: int = 1, scheduler: str | None = None, threads: int | None = None, storage_options: dict[str, Any] | None = None, **options: Any,
 ) -> Session:  # fmt: skip
     """Write a recording as a store and open it.
 
@@ -64,6 +65,8 @@ def preprocess(
         Address of a Dask scheduler (``tcp://host:port``) whose workers make them instead. They must see sources and `out` under the same paths.
     threads : int
         For the arithmetic of each process. Default: the processors there are, at most 4, divided among the processes.
+    storage_options : dict
+        Of fsspec, where `out` is a URL.
 
     Raises
     ------
@@ -82,36 +85,40 @@ def preprocess(
     1250.0
     """
     with runner_for(jobs, scheduler, threads) as runner:
-        return preprocess_with(runner, source, out, lfp_rate=lfp_rate, overwrite=overwrite, progress=progress, config=config, reader=reader, **options)
+        return preprocess_with(
+            runner, source, out, lfp_rate=lfp_rate, overwrite=overwrite, progress=progress, config=config, reader=reader,
+            storage_options=storage_options, **options,
+        )  # fmt: skip
 
 
 def preprocess_with(
     runner: Runner, source: Recording | str | Path, out: str | Path, *, lfp_rate: float | Literal["config"] | None = "config", overwrite: bool = False,
-    progress: Progress | None = None, config: Any = None, reader: dict[str, Any] | None = None, **options: Any,
+    progress: Progress | None = None, config: Any = None, reader: dict[str, Any] | None = None, storage_options: dict[str, Any] | None = None, **options: Any,
 ) -> Session:  # fmt: skip
     """:func:`preprocess`, its shards made by `runner`, which may serve several stores."""
     settings = resolve_config(config, lfp_rate, options)
-    recording = read_source(source, reader)
+    recording = aligned(read_source(source, reader), settings)
     report = progress or (lambda label, fraction: None)
     if not recording.signals and recording.spikes is None and not recording.labels:
         raise InputError(f"{recording.id}: has no signals, spikes or labels, there is nothing to store")
     notes: list[str] = list(recording.warnings)
     streams = streams_of(recording, settings, notes.append)
-    sources = Sources.of(recording)
-    target: Any = out if is_url(out) else Path(out).absolute()
-    if not is_url(out):
-        check_output(target, {"config": settings.describe(), "sources": sources.files}, needed_bytes(streams), overwrite)
-    sources.checksum(lambda f: report("checksums", 0.1 * f))
-    job = Job(settings, sources, content_sha256(recording))
-    if (session := complete(target, job)) is not None:
-        report("already complete", 1.0)
-        return session
-    with _writing(target, job, overwrite) as folder:
-        _write(folder, recording, streams, notes, job, runner, lambda label, f: report(label, 0.1 + 0.85 * f))
-        report("finishing", 0.95)
-        job.sources.check_unchanged()
+    url, target = url_of(out), Path(out).absolute()
+    with Sources(recording) as sources:
+        if url is None:
+            check_output(target, {"config": settings.describe(), "sources": sources.sizes}, needed_bytes(streams), overwrite)
+        job = Job(settings, sources, content_sha256(recording))
+        if url is not None or target.exists():
+            sources.wait(lambda f: report("checksums", 0.1 * f))
+            if (session := _complete(url, target, job, storage_options)) is not None:
+                report("already complete", 1.0)
+                return session
+        with _writing(url, target, job, overwrite, storage_options) as folder:
+            _write(folder, recording, streams, notes, job, runner, lambda label, f: report(label, 0.1 + 0.85 * f))
+            report("finishing", 0.95)
+            sources.check_unchanged()
     report("done", 1.0)
-    return open(target)
+    return open(target) if url is None else open(url, storage_options=storage_options)
 
 
 @contextlib.contextmanager
@@ -133,14 +140,24 @@ def runner_for(jobs: int, scheduler: str | None, threads: int | None = None, *, 
         yield InProcess(threads)
 
 
-def _writing(target: Any, job: Job, overwrite: bool) -> contextlib.AbstractContextManager[Folder]:
-    if is_url(target):
+def _complete(url: str | None, target: Path, job: Job, storage_options: dict[str, Any] | None) -> Session | None:
+    if url is None:
+        return complete(target, job)
+    from brainmu.store import remote
+
+    return remote.complete(url, job.identity, storage_options=storage_options)
+
+
+def _writing(
+    url: str | None, target: Path, job: Job, overwrite: bool, storage_options: dict[str, Any] | None
+) -> contextlib.AbstractContextManager[Folder]:  # fmt: skip
+    if url is not None:
         from brainmu.store import remote
 
-        return remote.writing(target, job.key, overwrite=overwrite)
+        return remote.writing(url, job.key, overwrite=overwrite, storage_options=storage_options)
     if not overwrite and (target.exists() or target.is_symlink()):
         raise OutputExistsError(exists_already(target))
-    return writing(target, job.key)
+    return writing(target, job)
 
 
 def resolve_config(config: Any, lfp_rate: float | Literal["config"] | None, options: dict[str, Any]) -> PreprocessConfig:
@@ -163,6 +180,13 @@ def streams_of(recording: Recording, config: PreprocessConfig, note: Callable[[s
         for sentence in stream.warnings():
             note(sentence)
     return out
+
+
+def aligned(recording: Recording, settings: PreprocessConfig) -> Recording:
+    """The recording with all its streams on one clock."""
+    from brainmu.store.alignment import align
+
+    return align(recording, clock=settings.clock, max_drift=settings.max_drift, max_residual=settings.max_residual)
 
 
 def read_source(source: Any, reader: dict[str, Any] | None) -> Recording:
@@ -192,6 +216,7 @@ def _write(folder: Folder, recording: Recording, streams: list[Stream], notes: l
         notes += quality_warnings(stream, findings, marked)
         _describe_signal(folder, path, stream, findings)
     report("labels and spikes", 1.0)
+    job.sources.wait(lambda f: report("checksums", 1.0))
     if recording.spikes is not None:
         write_spikes(folder, recording.spikes)
     write_labels(folder, recording.labels)
@@ -228,9 +253,7 @@ def _describe_signal(folder: Folder, path: str, stream: Stream, findings: Findin
     columns = write_table(folder, group, s.channels, "channel", prefix="channel_", index="name", what=f"channels of {stream.name!r}")
     if s.times is not None:
         folder.array(f"{group}/times", plain_layout((s.n_samples,), "float64", ("time",), {"units": "s"}), s.times)
-    attrs = dict(s.attrs)
-    if stream.resampler:
-        attrs["resampled_from"] = s.rate
+    attrs = dict(s.attrs) | stream.described()
     folder.group(group, {
         "name": stream.name, "kind": s.kind, "rate": stream.rate, "start": s.start, "unit": stream.unit, "clock": s.clock, "columns": columns,
         "attrs": encode(attrs, f"signal {stream.name!r} attrs"),
