@@ -10,7 +10,7 @@ import pandas as pd
 
 from brainmu.core import Intervals
 from brainmu.dsp.artefacts import Findings
-from brainmu.dsp.levels import Artefacts, Levels, find_artefacts, find_noisy, window_length
+from brainmu.dsp.levels import Levels, find_artefacts, find_noisy, window_length
 from brainmu.store.streams import Stream
 
 __all__ = ["Verdict", "judge", "quality_tables", "quality_warnings", "stored_gaps"]
