@@ -11,6 +11,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DesignError",
+    "FetchError",
     "FormatError",
     "InputError",
     "MissingDataError",
@@ -54,6 +55,13 @@ class MissingDataError(BrainmuError, LookupError):
 
 class StoreError(BrainmuError, OSError):
     """A store is corrupt, incomplete, locked or cannot be written."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class FetchError(BrainmuError, OSError):
+    """A download failed, or what came is not what the archive says it is."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""

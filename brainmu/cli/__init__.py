@@ -24,6 +24,7 @@ VERBS = {
     "intervene": "Edit events inside the model, beside placebo edits.",
     "effect": "Does reactivation change sleep? Trials, hazards, marginal structural models.",
     "report": "The pictures and the provenance in one HTML file.",
+    "fetch": "A public data set by name, checked against its archive's checksums.",
     "demo": "The whole chain on a synthetic recording, or on yours with --data.",
 }
 """Verb and one line of help, in the order of the work."""
