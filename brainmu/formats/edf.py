@@ -68,7 +68,12 @@ class Header:
 
 def detect(path: Path) -> bool:
     """Whether `path` is an EDF or BDF file."""
-    return path.is_file() and path.suffix.lower() in (".edf", ".bdf", ".rec")
+    if not path.is_file() or path.suffix.lower() not in (".edf", ".bdf", ".rec"):
+        return False
+    if path.suffix.lower() != ".rec":
+        return True
+    with path.open("rb") as f:
+        return not f.read(16).lstrip().startswith(b"<")  # SpikeGadgets' .rec begins with XML
 
 
 def companion(path: Path) -> Path | None:

@@ -1,61 +1,33 @@
-"""Acquisition systems through Neo's raw readers: SpikeGLX, Open Ephys, Intan, Neuralynx, Blackrock, Plexon. A span is read when it is asked for."""
+"""Acquisition systems through Neo's raw readers: SpikeGLX, Neuralynx, Blackrock, Plexon and the rest. A span is read when it is asked for."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
 import re
-import struct
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from brainmu.core import EventTable, Recording, Signal, Spikes
+from brainmu.core import Recording, Signal
 from brainmu.core.units import unit_factor
 from brainmu.errors import FormatError
-from brainmu.formats.lazy import Calibrated, Rows, Spread
+from brainmu.formats.lazy import Calibrated
+from brainmu.formats.neo_events import add_events, add_spikes, add_video, device_of, spikeglx_clocks, spikeglx_lines
+from brainmu.formats.neo_systems import SYSTEMS, NeoRows, files_of, open_raw, quiet, system_of
 from brainmu.formats.sources import need_file
+from brainmu.formats.stamps import Joined, place
 
-__all__ = ["SYSTEMS", "detect", "read", "system_of"]
-
-
-# Neo has no error of its own: its parsers raise whatever they meet in a damaged file.
-_NEO_ERRORS = (ValueError, OSError, LookupError, TypeError, AttributeError, AssertionError, RuntimeError, ArithmeticError, struct.error, EOFError)
-
-
-def _files(path: Path, *patterns: str) -> bool:
-    return path.is_dir() and any(next(path.glob(p), None) is not None for p in patterns)
-
-
-SYSTEMS: dict[str, tuple[str, Callable[[Path], bool]]] = {
-    "SpikeGLX": ("SpikeGLXRawIO", lambda p: _files(p, "*.ap.meta", "*.lf.meta", "*.nidq.meta", "*/*.ap.meta", "*/*.lf.meta")),
-    "Neuralynx": ("NeuralynxRawIO", lambda p: _files(p, "*.ncs", "*.Ncs")),
-    "Blackrock": ("BlackrockRawIO", lambda p: p.is_file() and bool(re.fullmatch(r"\.(ns[1-6]|nev)", p.suffix.lower()))),
-    "Plexon": ("PlexonRawIO", lambda p: p.is_file() and p.suffix.lower() == ".plx"),
-}
-"""Systems by name: the class in ``neo.rawio`` and what tells that a path is one."""
-
-# Gaps shorter than a millisecond are the time stamps' own jitter; longer ones become missing samples.
-_ARGUMENTS: dict[str, dict[str, Any]] = {"Plexon": {"progress_bar": False}, "Neuralynx": {"gap_tolerance_ms": 1.0}, "Blackrock": {"gap_tolerance_ms": 1.0}}
-
-
-def system_of(path: Path) -> str | None:
-    """Name of the acquisition system of a file or folder, or None."""
-    return next((name for name, (_, test) in SYSTEMS.items() if test(path)), None)
+__all__ = ["detect", "read"]
 
 
 def detect(path: Path) -> bool:
-    """Whether Neo reads `path` as one of :data:`SYSTEMS`."""
+    """Whether Neo reads `path` as one of :data:`~brainmu.formats.neo_systems.SYSTEMS`."""
     return system_of(path) is not None
 
 
-def read(path: Path, *, wideband: bool = False, kinds: dict[str, str] | None = None) -> Recording:
+def read(path: Path, *, wideband: bool = False, kinds: dict[str, str] | None = None, ttl: bool | None = None) -> Recording:
     """Signals a stream, spikes and events of one recording.
 
     Parameters
@@ -64,6 +36,8 @@ def read(path: Path, *, wideband: bool = False, kinds: dict[str, str] | None = N
         Read the spike band (SpikeGLX .ap) although an LFP band lies beside it.
     kinds : mapping
         Kind of whole streams by name.
+    ttl : bool
+        Read the digital words of SpikeGLX for events: True always, False never, None where the file that holds them has at most 16 GiB.
 
     Raises
     ------
@@ -74,168 +48,119 @@ def read(path: Path, *, wideband: bool = False, kinds: dict[str, str] | None = N
     if path.is_file():
         need_file(path, f"a recording of {system}")
     if system is None:
-        raise FormatError(f"{path}: none of {', '.join(SYSTEMS)} fits it: name the folder (or the .rhd, .nev, .plx file) of the recording")
+        raise FormatError(f"{path}: none of {', '.join(SYSTEMS)} fits it: name the folder (or the .nev, .plx, … file) of the recording")
     rec = Recording(id=re.sub(r"[^\w.+-]+", "_", path.resolve().stem if path.is_file() else path.resolve().name))
-    rec.source = {"format": "neo", "system": system, "files": _all_files(path), "warnings": []}
-    with warnings.catch_warnings(record=True) as caught:
+    rec.source = {"format": "neo", "system": system, "files": files_of(path), "warnings": []}
+    with warnings.catch_warnings(record=True) as caught, quiet():
         warnings.simplefilter("always")
-        raw = _open(path, system)
+        raw = open_raw(path, system)
         if raw.block_count() != 1:
             raise FormatError(f"{path}: holds {raw.block_count()} blocks (recordings), expected one: name the folder of one")
-        _streams(path, system, raw, rec, wideband, kinds or {})
-        _spikes(raw, rec)
-        _events(raw, rec)
-    for text in dict.fromkeys(" ".join(str(w.message).split()) for w in caught):
+        names = [str(s["name"]) for s in raw.header["signal_streams"]]
+        clocks = spikeglx_clocks(names, rec) if system == "SpikeGLX" else {}
+        words = spikeglx_lines(path, raw, clocks, rec, ttl) if system == "SpikeGLX" else set()
+        _streams(path, system, raw, rec, wideband, kinds or {}, clocks, words)
+        add_spikes(system, raw, rec)
+        if system != "SpikeGLX":
+            add_events(system, raw, rec)
+        if system == "Neuralynx":
+            add_video(path, raw, rec)
+    for text in dict.fromkeys(" ".join(str(w.message).split()) for w in caught if not issubclass(w.category, DeprecationWarning | ResourceWarning)):
         rec.warn(f"Neo: {text[:200]}")
-    if not rec.signals and rec.spikes is None:
-        raise FormatError(f"{path}: Neo reads it as {system} and finds neither signals nor spikes")
+    if not SYSTEMS[system].tested:
+        rec.warn(f"{system} is read as Neo reads it; brainmu has no test on a valid file of it: check rates, units and kinds")
+    if not rec.signals and rec.spikes is None and not rec.labels:
+        raise FormatError(f"{path}: Neo reads it as {system} and finds neither signals, spikes nor events")
     return rec
 
 
-def _all_files(path: Path) -> list[str]:
-    if path.is_file():
-        # Blackrock and Intan keep a recording in several files of one name.
-        return [str(p.resolve()) for p in sorted(path.parent.glob(path.stem + ".*"))]
-    return [str(p.resolve()) for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith(".")]
-
-
-def _open(path: Path, system: str) -> Any:
-    cls = getattr(importlib.import_module("neo.rawio"), SYSTEMS[system][0])
-    arguments: dict[str, Any] = {"dirname" if cls.rawmode == "one-dir" or path.is_dir() else "filename": str(path)}
-    arguments |= _ARGUMENTS.get(system, {})
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            raw = cls(**arguments)
-            raw.parse_header()
-    except _NEO_ERRORS as error:
-        raise FormatError(f"{path}: Neo cannot read it as {system} ({type(error).__name__}: {' '.join(str(error).split())[:200]})") from None
-    return raw
-
-
-class _NeoRows(Rows):
-    """Some channels of one stream and segment, opened anew in each process."""
-
-    def __init__(self, path: Path, system: str, raw: Any, segment: int, stream: int, channels: list[int], dtype: Any) -> None:
-        self.path, self.system, self.segment, self.stream, self.channels, self.dtype = path, system, segment, stream, channels, np.dtype(dtype)
-        self.shape = (int(raw.get_signal_size(block_index=0, seg_index=segment, stream_index=stream)), len(channels))
-        self._raw: Any = raw
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_raw": None}
-
-    def read_rows(self, i: int, j: int) -> NDArray[Any]:
-        if j <= i:
-            return np.empty((0, self.shape[1]), dtype=self.dtype)
-        if self._raw is None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # said when the recording was opened first
-                self._raw = _open(self.path, self.system)
-        block = self._raw.get_analogsignal_chunk(
-            block_index=0, seg_index=self.segment, i_start=i, i_stop=j, stream_index=self.stream, channel_indexes=self.channels
-        )
-        return np.asarray(block)
-
-
-class _Joined(Rows):
-    """Segments one after the other."""
-
-    def __init__(self, parts: list[_NeoRows]) -> None:
-        self.parts = parts
-        self.stops = np.cumsum([p.shape[0] for p in parts])
-        self.shape, self.dtype = (int(self.stops[-1]), parts[0].shape[1]), parts[0].dtype
-
-    def read_rows(self, i: int, j: int) -> NDArray[Any]:
-        out = [p[max(i - (stop - p.shape[0]), 0) : max(j - (stop - p.shape[0]), 0)] for p, stop in zip(self.parts, self.stops)]
-        return np.concatenate(out)
-
-
-def _streams(path: Path, system: str, raw: Any, rec: Recording, wideband: bool, kinds: dict[str, str]) -> None:
+def _streams(path: Path, system: str, raw: Any, rec: Recording, wideband: bool, kinds: dict[str, str], clocks: dict[str, str], words: set[str]) -> None:
     streams, channels = raw.header["signal_streams"], raw.header["signal_channels"]
     names = [str(s["name"]) for s in streams]
     lf = {n.removesuffix(".lf") for n in names if n.endswith(".lf")}
     for k, stream in enumerate(streams):
-        name = names[k]
-        if not wideband and name.endswith(".ap") and name.removesuffix(".ap") in lf:
-            rec.source["notes"] = f"{name} (spike band) lies beside its LFP band and was not read (pass wideband=True)"
+        name = names[k] or system
+        if not wideband and re.search(r"\.ap(-SYNC)?$", name) and re.sub(r"\.ap(-SYNC)?$", "", name) in lf:
+            if not name.endswith("-SYNC"):
+                rec.source["notes"] = f"{name} (spike band) lies beside its LFP band and was not read (pass wideband=True)"
             continue
         mine = channels[channels["stream_id"] == stream["id"]]
         groups: dict[tuple[str, str], list[int]] = {}
         for i, c in enumerate(mine):
-            kind = kinds.get(name) or _kind(name, str(c["name"]), str(c["units"]))
-            groups.setdefault((kind, str(c["units"])), []).append(i)
+            if str(c["id"]) in words:
+                continue  # its edges are events
+            # Plexon's gains are in millivolts, which Neo does not say.
+            units = "mV" if system == "Plexon" and not str(c["units"]) else str(c["units"])
+            kind = kinds.get(name) or _kind(system, name, str(c["name"]), units)
+            groups.setdefault((kind, units), []).append(i)
         for (kind, units), picks in groups.items():
-            _add(path, system, raw, rec, k, mine, picks, kind, units, name)
+            _add(path, system, raw, rec, k, mine, picks, kind, units, name, clocks.get(device_of(name), "session"))
 
 
-def _kind(stream: str, channel: str, units: str) -> str:
+def _kind(system: str, stream: str, channel: str, units: str) -> str:
     text = f"{stream} {channel}".lower()
-    if re.search(r"sync|digital|\bdin\b|\bsy0", text):
+    if re.search(r"sync|digital|\bdin\b|\bsy0|\bxd\d|\bdio|\bdin\d", text):
         return "sync"
-    if re.search(r"adc|aux|analog|nidq|supply|temperature|accel", text) or unit_factor(units)[1] != "uV":
+    if unit_factor(units)[1] != "uV" or re.search(r"adc|aux|analog|nidq|supply|temperature|accel|\bai\d*\b|^ai-|\bainp|position|speed", text):
         return "other"
-    return "lfp"
+    if SYSTEMS[system].kind == "lfp":
+        return next((k for k in ("emg", "eog", "ecg", "eeg") if k in text), "lfp")
+    if SYSTEMS[system].kind == "eeg":
+        from brainmu.formats.edf import channel_kind
+
+        named = channel_kind(channel, units)
+        return named if named != "other" else "eeg"
+    return SYSTEMS[system].kind
 
 
-def _add(path: Path, system: str, raw: Any, rec: Recording, k: int, mine: Any, picks: list[int], kind: str, units: str, stream: str) -> None:
+def _add(path: Path, system: str, raw: Any, rec: Recording, k: int, mine: Any, picks: list[int], kind: str, units: str, stream: str, clock: str) -> None:
     rate = float(mine["sampling_rate"][picks[0]])
-    parts = [_NeoRows(path, system, raw, s, k, picks, mine["dtype"][picks[0]]) for s in range(raw.segment_count(0))]
+    parts = [NeoRows(path, system, raw, s, k, picks, mine["dtype"][picks[0]]) for s in range(raw.segment_count(0))]
     starts = [float(raw.get_signal_t_start(block_index=0, seg_index=s, stream_index=k)) for s in range(len(parts))]
-    factor, unit = unit_factor(units, kind=kind)
-    gain, offset = mine["gain"][picks] * factor, mine["offset"][picks] * factor
-    values: Any = parts[0] if len(parts) == 1 else _Joined(parts)
-    scale: Any = gain
-    gaps: dict[str, Any] = {}
     first = np.rint((np.array(starts) - starts[0]) * rate).astype(np.int64)
     length = np.array([p.shape[0] for p in parts], dtype=np.int64)
-    apart = len(parts) > 1 and (np.diff(first) != length[:-1]).any()
-    if np.abs(offset).max() > 0 or apart:
+    values: Any = parts[0] if len(parts) == 1 else Joined(parts)
+    start = starts[0]
+    if system == "Plexon":
+        first, length, start = _plexon_pieces(raw, int(mine["id"][picks[0]]), rate)
+    elif system == "NeuroExplorer":
+        first, length, start = _nex_pieces(raw, int(raw.header["signal_channels"]["id"][k]), rate)
+    if (np.diff(first) < length[:-1]).any():
+        raise FormatError(f"{path}: the {len(parts)} segments of {stream} overlap in time (each may start at 0): read them one at a time")
+    factor, unit = unit_factor(units, kind=kind)
+    gain, offset = mine["gain"][picks] * factor, mine["offset"][picks] * factor
+    scale: Any = gain
+    if np.abs(offset).max() > 0:
         values, scale = Calibrated(values, gain, offset), 1.0
-    if apart:
-        if (np.diff(first) < length[:-1]).any():
-            raise FormatError(f"{path}: the {len(parts)} segments of {stream} overlap in time (each may start at 0): read them one at a time")
-        from brainmu.core import Intervals
-
-        values = Spread(values, first, length)
-        gaps["gaps"] = Intervals(np.c_[starts[0] + (first + length)[:-1] / rate, starts[0] + first[1:] / rate])
-        rec.warn(f"{stream}: {len(parts) - 1} gaps of {gaps['gaps'].duration:.3f} s in all are missing samples")
+    laid = place(values, first, length, rate, start)
+    if "gaps" in laid:
+        rec.warn(f"{stream}: {len(laid['gaps'])} gaps of {laid['gaps'].duration:.3f} s in all are missing samples")
     labels = [str(c) for c in mine["name"][picks]]
     if len(set(labels)) < len(labels):
         labels = [f"{n}_{i}" for n, i in zip(labels, mine["id"][picks])]
     name = "lfp" if kind == "lfp" and "lfp" not in rec.signals else re.sub(r"[^\w.+-]+", "_", stream).strip("_") or kind
     name = next(n for n in (name, f"{name}_{kind}", *(f"{name}_{i}" for i in range(2, 999))) if n not in rec.signals)
     table = pd.DataFrame({"name": labels, "source_id": [str(i) for i in mine["id"][picks]]})
-    rec.signals[name] = Signal(values, rate=rate, start=starts[0], unit=unit, kind=kind, channels=table, scale=scale, attrs={"stream": stream}, **gaps)
+    rec.signals[name] = Signal(**laid, unit=unit, kind=kind, channels=table, scale=scale, clock=clock, attrs={"stream": stream})
 
 
-def _spikes(raw: Any, rec: Recording) -> None:
-    header = raw.header["spike_channels"]
-    times, ids, rows = [], [], []
-    for k, c in enumerate(header):
-        t = [
-            raw.rescale_spike_timestamp(raw.get_spike_timestamps(block_index=0, seg_index=s, spike_channel_index=k), dtype="float64")
-            for s in range(raw.segment_count(0))
-        ]
-        joined = np.concatenate(t) if t else np.empty(0)
-        if not len(joined):
-            continue
-        rows.append({"id": len(rows), "name": str(c["name"]), "source_id": str(c["id"]), "n_spikes": len(joined)})
-        times.append(joined)
-        ids.append(np.full(len(joined), rows[-1]["id"], dtype=np.int32))
-    if rows:
-        rec.spikes = Spikes(np.concatenate(times), np.concatenate(ids), pd.DataFrame(rows))
-        rec.warn("spikes are as the acquisition system sorted them (online), not curated")
+def _plexon_pieces(raw: Any, channel: int, rate: float) -> tuple[Any, Any, float]:
+    """Where the fragments of a slow channel lie: Neo (0.14) puts them all one after the other from time 0."""
+    blocks = raw._data_blocks[5][channel]
+    ticks = float(raw._global_ssampling_rate)
+    at = np.rint((blocks["timestamp"] - blocks["timestamp"][0]) / ticks * rate).astype(np.int64)
+    length = (blocks["size"] // 2).astype(np.int64)
+    # A fragment that begins within a sample of where the last one stopped goes on from it.
+    expected = np.r_[0, (at + length)[:-1]]
+    new = np.flatnonzero(np.r_[True, np.abs(at - expected)[1:] > 1])
+    return at[new], np.add.reduceat(length, new), float(blocks["timestamp"][0]) / ticks
 
 
-def _events(raw: Any, rec: Recording) -> None:
-    for k, c in enumerate(raw.header["event_channels"]):
-        start, stop, text = [], [], []
-        for s in range(raw.segment_count(0)):
-            t, duration, label = raw.get_event_timestamps(block_index=0, seg_index=s, event_channel_index=k)
-            seconds = raw.rescale_event_timestamp(t, dtype="float64", event_channel_index=k)
-            length = np.zeros(len(seconds)) if duration is None else raw.rescale_epoch_duration(duration, dtype="float64", event_channel_index=k)
-            start.append(seconds)
-            stop.append(seconds + np.nan_to_num(length))
-            text += [str(x) for x in label]
-        if text:
-            name = re.sub(r"[^\w.+-]+", "_", str(c["name"])).strip("_") or f"events_{k}"
-            rec.labels[name if name not in rec.labels else f"{name}_{k}"] = EventTable(np.concatenate(start), np.concatenate(stop), kind=text)
+def _nex_pieces(raw: Any, entity: int, rate: float) -> tuple[Any, Any, float]:
+    """Where the fragments of a continuous variable lie; Neo (0.14) puts them one after the other too."""
+    about = raw._entity_headers[entity]
+    n, offset, total = int(about["n"]), int(about["offset"]), int(about["NPointsWave"])
+    seconds = raw._memmap[offset : offset + 4 * n].view("int32") / raw.global_header["freq"]
+    index = raw._memmap[offset + 4 * n : offset + 8 * n].view("int32").astype(np.int64)
+    at = np.rint((seconds - seconds[0]) * rate).astype(np.int64)
+    return at, np.diff(np.r_[index, total]), float(seconds[0])
