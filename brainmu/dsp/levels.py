@@ -34,7 +34,7 @@ _SHARE = 0.5  # of the channels that a common artefact is seen on
 _LEAST_COMMON = 4
 _LEAST_JUDGED = 3
 _Z = 5.0  # PREP's threshold, robust SD
-_SPREAD = 0.2  # of ln(level) across channels, at least: neighbouring layers differ by a factor of two
+_SPREAD = (0.2, 0.26)  # of ln(level) across channels, at least and at most: layers differ by a factor of two, and few channels spread by chance
 _HUM = 0.25  # of the channel's deviation
 
 
@@ -235,8 +235,9 @@ def find_noisy(levels: Levels, judged: NDArray[np.bool_], groups: Sequence[Any] 
     """Channels that stand out from the others, and why.
 
     The logarithms of a channel's deviation, of its share of high frequencies (SD of steps over SD) and of its share of mains hum are compared with
-    the median of the channels: more than 5 robust SDs above it is noisy. The SD is taken as at least 0.2 (of ln), so that a factor of 2.7
-    is needed however alike the others are; hum counts from a quarter of the channel's deviation on. Fewer than three channels are not judged.
+    the median of the channels: more than 5 robust SDs above it is noisy. The SD is taken as 0.2 to 0.26 (of ln), so that a factor of 2.7 is
+    needed however alike the others are and 3.7 suffices however they differ; hum counts from a quarter of the channel's deviation on. Fewer than
+    three channels are not judged.
 
     Parameters
     ----------
@@ -264,7 +265,7 @@ def find_noisy(levels: Levels, judged: NDArray[np.bool_], groups: Sequence[Any] 
             ("share of mains hum", hum, hum > np.log2(_HUM)),
         ):  # fmt: skip
             centre = np.median(value)
-            spread = max(1.4826 * np.median(np.abs(value - centre)) * np.log(2), _SPREAD)
+            spread = np.clip(1.4826 * np.median(np.abs(value - centre)) * np.log(2), *_SPREAD)
             for c in np.flatnonzero(((value - centre) * np.log(2) / spread > _Z) & counts):
                 out.setdefault(int(which[c]), f"{2.0 ** (value[c] - centre):.1f} times the others' {what}")
     return dict(sorted(out.items()))
