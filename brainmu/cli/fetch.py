@@ -68,8 +68,8 @@ def _names(common: Common) -> int:
     import brainmu.fetching as fetching
 
     rows = [fetching.as_row(fetching.dataset(n)) for n in fetching.dataset_names()]
-    width = max(len(r["name"]) for r in rows)
-    lines = [f"{r['name']:{width}}  {r['species']:6} {r['size']:>9}  {r['modality']}; {r['title']}" for r in rows]
+    wide = {k: max(len(r[k]) for r in rows) for k in ("name", "archive", "species", "size")}
+    lines = ["  ".join([f"{r[k]:{n}}" for k, n in wide.items()] + [r["title"]]) for r in rows]
     emit(common, {"datasets": rows}, "\n".join(lines))
     note(common, "brainmu fetch NAME --list shows the files; brainmu fetch NAME --out DIR downloads them")
     return 0
