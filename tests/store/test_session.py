@@ -110,7 +110,10 @@ def test_quality_marks_faults_and_changes_nothing(tmp_path: Path) -> None:
     expected[9, 3] = -32767
     np.testing.assert_array_equal(session.signals["lfp"].values[:], expected)
     spans = session.quality("lfp")
-    assert spans.values.tolist() == [["flat", "a", 110.0, 112.0], ["flat", "b", 100.0, 140.0], ["saturated", "c", 100.005, 100.009]]
+    assert spans.values.tolist() == [
+        ["flat", "a", 110.0, 112.0], ["flat", "b", 100.0, 140.0], ["saturated", "c", 100.005, 100.009],
+        ["artefact", "c", 100.0, 101.0], ["artefact", "d", 100.0, 101.0],
+    ]  # fmt: skip
     channels = session.channel_quality("lfp")
     assert channels["dead"].tolist() == [False, True, False, False] and channels["flat"].tolist() == [0.05, 1.0, 0.0, 0.0]
     assert channels["deviation"].iloc[0] == pytest.approx(300, rel=0.05)
