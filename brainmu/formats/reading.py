@@ -17,6 +17,7 @@ from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal
 from brainmu.core.recording import Label
 from brainmu.errors import FormatError, InputError, NotFoundError, UsageError
 from brainmu.formats.arrays import ARRAY_SUFFIXES
+from brainmu.formats.scorings import label_files_beside
 
 __all__ = ["FORMATS", "describe", "read", "read_all", "sniff"]
 
@@ -201,6 +202,7 @@ def _read(path: Path, name: str, options: dict[str, Any], verb: str) -> list[Rec
                 setattr(rec, key, options[key])
         if path.is_dir() and name != "manifest":
             _mention_others(path, name, rec)
+        _mention_labels(path, name, rec)
         rec.__post_init__()
     return recordings
 
@@ -211,6 +213,13 @@ def _mention_others(path: Path, name: str, rec: Recording) -> None:
     others = [p.name for p in unread for n in FORMATS if n not in (name, "manifest") and _module(n).detect(p)]
     if others:
         rec.warn(f"{', '.join(others)} beside it was not read: name the file to read it")
+
+
+def _mention_labels(path: Path, name: str, rec: Recording) -> None:
+    """Say that files beside a recording look like its labels: which tool's codes they hold only their owner knows."""
+    found = [p.name for p in label_files_beside(path) if str(p.resolve()) not in rec.source["files"]] if name != "manifest" else []
+    if found:
+        rec.warn(f"{', '.join(found)} beside it look like labels and were not read: name them under labels: of a manifest, or use read_scoring")
 
 
 def _mention_arrays(path: Path, found: list[tuple[Path, str]], recordings: list[Recording]) -> None:

@@ -1,0 +1,176 @@
+"""Tables of events: stimulation, cue and trial logs, BIDS events.tsv. One reader for all, by the names of their columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from brainmu.core import EventTable
+from brainmu.errors import FormatError, InputError
+from brainmu.formats.sources import need_file
+from brainmu.formats.timing import TIME_UNITS, seconds
+
+__all__ = ["read_events", "read_log"]
+
+_START = ("start", "onset", "time", "timestamp", "t", "begin", "start_time", "onset_time", "stim_on", "on")
+_STOP = ("stop", "end", "offset", "stop_time", "end_time", "stim_off", "off")
+_LENGTH = ("duration", "length", "dur")
+_UNIT = re.compile(r"^(.*?)[\s_]*[(\[_\s](s|sec|secs|seconds|ms|msec|us|min|samples)[)\]]?$")
+_UNIT_NAMES = {"sec": "s", "secs": "s", "seconds": "s", "msec": "ms"}
+_BINARY = {
+    "1": True,
+    "0": False,
+    "1.0": True,
+    "0.0": False,
+    "true": True,
+    "false": False,
+    "yes": True,
+    "no": False,
+    "y": True,
+    "n": False,
+    "on": True,
+    "off": False,
+}
+
+
+def read_log(path: Path) -> pd.DataFrame:
+    """A table with a header line, its columns split by tab, comma, semicolon or white space; "n/a" is missing."""
+    need_file(path, "a table of events")
+    separators = {".tsv": ["\t"], ".csv": [",", ";", "\t"]}.get(path.suffix.lower(), ["\t", ",", ";", r"\s+"])
+    problem = ""
+    for sep in separators:
+        try:
+            frame = pd.read_csv(path, sep=sep, na_values=["n/a", "NA", "NaN", "nan"], keep_default_na=False, encoding="utf-8-sig", comment=None)
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:
+            problem = " ".join(str(error).split())
+            continue
+        if frame.shape[1] > 1 or sep == separators[-1]:
+            frame.columns = pd.Index([str(c).strip() for c in frame.columns])
+            return frame
+    raise FormatError(f"{path}: not a table ({problem[:120]}), expected a header line and rows split by tab or comma")
+
+
+def read_events(
+    path: str | Path, *, rename: Mapping[str, str] | None = None, time_unit: str | None = None, rate: float | None = None, start: float = 0.0,
+    kind: str | None = None, content: str | None = None, frame: pd.DataFrame | None = None, point: bool = True,
+) -> EventTable:  # fmt: skip
+    """Events of a log (.csv, .tsv, .txt with a header line).
+
+    Columns are known by their names: onset or start, stop or duration (either may carry its unit: ``onset_ms``, ``time (s)``), kind or trial_type,
+    content. All other columns are kept; of a trial log, `assigned` and `delivered` must be yes or no (1/0, true/false, yes/no, on/off),
+    and `probability` lies between 0 and 1.
+
+    Parameters
+    ----------
+    rename : mapping
+        ``{our name: column of the file}`` where the names are others.
+    time_unit : str
+        "s", "ms", "us", "min", "h" or "samples" (then `rate`, Hz), where the column names do not say. Default s.
+    start : float, s
+        Added to all times.
+    kind, content : str
+        Of all events, where no column says.
+    frame : DataFrame
+        The table itself, already read; `path` then only names it.
+    point : bool
+        Without stop and duration, events are points.
+
+    Raises
+    ------
+    FormatError
+        If it is no table, a time is missing or not a number, or an event stops before it starts.
+    InputError
+        If no column is the onset, or a trial column holds something else than it should; the message names what was found.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "cues.csv"
+    >>> _ = file.write_text("onset_ms,duration_ms,assigned,delivered,block\\n1500,200,1,yes,a\\n4000,200,0,no,a\\n")
+    >>> cues = read_events(file, kind="cue")
+    >>> cues.start.tolist(), cues.stop.tolist(), cues.delivered.tolist()
+    ([1.5, 4.0], [1.7, 4.2], [True, False])
+    """
+    p = Path(path)
+    table = (read_log(p) if frame is None else frame).copy()
+    if absent := [c for c in (rename or {}).values() if c not in table]:
+        raise InputError(f"{p}: rename names the column {absent[0]!r}, which is not there; it has {', '.join(table.columns)}")
+    table = table.rename(columns={theirs: ours for ours, theirs in (rename or {}).items()})
+    found = {role: _column(p, table, names) for role, names in (("start", _START), ("stop", _STOP), ("duration", _LENGTH))}
+    if found["start"] is None:
+        raise InputError(f"{p}: has columns {', '.join(table.columns)}, none of which is the onset of an event: say which with rename={{'start': …}}")
+    times = {role: _times(p, table, *place, time_unit, rate) for role, place in found.items() if place is not None}
+    if "stop" in times and "duration" in times and not np.allclose(times["stop"] - times["start"], times["duration"], atol=2e-3, equal_nan=True):
+        raise FormatError(f"{p}: its stop and duration contradict each other: leave one out")
+    begin = times["start"]
+    end = times["stop"] if "stop" in times else begin + np.nan_to_num(times["duration"]) if "duration" in times else begin if point else None
+    if end is None:
+        raise InputError(f"{p}: has neither stop nor duration among {', '.join(table.columns)}")
+    end = np.where(np.isfinite(end), end, begin)  # BIDS writes n/a for an event without a length: a point
+    rest = table.drop(columns=[place[0] for place in found.values() if place is not None])
+    rest = rest.rename(columns={"trial_type": "kind"}) if "kind" not in rest and "trial_type" in rest else rest
+    columns: dict[str, Any] = {str(c): _checked(p, str(c), rest[c]) for c in rest.columns if str(c) != "peak"}
+    for name, value in (("kind", kind), ("content", content)):
+        if value is not None:
+            columns.setdefault(name, value)
+    if "peak" in rest:
+        columns["peak"] = _times(p, rest, "peak", None, time_unit, rate) + start
+    try:
+        return EventTable(begin + start, end + start, **columns)
+    except InputError as error:
+        raise FormatError(f"{p}: {error}") from None
+
+
+def _column(path: Path, table: pd.DataFrame, names: tuple[str, ...]) -> tuple[str, str | None] | None:
+    """The column that is one of `names`, the earlier the better, and the unit that its own name says."""
+    plain: dict[str, tuple[str, str | None]] = {}
+    for column in table.columns:
+        word = str(column).strip().lower()
+        match = _UNIT.match(word)
+        for key, unit in ((word, None), *([(match.group(1).strip(), match.group(2))] if match else [])):
+            plain.setdefault(re.sub(r"[\s_]+", "_", key), (str(column), _UNIT_NAMES.get(unit, unit) if unit else None))
+    return next((plain[n] for n in names if n in plain), None)
+
+
+def _times(path: Path, table: pd.DataFrame, column: str, own: str | None, unit: str | None, rate: float | None) -> NDArray[np.float64]:
+    if own is not None and unit is not None and own != unit:
+        raise InputError(f"{path}: column {column!r} says {own} and time_unit is {unit!r}: leave time_unit out, or rename the column")
+    values = table[column]
+    if not pd.api.types.is_numeric_dtype(values):
+        text = values.astype(str).str.strip()
+        if len(text) and text.str.fullmatch(r"\d{1,2}:\d{2}:\d{2}(\.\d+)?").all():
+            raise InputError(f"{path}: column {column!r} holds clock times ({text.iloc[0]}), expected seconds of the session: convert them first")
+        numbers = pd.to_numeric(text, errors="coerce")
+        if (bad := text[numbers.isna() & ~values.isna() & (text != "")]).size:
+            raise FormatError(
+                f"{path}: column {column!r} holds {bad.iloc[0]!r} in row {int(bad.index[0]) + 1}, expected numbers ({', '.join(TIME_UNITS)} or samples)"
+            )
+        values = numbers
+    out = seconds(values, own or unit or "s", rate, f"{path} {column}")
+    if column.lower().split("_")[0].split(" ")[0] not in _LENGTH and not np.isfinite(out).all() and (column.lower() not in _STOP):
+        raise FormatError(f"{path}: row {int(np.flatnonzero(~np.isfinite(out))[0]) + 1} has no time in column {column!r}: complete or drop it")
+    return out
+
+
+def _checked(path: Path, name: str, values: pd.Series) -> NDArray[Any]:
+    """A column as it is kept: yes and no as bool, probabilities in range, text without NaN."""
+    if name in ("assigned", "delivered"):
+        words = values.astype(str).str.strip().str.lower()
+        if stray := sorted(set(words) - set(_BINARY)):
+            held = ", ".join(f"{w!r} ({n})" for w, n in words.value_counts().sort_index().items())
+            raise InputError(f"{path}: column {name!r} holds {held}, expected yes or no (1/0, true/false): {stray[0]!r} is neither; put arms in a column arm")
+        return words.map(_BINARY).to_numpy(dtype=bool)
+    if name in ("probability", "p_assigned"):
+        p = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64)
+        if ((p < 0) | (p > 1)).any():
+            raise InputError(f"{path}: column {name!r} holds {p[(p < 0) | (p > 1)][0]:g}, expected probabilities between 0 and 1")
+        return p
+    if pd.api.types.is_numeric_dtype(values) and not (name in ("kind", "content") and values.isna().all()):
+        return values.to_numpy()
+    return values.astype(object).where(values.notna(), "").to_numpy(dtype=object)
