@@ -50,7 +50,7 @@ def match_pulses(own: ArrayLike, other: ArrayLike, *, offset: float | None = Non
     pairs are followed outwards, a window at a time, and searched for anew where a jump broke them.
 
     Irregular trains (barcodes, random intervals, frames with pauses) fit at one offset only. Regular ones (1 Hz) fit at many: without `offset`,
-    trains that last equally long are taken to begin together, others to run on clocks less than half a period apart, or are refused; `period` says
+    trains that last equally long are taken to begin together, and trains of other lengths are refused; `period` says
     by what multiples the offset is open. Jumps by half a period or more cannot be seen in them.
 
     Parameters
@@ -213,22 +213,27 @@ def _regular_lag(a: NDArray[np.int64], b: NDArray[np.int64], period: float, apar
     """How many periods to add to the places `a` to have the places `b`, and how many pulses pair at the next best lag.
 
     Pauses and pulses that the source itself left out show in both trains and single out a lag. Without them nothing does but the ends: trains
-    that last the same number of periods are taken to begin together; where one lost a pulse at an end, the lag is taken at which the clocks differ by
-    less than half a period. `apart` is how far the first pulses lie apart, s.
+    that last the same number of periods are taken to begin together; where they differ by up to three, as when pulses at the ends were lost, the lag is
+    taken at which the clocks differ by less than half a period. `apart` is how far the first pulses lie apart, s.
     """
     x, y = np.zeros(int(a[-1]) + 1), np.zeros(int(b[-1]) + 1)
     x[a], y[b] = 1.0, 1.0
+    lags = np.arange(-len(x) + 1, len(y))
     size = 1 << (len(x) + len(y) - 1).bit_length()
-    count = np.rint(np.fft.irfft(np.fft.rfft(y, size) * np.conj(np.fft.rfft(x, size)), size)).astype(int)
-    order = np.argsort(-count, kind="stable")
-    top, rival = int(count[order[0]]), int(count[order[1]])
-    chance = np.sqrt(max(1.0, rival * (1 - rival / min(len(a), len(b)))))
-    if top - rival > 5 * chance and top - rival > 5:
-        return (int(order[0]) if order[0] < size // 2 else int(order[0]) - size), rival
+    pairs = np.rint(np.fft.irfft(np.fft.rfft(y, size) * np.conj(np.fft.rfft(x, size)), size))[lags]
+    sums_x, sums_y = np.cumsum(np.r_[0.0, x]), np.cumsum(np.r_[0.0, y])
+    mine = sums_x[np.minimum(len(x), len(y) - lags)] - sums_x[np.maximum(0, -lags)]
+    theirs = sums_y[np.minimum(len(y), len(x) + lags)] - sums_y[np.maximum(0, lags)]
+    alone = np.where(pairs >= 0.5 * min(len(a), len(b)), mine + theirs - 2 * pairs, np.inf)  # pulses without partner where both were running
+    order = np.argsort(alone, kind="stable")
+    best, second = alone[order[0]], alone[order[1]] if len(order) > 1 else np.inf
+    rival = int(pairs[order[1]]) if np.isfinite(second) else 0
+    if best + 3 * np.sqrt(best) + 3 < second < np.inf:
+        return int(lags[order[0]]), rival
     if a[-1] == b[-1]:
         return 0, rival
     near = round(-apart / period)
-    if abs(near) > 3 + abs(int(a[-1] - b[-1])):
+    if max(abs(near), abs(int(a[-1] - b[-1]))) > 3:
         raise InputError(
             f"the pulses are regular (every {period:.4g} s) and the trains last {a[-1]} and {b[-1]} periods, so nothing tells which pulses belong together: "
             f"give a rough offset (within {period / 2:.3g} s), or record barcodes or irregular pulses"
@@ -238,12 +243,13 @@ def _regular_lag(a: NDArray[np.int64], b: NDArray[np.int64], period: float, apar
 
 def _on_grid(t: Floats, period: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pulses that lie on the train's own grid, and their places on it; the others are spurious. The grid follows the clock's drift."""
-    # A pulse is on the grid if it is a whole number of periods from a neighbour on either side.
     keep, place = [], []
     at, k = None, 0
-    steps = np.diff(t) / period
-    good = np.abs(steps - np.rint(steps)) < 0.1
-    first = int(np.flatnonzero(good)[0]) if good.any() else 0
+    # Begin with the first pulse that most of the next ones are in step with: the very first may be spurious.
+    phase = t[:60] / period
+    apart = np.abs(phase[:, None] - phase[None, :])
+    in_step = (np.abs(apart - np.rint(apart)) < 0.1).sum(axis=1)
+    first = int((in_step > 0.5 * in_step.max()).argmax())
     for n in range(first, len(t)):
         if at is None:
             at, k = t[n], 0

@@ -18,12 +18,12 @@ from brainmu.core.units import unit_factor
 from brainmu.errors import FormatError, InputError
 from brainmu.formats.arrays import load_array, open_array
 from brainmu.formats.lazy import Stacked
-from brainmu.formats.manifest import LabelEntry, Manifest, SignalEntry, SpikesEntry
+from brainmu.formats.manifest import ClockEntry, LabelEntry, Manifest, SignalEntry, SpikesEntry
 from brainmu.formats.sources import ArrayFile
 from brainmu.formats.tables import read_table, table_names
 from brainmu.formats.timing import lay_out, seconds
 
-__all__ = ["read_label", "read_signal", "read_spikes"]
+__all__ = ["read_clock", "read_label", "read_signal", "read_spikes"]
 
 
 def read_signal(m: Manifest, entry: SignalEntry, name: str, rec: Recording) -> Signal:
@@ -89,6 +89,22 @@ def read_spikes(m: Manifest, entry: SpikesEntry, rec: Recording) -> Spikes:
             rec.warn(f"spikes: {len(silent)} of {len(units)} units have no spikes ({shown}), left out")
             units = units[~units["id"].isin(silent)]
     return Spikes(t + entry.start, unit, units)
+
+
+def read_clock(m: Manifest, entry: ClockEntry, name: str, rec: Recording) -> dict[str, Any]:
+    """What is known of a clock, as :func:`brainmu.store.align` takes it; pulses in files are read here."""
+    out: dict[str, Any] = {k: v for k in ("near", "offset", "ppm") if (v := getattr(entry, k)) is not None}
+    if entry.reference:
+        out["reference"] = True
+    if isinstance(entry.pulses, str) and not (m.root / entry.pulses).is_file():
+        out["pulses"] = entry.pulses  # a label or a signal of this recording
+    elif entry.pulses is not None:
+        ref = _reference(m, entry.pulses, f"clock {name!r}: pulses")
+        times = seconds(load_array(_use(m, rec, ref.file), ref), entry.time_unit, entry.rate, str(m.root / ref.file)) + entry.start
+        out["pulses"] = times
+    if not out:
+        raise InputError(f"clock {name!r} says nothing: give its pulses, or offset (s) and ppm where they are known, or reference: true")
+    return out
 
 
 def read_label(m: Manifest, entry: LabelEntry, name: str, rec: Recording) -> Label:

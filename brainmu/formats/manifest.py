@@ -14,10 +14,10 @@ import yaml
 
 from brainmu.config import load_config, read_yaml, suggest
 from brainmu.core import Recording
-from brainmu.errors import BrainmuError, ConfigError, MissingDataError
+from brainmu.errors import BrainmuError, ConfigError, InputError, MissingDataError
 from brainmu.formats.sources import ArrayFile
 
-__all__ = ["MANIFEST", "LabelEntry", "Manifest", "RecordingEntry", "SignalEntry", "SpikesEntry", "detect", "read", "read_all"]
+__all__ = ["MANIFEST", "ClockEntry", "LabelEntry", "Manifest", "RecordingEntry", "SignalEntry", "SpikesEntry", "detect", "read", "read_all"]
 
 MANIFEST = "brainmu.yaml"
 T = TypeVar("T")
@@ -42,6 +42,8 @@ class SignalEntry(ArrayFile):
     channels : list
         Names, or mappings with name and kind, region, x, y, z …; two or more lists of names are combined (flatten).
     region : str
+    clock : str
+        Name of the clock it was recorded on, one of `clocks:`; default is the session's.
     attrs : mapping
     """
 
@@ -57,6 +59,7 @@ class SignalEntry(ArrayFile):
     missing: int | None = None
     channels: Any = None
     region: str = ""
+    clock: str = ""
     attrs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -76,6 +79,8 @@ class SpikesEntry:
         s, ms, us or samples (then `rate`, Hz).
     start : float, s
         Session time of spike time zero.
+    clock : str
+        Name of the clock the times are on.
     """
 
     times: Any
@@ -84,6 +89,37 @@ class SpikesEntry:
     time_unit: str = "s"
     rate: float | None = None
     start: float = 0.0
+    clock: str = ""
+
+
+@dataclass(frozen=True)
+class ClockEntry:
+    """A clock, and the sync pulses by which it is brought to the others' time.
+
+    Attributes
+    ----------
+    pulses : mapping or text
+        Array of the times of the pulses on this clock, or the name of an event label or of a sync signal of this recording.
+    time_unit : str
+        s, ms, us, min, h or samples (then `rate`, Hz).
+    start : float, s
+        Added to the times of the pulses.
+    near : float, s
+        Roughly what to add to this clock's times to have the session's, where pulses are regular.
+    offset, ppm : float, s and parts per million
+        The map itself, where it is known without pulses.
+    reference : bool
+        Its time is the session's.
+    """
+
+    pulses: Any = None
+    time_unit: str = "s"
+    rate: float | None = None
+    start: float = 0.0
+    near: float | None = None
+    offset: float | None = None
+    ppm: float | None = None
+    reference: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +141,8 @@ class LabelEntry(ArrayFile):
     time_unit : str
     rate : float
         Hz, where time_unit is samples.
+    clock : str
+        Name of the clock its times are on.
     rename : mapping
         {our name: column of the table}, for start, stop, duration, peak, content, kind and any other.
     """
@@ -123,6 +161,7 @@ class LabelEntry(ArrayFile):
     content: str | None = None
     time_unit: str = "s"
     rate: float | None = None
+    clock: str = ""
     rename: dict[str, Any] = dataclasses.field(default_factory=dict)
     attrs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -141,6 +180,7 @@ class RecordingEntry:
     signals: dict[str, Any] = dataclasses.field(default_factory=dict)
     spikes: Any = None
     labels: dict[str, Any] = dataclasses.field(default_factory=dict)
+    clocks: dict[str, Any] = dataclasses.field(default_factory=dict)
     notes: Any = None
 
 
@@ -316,7 +356,7 @@ def read_all(path: Path, *, recording: str | None = None, manifest: str | Path |
 
 
 def _recording(m: Manifest, entry: RecordingEntry, where: tuple[Any, ...]) -> Recording:
-    from brainmu.formats.entries import read_label, read_signal, read_spikes
+    from brainmu.formats.entries import read_clock, read_label, read_signal, read_spikes
 
     if not (entry.signals or entry.spikes or entry.labels):
         m.fail(f"recording {m.id_of(entry)!r} names no signals, spikes or labels", *where)
@@ -328,16 +368,38 @@ def _recording(m: Manifest, entry: RecordingEntry, where: tuple[Any, ...]) -> Re
     rec.source = {"format": "manifest", "files": [str(m.path.resolve())], "warnings": []}
     if entry.notes:
         rec.source["notes"] = entry.notes
+    for name, data in entry.clocks.items():
+        with _Placed(m, *where, "clocks", name):
+            rec.clocks[str(name)] = read_clock(m, m.build(ClockEntry, data, f"clock {name!r}", *where, "clocks", name), str(name), rec)
     for name, data in entry.signals.items():
         with _Placed(m, *where, "signals", name):
-            rec.signals[str(name)] = read_signal(m, m.build(SignalEntry, data, f"signal {name!r}", *where, "signals", name), str(name), rec)
+            built = m.build(SignalEntry, data, f"signal {name!r}", *where, "signals", name)
+            rec.signals[str(name)] = read_signal(m, built, str(name), rec)
+            _on_clock(rec, str(name), built.clock)
     if entry.spikes is not None:
         with _Placed(m, *where, "spikes"):
-            rec.spikes = read_spikes(m, m.build(SpikesEntry, entry.spikes, "spikes", *where, "spikes"), rec)
+            built_spikes = m.build(SpikesEntry, entry.spikes, "spikes", *where, "spikes")
+            rec.spikes = read_spikes(m, built_spikes, rec)
+            _on_clock(rec, "spikes", built_spikes.clock)
     for name, data in entry.labels.items():
         with _Placed(m, *where, "labels", name):
-            rec.labels[str(name)] = read_label(m, m.build(LabelEntry, data, f"label {name!r}", *where, "labels", name), str(name), rec)
+            built_label = m.build(LabelEntry, data, f"label {name!r}", *where, "labels", name)
+            rec.labels[str(name)] = read_label(m, built_label, str(name), rec)
+            _on_clock(rec, str(name), built_label.clock)
     return rec
+
+
+def _on_clock(rec: Recording, stream: str, clock: str) -> None:
+    """Note that a stream runs on a clock of the manifest."""
+    if not clock or clock == "session":
+        return
+    if clock not in rec.clocks:
+        raise InputError(
+            f"{stream!r} runs on the clock {clock!r}{suggest(clock, rec.clocks)}, which clocks: lacks (it has {', '.join(rec.clocks)})"
+        )
+    if stream in rec.signals:
+        rec.signals[stream].clock = clock
+    rec.clocks[clock].setdefault("streams", []).append(stream)
 
 
 class _Placed:

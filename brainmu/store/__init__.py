@@ -6,17 +6,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from brainmu.store.alignment import align
     from brainmu.store.batch import preprocess_many
+    from brainmu.store.clocks import ClockMap, fit_clock
     from brainmu.store.config import PreprocessConfig
     from brainmu.store.planning import format_plan, plan
     from brainmu.store.session import Session, open
     from brainmu.store.verification import verify
     from brainmu.store.writer import preprocess
 
-__all__ = ["PreprocessConfig", "Session", "format_plan", "open", "plan", "preprocess", "preprocess_many", "verify"]
+__all__ = ["ClockMap", "PreprocessConfig", "Session", "align", "fit_clock", "format_plan", "open", "plan", "preprocess", "preprocess_many", "verify"]
 
 _HOME = {
-    "PreprocessConfig": "config", "Session": "session", "format_plan": "planning", "open": "session", "plan": "planning", "preprocess": "writer",
+    "ClockMap": "clocks", "PreprocessConfig": "config", "Session": "session", 
+    "align": "alignment", "fit_clock": "clocks", "format_plan": "planning", "open": "session", "plan": "planning", "preprocess": "writer",
     "preprocess_many": "batch", "verify": "verification",
 }  # fmt: skip
 

@@ -19,7 +19,9 @@ Floats = NDArray[np.float64]
 
 _HALVES = (12, 4)
 """Pulses on each side over which a jump is judged."""
-_SIGMAS = 6.0
+_SIGMAS = 7.0
+_SMALLEST = 50e-6
+"""Jumps smaller than this, s, are left to the bends of the line."""
 _FEWEST = 3
 """Pulses between two jumps."""
 _PER_KNOT = 16
@@ -40,9 +42,9 @@ class ClockMap:
         Own time of the jump (the middle between the pulses `after` and `before` which it lies; it cannot be told nearer), and how much session time it
         skips (s, positive: the stream lost samples).
     diagnostics : dict
-        offset (s, at the first pulse), ppm (over all), drift (s, what the clock gains or loses over the span), pulses, reference_pulses, matched, missing
-        (reference pulses that the stream lacks while it ran), spurious (pulses without partner), residual_rms_us, residual_max_us, first and last
-        pulse (own s), period (s, of regular pulses).
+        offset (s, at the first pulse), ppm (over all, jumps apart), drift (s, what the clock gains or loses over the span), pulses, reference_pulses,
+        matched, missing (reference pulses that the stream lacks while it ran), spurious (pulses without partner between the first and the last that
+        have one), residual_rms_us, residual_max_us, first and last pulse (own s), period (s, of regular pulses).
     """
 
     starts: Floats
@@ -161,15 +163,54 @@ def fit_clock(own: ArrayLike, reference: ArrayLike, *, offset: float | None = No
     clock = _assemble(p[i], r[j], cuts)
     # Near jumps the pairing lost some pulses, and took some that only happened to lie near: pair again, now that the map is known.
     for _ in range(2):
-        i, j = _pair(clock, p, r)
+        i, j = _pair(clock, p, r, _noise(p[i], r[j] - p[i]))
         if len(i) < 3:
             raise InputError(f"{len(i)} pulses pair with the reference's, expected at least 3: give the right pulses, or a rough offset")
-        cuts = _jumps(p[i], r[j] - p[i])
-        clock = _assemble(p[i], r[j], cuts)
+        clock = _assemble(p[i], r[j], _jumps(p[i], r[j] - p[i]))
+        clock, i, j = _simplest(clock, i, j, p, r)
     return ClockMap(clock.starts, clock.values, clock.slopes, clock.jumps, _diagnose(clock, p, r, i, j, matches))
 
 
-def _pair(clock: ClockMap, p: Floats, r: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _simplest(
+    clock: ClockMap, i: NDArray[np.int64], j: NDArray[np.int64], p: Floats, r: Floats
+) -> tuple[ClockMap, NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
+    """The map without the stretches between jumps that are not needed: where the line before (or after) them pairs as many pulses.
+
+    Barcodes look alike when shifted by one of their bars, so that a stretch may be paired wrongly at first.
+    """
+    k, noise = 0, _noise(p[i], r[j] - p[i])
+    while k < len(clock.jumps):
+        simpler = None
+        for other in (_without(clock, k, before=True), _without(clock, k, before=False)):
+            a, b = _pair(other, p, r, noise)
+            if len(a) >= max(3, len(i)):
+                found = _assemble(p[a], r[b], _jumps(p[a], r[b] - p[a]))
+                if len(found.jumps) < len(clock.jumps):
+                    simpler = found, a, b
+                    break
+        k = k + 1 if simpler is None else 0
+        clock, i, j = simpler or (clock, i, j)
+    return clock, i, j
+
+
+def _without(clock: ClockMap, k: int, *, before: bool) -> ClockMap:
+    """The map with the line before jump `k` going on until the next jump (or the line after it reaching back to the one before)."""
+    at = clock.jumps[k]["at"]
+    if before:
+        until = clock.jumps[k + 1]["at"] if k + 1 < len(clock.jumps) else np.inf
+        keep = (clock.starts < at) | (clock.starts >= until)
+        return ClockMap(clock.starts[keep], clock.values[keep], clock.slopes[keep], clock.jumps[:k] + clock.jumps[k + 1 :])
+    since = clock.jumps[k - 1]["at"] if k else -np.inf
+    keep = (clock.starts < since) | (clock.starts >= at)
+    starts, values, slopes = clock.starts[keep], clock.values[keep], clock.slopes[keep]
+    first = int(np.searchsorted(starts, at))
+    back = max(since, clock.starts[0]) - at
+    starts, values = starts.copy(), values.copy()
+    starts[first], values[first] = starts[first] + back, values[first] + slopes[first] * back
+    return ClockMap(starts, values, slopes, clock.jumps[:k] + clock.jumps[k + 1 :])
+
+
+def _pair(clock: ClockMap, p: Floats, r: Floats, noise: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pulses and the nearest reference pulse to where the map puts them, where they are each other's nearest and lie within the noise."""
     want = clock.to_session(p)
     # The pulse next to a jump may belong to the piece on its other side.
@@ -183,7 +224,6 @@ def _pair(clock: ClockMap, p: Floats, r: Floats) -> tuple[NDArray[np.int64], NDA
     right = np.clip(np.searchsorted(r, want), 1, len(r) - 1)
     j = np.where(want - r[right - 1] <= r[right] - want, right - 1, right)
     d = np.abs(r[j] - want)
-    noise = 1.4826 * float(np.median(d)) + 1e-9
     good = d < max(12 * noise, 50e-6)
     best = np.full(len(r), np.inf)
     np.minimum.at(best, j[good], d[good])
@@ -263,7 +303,7 @@ def _largest_step(t: Floats, d: Floats, noise: float) -> int | None:
         step = _side_medians(line, half, +1)[1:] - _side_medians(line, half, -1)[:-1]
         size = np.minimum(np.minimum(k, n - k), half)
         # The standard error of a difference of medians of `size` pulses each.
-        clear = np.where(size >= _FEWEST, np.abs(step) / (_SIGMAS * np.maximum(1.2533 * noise * np.sqrt(2.0 / size), 2e-6)), 0.0)
+        clear = np.where(size >= _FEWEST, np.abs(step) / (np.maximum(_SIGMAS * 1.2533 * noise * np.sqrt(2.0 / size), _SMALLEST)), 0.0)
         jump, score = np.where(clear > score, step, jump), np.maximum(clear, score)
     near = int(score.argmax())
     if score[near] < 1:
@@ -387,7 +427,7 @@ def _diagnose(clock: ClockMap, p: Floats, r: Floats, i: NDArray[np.int64], j: ND
     return {
         "offset": offset, "ppm": float(1e6 * (drift - total) / span), "drift": drift, "first": float(first), "last": float(last), "pulses": len(p),
         "reference_pulses": len(r), "matched": len(i), "missing": int(((r >= r[j[0]]) & (r <= r[j[-1]])).sum() - len(j)),
-        "spurious": int(len(p) - len(i)), "residual_rms_us": float(1e6 * np.sqrt(np.mean(residual**2))),
+        "spurious": int(((p >= first) & (p <= last)).sum() - len(i)), "residual_rms_us": float(1e6 * np.sqrt(np.mean(residual**2))),
         "residual_max_us": float(1e6 * np.abs(residual).max()), "residual_median_us": float(1e6 * np.median(np.abs(residual))), "period": matches.period,
     }  # fmt: skip
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from brainmu.errors import ConfigError
 from brainmu.store.derived import requested
-from brainmu.store.derived import requested
 
 __all__ = ["PreprocessConfig"]
 
@@ -44,8 +43,12 @@ class PreprocessConfig:
         Voltage that does not change for this long is marked as flat.
     derive : list of names, or of mappings of a name to its settings
         Streams computed from others and stored beside them: position_smoothed, speed, dff (see :func:`brainmu.store.derived.derive`).
-    derive : list of names, or of mappings of a name to its settings
-        Streams computed from others and stored beside them: position_smoothed, speed, dff (see :func:`brainmu.store.derived.derive`).
+    clock : str or None
+        Clock whose time is the session's, where streams run on several (see :func:`brainmu.store.align`); "none" aligns nothing.
+    max_residual : float, s
+        How far a sync pulse may lie from the fitted map of its clock.
+    max_drift : float, s
+        With clock "none": the largest error of a stream's time that is accepted.
     chunk_kib, shard_mib : int
         Size of the checksummed piece, and of the files, of signals.
     """
@@ -60,7 +63,9 @@ class PreprocessConfig:
     artefact: float = 6.0
     flat: float = 0.5
     derive: tuple[Any, ...] = ()
-    derive: tuple[Any, ...] = ()
+    clock: str | None = None
+    max_residual: float = 0.005
+    max_drift: float = 0.005
     chunk_kib: int = 1024
     shard_mib: int = 128
 
@@ -73,7 +78,8 @@ class PreprocessConfig:
         if not self.flat > 0:
             raise ConfigError(f"flat is {self.flat!r} s, expected a positive number")
         requested(self.derive)
-        requested(self.derive)
+        if not self.max_residual > 0 or not self.max_drift > 0:
+            raise ConfigError(f"max_residual is {self.max_residual!r} and max_drift {self.max_drift!r} s, expected positive numbers of seconds")
         if not 1 <= self.chunk_kib <= 1 << 16 or not self.chunk_kib <= self.shard_mib * 1024 <= 1 << 22:
             raise ConfigError(f"chunk_kib is {self.chunk_kib} and shard_mib {self.shard_mib}, expected a chunk of 1 KiB to 64 MiB in a shard of at most 4 GiB")
 
