@@ -46,7 +46,7 @@ def read_log(path: Path) -> pd.DataFrame:
     problem = ""
     for sep in separators:
         try:
-            frame = pd.read_csv(path, sep=sep, na_values=["n/a", "NA", "NaN", "nan"], keep_default_na=False, encoding="utf-8-sig", comment=None)
+            frame = pd.read_csv(path, sep=sep, na_values=["", "n/a", "NA", "NaN", "nan"], keep_default_na=False, encoding="utf-8-sig", comment=None)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:
             problem = " ".join(str(error).split())
             continue
