@@ -223,6 +223,12 @@ def test_xarray_reads_when_asked_and_knows_the_time(source: Recording) -> None:
     part = lfp.sel(time=slice(12.75, 13.0))
     i, j = s.index(12.75), s.index(13.0)
     np.testing.assert_array_equal(part.values, s.read(i, j + 1))  # both ends, as in pandas
+    np.testing.assert_array_equal(lfp.sel(time=slice(12.75, 13.0), channel="CA1_1").values, part.values[:, 0])
+    np.testing.assert_array_equal(lfp.sel(time=13.0).values, s.read()[s.index(13.0)])
+    np.testing.assert_array_equal(lfp.sel(time=13.0001, method="nearest").values, s.read()[s.index(13.0001 - 0.5 / s.rate)])  # type: ignore[operator]
+    for wrong in (13.0001231, 1.0, 15.5):
+        with pytest.raises(KeyError, match="is not the time of a sample"):
+            lfp.sel(time=wrong)
     np.testing.assert_array_equal(part.sel(time=slice(12.8, 12.9)).values, s.read(s.index(12.8), s.index(12.9) + 1))
     np.testing.assert_array_equal(lfp.isel(time=slice(100, 10, -7), channel=[2, 0]).values, samples(s)[100:10:-7][:, [2, 0]])
     np.testing.assert_array_equal(lfp.isel(time=-1).values, samples(s)[-1])

@@ -71,8 +71,14 @@ class TimeIndex(RangeIndex):
 
     def sel(self, labels: dict[Any, Any], method: str | None = None, tolerance: Any = None) -> Any:
         label = labels[self.dim]
-        if method is not None or not isinstance(label, slice) or label.step is not None:
-            return super().sel(labels, method="nearest" if method is None and not isinstance(label, slice) else method, tolerance=tolerance)
+        if method is not None or (isinstance(label, slice) and label.step is not None):
+            return super().sel(labels, method=method, tolerance=tolerance)
+        if not isinstance(label, slice):
+            place = (np.asarray(label, dtype=np.float64) - self.start) / self.step
+            off = (np.abs(place - np.rint(place)) > 1e-3) | (np.rint(place) < 0) | (np.rint(place) >= self.size)
+            if off.any():
+                raise KeyError(f"{np.asarray(label)[off].ravel()[0]} s is not the time of a sample: use method='nearest', or a slice")
+            return super().sel(labels, method="nearest", tolerance=tolerance)
         # As in Signal.index: what lies within a millionth of a step of a sample lies on it.
         first = 0 if label.start is None else int(np.clip(np.ceil((label.start - self.start) / self.step - 1e-6), 0, self.size))
         last = self.size if label.stop is None else int(np.clip(np.floor((label.stop - self.start) / self.step + 1e-6) + 1, first, self.size))
