@@ -11,23 +11,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from brainmu.core import EventTable, Hypnogram, Recording, Signal, Spikes
-from brainmu.core.units import unit_factor
+from brainmu.core import EventTable, Hypnogram, Recording, Spikes
 from brainmu.errors import FormatError, InputError
-from brainmu.formats.lazy import Calibrated, H5Rows
+from brainmu.formats.nwb_series import add_series, all_series, free_name, known
 from brainmu.formats.nwb_written import is_written, read_written
 from brainmu.formats.sources import need_file
-from brainmu.formats.timing import lay_out
 
 __all__ = ["detect", "read"]
 
 _SPECIES = {"mus musculus": "mouse", "rattus norvegicus": "rat", "homo sapiens": "human", "house mouse": "mouse", "norway rat": "rat"}
+_STAGE_NAMES = {"wake": "WAKE", "awake": "WAKE", "waking": "WAKE", "nrem": "NREM", "sws": "NREM", "rem": "REM", "n1": "N1", "n2": "N2", "n3": "N3"}
 _STAGE_COLUMNS = ("state", "stage", "sleep_state", "sleep_stage", "label", "states")
 
 
 def detect(path: Path) -> bool:
-    """Whether `path` is an NWB file (HDF5)."""
-    return path.is_file() and path.suffix.lower() == ".nwb"
+    """Whether `path` is an NWB file (HDF5), or a folder with NWB in zarr (which is refused by name)."""
+    return (path.is_file() and path.suffix.lower() == ".nwb") or _is_zarr(path)
+
+
+def _is_zarr(path: Path) -> bool:
+    if not path.is_dir():
+        return False
+    for name in (".zattrs", "zarr.json"):
+        if (path / name).is_file():
+            with (path / name).open("rb") as f:
+                return b'"NWBFile"' in f.read(65536)
+    return False
 
 
 def read(path: Path, *, epoch: float = 1.0) -> Recording:
@@ -38,10 +47,12 @@ def read(path: Path, *, epoch: float = 1.0) -> Recording:
     FormatError
         If the file is not NWB, or is damaged.
     """
+    if path.is_dir():
+        raise FormatError(f"{path}: is NWB in zarr, which is not read: export it to HDF5 (hdmf_zarr's NWBZarrIO, then pynwb.NWBHDF5IO.export)")
     need_file(path, "NWB")
     with path.open("rb") as f:
         if f.read(8) != b"\x89HDF\r\n\x1a\n":
-            raise FormatError(f"{path}: is not HDF5, expected NWB 2 in HDF5: an NWB-Zarr folder must be exported to HDF5 first")
+            raise FormatError(f"{path}: is not HDF5, expected NWB 2 in HDF5: it is another format, or damaged")
     import pynwb
 
     with warnings.catch_warnings(record=True) as caught:
@@ -53,23 +64,32 @@ def read(path: Path, *, epoch: float = 1.0) -> Recording:
             if isinstance(error, FormatError | InputError):
                 raise
             raise FormatError(f"{path}: pynwb cannot read it ({' '.join(str(error).split())[:200]}): it is truncated or does not follow NWB 2") from None
-    for text in dict.fromkeys(" ".join(str(w.message).split()) for w in caught):
+    for text in dict.fromkeys(" ".join(str(w.message).split()) for w in caught if _concerns_data(w)):
         rec.warn(f"pynwb: {text[:200]}")
     return rec
 
 
+def _concerns_data(w: warnings.WarningMessage) -> bool:
+    """Whether a warning of pynwb or hdmf is about this recording, and not about how the file's schema, or pynwb's own interface, changed since."""
+    if issubclass(w.category, DeprecationWarning | PendingDeprecationWarning | FutureWarning | ResourceWarning | ImportWarning):
+        return False
+    chatter = r"deprecat|namespace|cached spec|will be removed|recommended|no longer|future (release|version)|starting_frame|external_file|not compliant"
+    return not re.search(chatter, str(w.message), re.IGNORECASE)
+
+
 def _session(path: Path, nwb: Any, epoch: float) -> Recording:
     if is_written(nwb):
-        return read_written(path, nwb, _series(nwb))
+        return read_written(path, nwb, all_series(nwb))
     rec = Recording(id=re.sub(r"[^\w.+-]+", "_", path.stem))
     rec.source = {"format": "nwb", "files": [str(path.resolve())], "warnings": [], "identifier": str(nwb.identifier)}
     start = nwb.session_start_time
     if start is not None and start.year > 1900:
         rec.started_at = start if start.tzinfo is not None else start.replace(tzinfo=UTC)
     _subject(nwb.subject, rec)
+    _about(nwb, rec)
     _intervals(nwb, rec)
-    for name, series in _series(nwb):
-        _add_series(path, name, series, rec)
+    for name, series in all_series(nwb):
+        add_series(path, name, series, rec)
     _units(nwb, rec)
     _sleep(rec, epoch)
     return rec
@@ -87,144 +107,33 @@ def _subject(subject: Any, rec: Recording) -> None:
             rec.subject_meta[ours] = str(value)
 
 
-# -- time series ----------------------------------------------------------------------------------------------------
-def _series(nwb: Any) -> list[tuple[str, Any]]:
-    """Every TimeSeries of acquisition and processing with a name that is unique in the session."""
-    found: list[tuple[str, Any]] = []
-
-    def walk(item: Any, prefix: str) -> None:
-        kind = type(item).__name__
-        if hasattr(item, "data") and hasattr(item, "timestamps"):
-            found.append((prefix, item))
-        elif kind in ("LFP", "FilteredEphys"):
-            for s in item.electrical_series.values():
-                walk(s, s.name if s.name not in ("ElectricalSeries",) else prefix)
-        elif kind in ("Position", "CompassDirection"):
-            for s in item.spatial_series.values():
-                walk(s, s.name)
-        elif hasattr(item, "time_series"):
-            for s in item.time_series.values():
-                walk(s, s.name)
-        elif hasattr(item, "roi_response_series"):
-            for s in item.roi_response_series.values():
-                walk(s, f"{prefix}_{s.name}" if s.name.startswith("RoiResponse") else s.name)
-
-    for item in nwb.acquisition.values():
-        walk(item, item.name)
-    for module in nwb.processing.values():
-        for item in module.data_interfaces.values():
-            walk(item, item.name)
-    return found
+def _about(nwb: Any, rec: Recording) -> None:
+    """What is said of the session: the animal's group and the like in subject_meta, the rest in rec.source["about"]."""
+    about: dict[str, Any] = {}
+    for key in ("session_description", "session_id", "lab", "institution", "keywords", "virus", "surgery", "pharmacology", "stimulus_notes", "notes"):
+        value = getattr(nwb, key, None)
+        if value is not None and len(value):
+            about[key] = _plain(value)
+    for name, meta in (getattr(nwb, "lab_meta_data", None) or {}).items():
+        fields = {k: _plain(v) for k, v in meta.fields.items() if isinstance(v, str | int | float | bool | tuple | list | np.generic | np.ndarray)}
+        about[name] = fields
+        for key in ("group", "cage", "batch", "day", "virus", "genotype", "lights_on"):
+            if key in fields and key not in rec.subject_meta:
+                rec.subject_meta[key] = fields[key]
+    if "virus" in about and "virus" not in rec.subject_meta:
+        rec.subject_meta["virus"] = about["virus"]
+    if about:
+        rec.source["about"] = about
 
 
-def _add_series(path: Path, name: str, series: Any, rec: Recording) -> None:
-    import h5py
-
-    data = series.data
-    if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "fiub":
-        if len(np.shape(data)) and type(series).__name__ == "AnnotationSeries":
-            t = np.asarray(series.timestamps[:], dtype=np.float64)
-            rec.labels[_free(rec.labels, name)] = EventTable(t, t, kind=[str(x) for x in data[:]])
-        else:
-            rec.warn(f"{name}: is a {type(series).__name__} without numbers in this file, left out")
-        return
-    if data.ndim > 2 or not data.shape[0]:
-        rec.warn(f"{name}: is a {type(series).__name__} of shape {data.shape}, left out ({'empty' if not data.shape[0] else 'images are not read'})")
-        return
-    kind = _kind(name, series)
-    if data.ndim == 1 and type(series).__name__ == "TimeSeries" and data.dtype.kind in "iub" and series.timestamps is not None:
-        # Codes at times (TTL words, task events) are events, not a signal.
-        t = np.asarray(series.timestamps[:], dtype=np.float64)
-        rec.labels[_free(rec.labels, name)] = EventTable(t, t, kind=name, value=data[:])
-        return
-    factor, unit = unit_factor(str(series.unit or ""), kind=kind)
-    values: Any = H5Rows(path, data.name)
-    gain = float(series.conversion if series.conversion is not None else 1.0) * factor
-    offset = float(getattr(series, "offset", 0.0) or 0.0) * factor
-    channel_gain = getattr(series, "channel_conversion", None)
-    scale: Any = gain * np.asarray(channel_gain[:], dtype=np.float64) if channel_gain is not None else gain
-    if offset:
-        values, scale = Calibrated(values, scale, offset), 1.0
-    laid = {"values": values, "rate": float(series.rate), "start": float(series.starting_time or 0.0)} if series.rate else None
-    if laid is None:
-        laid = _by_timestamps(name, series, values, rec)
-        if laid is None:
-            return
-    if kind == "position" and unit != "m":
-        rec.warn(f"{name}: position is in {unit or 'an unknown unit'!r}, not metres")
-    attrs = {"nwb_path": data.name, "description": str(series.description or "")[:200]}
-    signal = Signal(**laid, unit=unit, kind=kind, channels=_channels(name, series, values.shape[1], kind), scale=scale, attrs=attrs)
-    rec.signals[_free(rec.signals, name)] = signal
-
-
-def _by_timestamps(name: str, series: Any, values: Any, rec: Recording) -> dict[str, Any] | None:
-    t = np.asarray(series.timestamps[:], dtype=np.float64)
-    if len(t) != values.shape[0]:
-        raise FormatError(f"{rec.source['files'][0]}: {name} has {values.shape[0]} samples and {len(t)} timestamps, expected one a sample")
-    if not np.isfinite(t).all():
-        raise FormatError(f"{rec.source['files'][0]}: {name} has {int((~np.isfinite(t)).sum())} timestamps that are NaN or infinite")
-    forward = np.r_[True, t[1:] > np.maximum.accumulate(t)[:-1]]
-    if not forward.all():
-        rec.warn(f"{name}: {int((~forward).sum())} of {len(t)} timestamps repeat or step back, those samples were left out")
-        if values.shape[0] * values.shape[1] > 50_000_000:
-            raise FormatError(f"{rec.source['files'][0]}: {name} is too large to mend its timestamps in memory: mend them in the file")
-        return lay_out(np.asarray(values[:])[forward], t[forward])
-    laid = lay_out(values, t)
-    if "gaps" in laid:
-        rec.warn(f"{name}: {len(laid['gaps'])} gaps of {laid['gaps'].duration:.3f} s in all are missing samples")
-    return laid
-
-
-def _kind(name: str, series: Any) -> str:
-    """Kind of a series, from its type, then its name and place."""
-    kind, text = type(series).__name__, name.lower()
-    if kind == "ElectricalSeries":
-        found = next((k for k in ("emg", "eog", "ecg", "eeg") if k in text), "lfp")
-        return found
-    if kind == "SpatialSeries":
-        return "position" if "direction" not in text and "angle" not in text else "behaviour"
-    if kind in ("RoiResponseSeries",):
-        return "calcium"
-    if "fiberphotometry" in kind.lower() or "photometry" in text:
-        return "photometry"
-    for k, words in (("emg", ("emg",)), ("eeg", ("eeg", "ecog")), ("lfp", ("lfp",)), ("position", ("position",)), ("speed", ("speed", "velocity"))):
-        if any(w in text for w in words):
-            return k
-    parent = type(getattr(series, "parent", None)).__name__
-    return "behaviour" if parent.startswith("Behavioral") or any(w in text for w in ("pupil", "wheel", "lick", "run")) else "other"
-
-
-def _channels(name: str, series: Any, n: int, kind: str) -> Any:
-    electrodes = getattr(series, "electrodes", None)
-    if electrodes is not None and len(electrodes.data) == n:
-        rows = electrodes.table.to_dataframe().iloc[np.asarray(electrodes.data[:], dtype=int)]
-        frame = pd.DataFrame({"name": [f"{name}_{i}" for i in rows.index]})
-        if "label" in rows and not rows["label"].duplicated().any():
-            frame["name"] = rows["label"].astype(str).to_numpy()
-        if "location" in rows:
-            frame["region"] = [_known(v) for v in rows["location"]]
-        if "group_name" in rows:
-            frame["group"] = rows["group_name"].astype(str).to_numpy()
-        for axis in ("x", "y", "z"):
-            if axis in rows and np.isfinite(pd.to_numeric(rows[axis], errors="coerce")).any():
-                frame[axis] = rows[axis].astype(float).to_numpy()
-        if not frame["name"].duplicated().any():
-            return frame
-    if kind == "position" and n <= 3:
-        return ["x", "y", "z"][:n]
-    return [name] if n == 1 else [f"{name}_{i}" for i in range(n)]
-
-
-def _known(value: Any) -> str:
-    text = str(value).strip()
-    return "" if text.lower() in ("nan", "none", "unknown", "n/a", "") else text
-
-
-def _free(taken: dict[str, Any], name: str) -> str:
-    name = re.sub(r"[^\w.+-]+", "_", name)
-    if name not in taken:
-        return name
-    return next(f"{name}_{k}" for k in range(2, 1000) if f"{name}_{k}" not in taken)
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if hasattr(value, "shape") and len(value.shape):
+        value = np.asarray(value[:])  # a dataset of the file
+    if isinstance(value, np.ndarray | list | tuple):
+        return [_plain(v) for v in np.asarray(value).ravel().tolist()]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 # -- units ----------------------------------------------------------------------------------------------------------
@@ -265,7 +174,7 @@ def _unit_table(units: Any, nwb: Any) -> pd.DataFrame:
         frame = frame.rename(columns={"id": "source_id"})
     if "region" not in frame:
         frame["region"] = _regions_by_electrode(units, nwb)
-    frame["region"] = [_known(v) for v in frame["region"]]
+    frame["region"] = [known(v) for v in frame["region"]]
     if "quality" in frame:
         frame["quality"] = frame["quality"].astype(str)
     if "electrode_group" in units.colnames:
@@ -307,27 +216,40 @@ def _intervals(nwb: Any, rec: Recording) -> None:
             frame = frame[~bad]
         kind = {"epochs": "epoch", "trials": "trial"}.get(name, name)
         frame["kind"] = kind
-        rec.labels[_free(rec.labels, name)] = EventTable.from_frame(frame.reset_index(drop=True), attrs={"nwb_table": name})
+        rec.labels[free_name(rec.labels, name)] = EventTable.from_frame(frame.reset_index(drop=True), attrs={"nwb_table": name})
 
 
 def _sleep(rec: Recording, epoch: float) -> None:
     """A table of sleep states becomes the hypnogram "scoring" on a grid of `epoch` s."""
+    apart = {n: s for n in rec.labels if (s := _STAGE_NAMES.get(re.sub(r"(_?(epochs|intervals|times|states?|sleep|bouts))+$", "", n.lower())))}
+    if len(set(apart.values())) > 1 and all(isinstance(rec.labels[n], EventTable) for n in apart):
+        # One table a stage.
+        found = [(a, b, s) for n, s in apart.items() for a, b in zip(rec.labels[n].start, rec.labels[n].stop)]  # type: ignore[union-attr]
+        if found:
+            start, stop = np.array([f[0] for f in found]), np.array([f[1] for f in found])
+            _on_grid(start, stop, [f[2] for f in found], epoch, " and ".join(apart), rec)
+            return
     for name, table in list(rec.labels.items()):
         if not isinstance(table, EventTable) or not re.search(r"sleep|state|hypno|scoring|brain_state", name, re.IGNORECASE):
             continue
         column = next((c for c in _STAGE_COLUMNS if c in table.columns), None)
         if column is None or not len(table):
             continue
-        start, stop, states = table.start, table.stop, [str(s) for s in getattr(table, column)]
-        n = int(np.floor((stop.max() - start.min()) / epoch + 1e-6))
-        middle = start.min() + (np.arange(n) + 0.5) * epoch
-        names = np.full(n, "UNS", dtype=object)
-        for a, b, s in zip(start, stop, states):
-            names[(middle >= a) & (middle < b)] = s
-        try:
-            rec.labels["scoring"] = Hypnogram.from_stages(names, epoch, float(start.min()), scorer=name)
-        except InputError as error:
-            rec.warn(f"intervals {name}: states could not be read as a hypnogram ({error})")
-            continue
-        rec.warn(f"scoring: intervals {name} laid on a grid of {epoch:g} s (an epoch takes the state at its middle)")
-        return
+        if _on_grid(table.start, table.stop, [str(s) for s in getattr(table, column)], epoch, name, rec):
+            return
+
+
+def _on_grid(start: Any, stop: Any, states: list[str], epoch: float, name: str, rec: Recording) -> bool:
+    """The states of spans laid on a grid of `epoch` s as the hypnogram "scoring"; False where they are no stages."""
+    n = int(np.floor((stop.max() - start.min()) / epoch + 1e-6))
+    middle = start.min() + (np.arange(n) + 0.5) * epoch
+    names = np.full(n, "UNS", dtype=object)
+    for a, b, s in zip(start, stop, states):
+        names[(middle >= a) & (middle < b)] = s
+    try:
+        rec.labels["scoring"] = Hypnogram.from_stages(names, epoch, float(start.min()), scorer=name)
+    except InputError as error:
+        rec.warn(f"intervals {name}: states could not be read as a hypnogram ({error})")
+        return False
+    rec.warn(f"scoring: intervals {name} laid on a grid of {epoch:g} s (an epoch takes the state at its middle)")
+    return True
