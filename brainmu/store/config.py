@@ -42,7 +42,7 @@ class PreprocessConfig:
     flat : float, s
         Voltage that does not change for this long is marked as flat.
     derive : list of names, or of mappings of a name to its settings
-        Streams computed from others and stored beside them: position_smoothed, speed, dff (see :func:`brainmu.store.derived.derive`).
+        Streams computed from others and stored beside them: position_smoothed, speed, dff, emg_from_lfp (see :func:`brainmu.store.derived.derive`).
     clock : str or None
         Clock whose time is the session's, where streams run on several (see :func:`brainmu.store.align`); "none" aligns nothing.
     max_residual : float, s

@@ -12,7 +12,8 @@ import brainmu as bm
 from brainmu.core import Intervals, Recording, Signal
 from brainmu.errors import ConfigError, InputError, MissingDataError
 from brainmu.store.config import PreprocessConfig
-from brainmu.store.derived import Tiles, derive
+from brainmu.store.derived import derive
+from brainmu.store.tiles import Tiles
 
 RNG = np.random.default_rng(7)
 RATE, N = 50.0, 80_000
@@ -179,6 +180,27 @@ def test_what_is_refused():
     with pytest.raises(InputError, match="makes a stream 'speed', and the recording has one already"):
         derive(rec, ["speed"])
     assert derive(rec, []) == {}
+
+
+def test_emg_from_lfp_before_the_lfp_loses_its_band(tmp_path):
+    n, rate = 40_000, 2000.0
+    tone = np.repeat(RNG.uniform(0, 3, 40), n // 40)[:, None] * RNG.standard_normal((n, 1))
+    table = pd.DataFrame({"name": ["a", "b", "c"], "shank": ["1", "2", "3"]})
+    lfp = dict(values=10 * (RNG.standard_normal((n, 3)) + tone), rate=rate, unit="uV", kind="lfp", channels=table)
+    rec = Recording.from_arrays("m", signals={"lfp": lfp})
+    session = bm.preprocess(rec, tmp_path / "m.zarr", derive=["emg_from_lfp"], lfp_rate=500.0)
+    emg = session.signals["emg_from_lfp"]
+    assert (emg.kind, emg.rate, session.signals["lfp"].rate, emg.attrs["centred"]) == ("emg", 2.0, 500.0, True)
+    assert emg.attrs["derived"]["name"] == "emg_from_lfp"
+    assert emg.attrs["derived"]["from"] == ["lfp"]
+    power = tone[:, 0].reshape(40, -1).std(axis=1) ** 2
+    np.testing.assert_allclose(emg.read()[:, 0], power / (1 + power), atol=0.12)
+    assert any("no electromyogram" in w for w in session.provenance["warnings"])
+    slow = Recording.from_arrays("m", signals={"lfp": lfp | {"rate": 500.0}})
+    with pytest.raises(MissingDataError, match="m: derive: emg_from_lfp: EMG from LFP needs 300-600 Hz"):
+        derive(slow, ["emg_from_lfp"])
+    with pytest.raises(MissingDataError, match="needs one signal with lfp or eeg channels, there is no such signal among position"):
+        derive(tracked(), ["emg_from_lfp"])
 
 
 def test_several_animals_and_pixels():
