@@ -80,8 +80,8 @@ class Place(Protocol):
         """{name: bytes} of every file, or None where they cannot be listed."""
         ...
 
-    def sha256(self, name: str) -> str:
-        """SHA-256 of a file, hex."""
+    def sha256_of(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Each file with its SHA-256, hex."""
         ...
 
     def prefetch(self, names: Iterable[str]) -> None:
@@ -110,8 +110,8 @@ class LocalPlace:
     def sizes(self) -> dict[str, int]:
         return {p.relative_to(self.path).as_posix(): p.lstat().st_size for p in self.path.rglob("*") if not p.is_dir()}
 
-    def sha256(self, name: str) -> str:
-        return file_sha256(self.path / name)
+    def sha256_of(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+        return ((name, file_sha256(self.path / name)) for name in names)
 
     def prefetch(self, names: Iterable[str]) -> None:
         """Nothing: the disk is near."""
@@ -214,12 +214,30 @@ class RemotePlace:
                 return {}
             return {p[len(self.path("")) + 1 :]: int(d["size"]) for p, d in found.items() if p.startswith(self.path("") + "/")}
 
-    def sha256(self, name: str) -> str:
-        digest = hashlib.sha256()
+    def sha256_of(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+        sizes, together, held = self.sizes() or {}, [], 0
+        for name in names:
+            size = sizes[name] if name in sizes else self._size(name)
+            if size > _BLOCK:
+                yield name, self._sha256_in_pieces(name, size)
+                continue
+            if held + size > 4 * _BLOCK:
+                yield from self._sha256_together(together)
+                together, held = [], 0
+            together.append(name)
+            held += size
+        yield from self._sha256_together(together)
+
+    def _size(self, name: str) -> int:
         with self.asking(name):
-            size = self.fs.info(self.path(name))["size"]
-        if size is None or size <= _BLOCK:
-            return hashlib.sha256(self.read(name)).hexdigest()
+            return int(self.fs.info(self.path(name))["size"] or 0)
+
+    def _sha256_together(self, names: list[str]) -> Iterator[tuple[str, str]]:
+        self.prefetch(names)
+        return ((name, hashlib.sha256(self.read(name)).hexdigest()) for name in names)
+
+    def _sha256_in_pieces(self, name: str, size: int) -> str:
+        digest = hashlib.sha256()
         for a in range(0, size, 4 * _BLOCK):  # four requests at a time, and no more in memory
             for data in self.ranges([(name, b, min(b + _BLOCK, size)) for b in range(a, min(a + 4 * _BLOCK, size), _BLOCK)]):
                 digest.update(data)

@@ -183,6 +183,9 @@ class RemoteFolder(Folder):
         self.done[name] = json.loads(line)
         self.place.put(f"{_DONE}/{hashlib.sha256(name.encode()).hexdigest()[:32]}.json", line.encode())
 
+    def identify(self) -> None:
+        """Nothing: the job was known from the start."""
+
     def finish(self) -> None:
         """Write metadata and checksums, see that everything arrived, and then the root."""
         *inner, (root, opening) = self.documents()

@@ -38,7 +38,7 @@ def verify(path: str | Path, *, storage_options: dict[str, Any] | None = None) -
     there = (set(sizes) if sizes is not None else {n for n in listed if place.has(n)}) - {CHECKSUMS}
     problems += [f"{name}: missing" for name in sorted(listed.keys() - there)]
     problems += [f"{name}: not part of the store" for name in sorted(there - listed.keys())]
-    problems += [f"{name}: bytes changed" for name in sorted(listed.keys() & there) if place.sha256(name) != listed[name]]
+    problems += [f"{name}: bytes changed" for name, found in place.sha256_of(sorted(listed.keys() & there)) if found != listed[name]]
     return problems
 
 
