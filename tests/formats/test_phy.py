@@ -52,6 +52,46 @@ def test_kilosort_alone_without_labels(folder):
     assert rec.spikes.units["id"].tolist() == [0, 1, 2]
 
 
+def test_features_of_the_units(folder):
+    np.save(folder / "channel_map.npy", np.array([[40], [41]]))
+    np.save(folder / "channel_shanks.npy", np.array([1.0, 2.0]))
+    (folder / "cluster_ContamPct.tsv").write_text("cluster_id\tContamPct\n4\t1.5\n9\t20.0\n")
+    (folder / "cluster_region.tsv").write_text("cluster_id\tregion\n9\tCA1\n")
+    units = read(folder, start=100.0).spikes.units
+    np.testing.assert_allclose(units["trough_to_peak_ms"], [4 / 30, 7 / 30])
+    assert units[["source_channel", "group", "contamination_percent", "region"]].to_numpy().tolist() == [[40, 1, 1.5, ""], [41, 2, 20.0, "CA1"]]
+    np.testing.assert_allclose(units["depth"], [10.0, 30.0])
+    assert read(folder, start=100.0).spikes.times[0] == pytest.approx(100.001)
+    # Kilosort 4 knows where each spike was.
+    np.save(folder / "spike_positions.npy", np.c_[np.full(6, 5.0), [11, 13, 30, 0, 32, 0]])
+    np.testing.assert_allclose(read(folder).spikes.units["depth"], [12.0, 31.0])
+    np.save(folder / "spike_positions.npy", np.zeros((4, 2)))
+    assert any("spike_positions.npy has the shape" in w for w in read(folder).warnings)
+
+
+def test_sparse_templates_name_their_channels(folder):
+    np.save(folder / "templates_ind.npy", np.array([[1, 0], [0, 1], [0, 1]]))
+    assert read(folder).spikes.units["peak_channel"].tolist() == [1, 1]
+
+
+def test_the_folder_that_a_sorter_made_around_it(folder, tmp_path_factory):
+    outer = tmp_path_factory.mktemp("probe0")
+    folder.rename(outer / "kilosort4")
+    assert sniff(outer) == "phy"
+    assert (read(outer).spikes.n_units, read(outer).id) == (2, outer.name)
+
+
+def test_recordings_that_were_joined_for_sorting(folder):
+    params = (folder / "params.py").read_text().replace("dat_path = os.path.join('x', 'y')", "dat_path = ['a.dat', 'b.dat']") + "dtype = 'int16'\noffset = 0\n"
+    (folder / "params.py").write_text(params)
+    assert any("not all of their files are here" in w for w in read(folder).warnings)
+    for name, n in (("a.dat", 60), ("b.dat", 90)):
+        (folder / name).write_bytes(bytes(2 * 2 * n))
+    e = read(folder).events("recordings")
+    np.testing.assert_allclose(np.c_[e.start, e.stop], [[0, 0.002], [0.002, 0.005]])
+    assert e.content.tolist() == ["a.dat", "b.dat"]
+
+
 def test_damaged_folders(folder):
     (folder / "params.py").write_text("sample_rate = ")
     with pytest.raises(FormatError, match="not readable as Python assignments"):
