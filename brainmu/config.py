@@ -79,6 +79,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return data
 
 
+def read_settings(source: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file, or in the packaged config of that name."""
+    path = Path(source)
+    return read_yaml(path if path.suffix in (".yaml", ".yml") and path.exists() else resource("configs", str(source)))
+
+
 def load_config(cls: type[T], source: str | Path | dict[str, Any] | None = None, **overrides: Any) -> T:
     """An instance of the dataclass `cls` from a YAML file, a packaged config's name or a mapping, with overrides.
 
@@ -90,8 +96,7 @@ def load_config(cls: type[T], source: str | Path | dict[str, Any] | None = None,
     elif isinstance(source, dict):
         data = dict(source)
     else:
-        path = Path(source)
-        data = read_yaml(path if path.suffix in (".yaml", ".yml") and path.exists() else resource("configs", str(source)))
+        data = read_settings(source)
     data.update({k: v for k, v in overrides.items() if v is not None})
     return _build(cls, data, where)
 

@@ -29,8 +29,8 @@ VERBS = {
 }
 """Verb and one line of help, in the order of the work."""
 
-CONFIGURABLE = ("preprocess", "pretrain", "demo")
-"""Verbs that read --config; given to another it would be ignored, so it is refused."""
+CONFIGURED = ("preprocess", "pretrain", "demo")
+"""Verbs whose settings are more than their options: they read --config themselves. For the others a settings file holds their options."""
 
 
 def _app(verb: str | None):
@@ -59,9 +59,9 @@ def main(argv: list[str] | None = None) -> int:
         from brainmu.config import suggest
 
         return _fail(f"no verb {tokens[0]!r}{suggest(tokens[0], VERBS)}; verbs are {', '.join(VERBS)}", 2)
-    if tokens and tokens[0] in VERBS and tokens[0] not in CONFIGURABLE and any(t == "--config" or t.startswith("--config=") for t in tokens):
-        return _fail(f"{tokens[0]} has no settings file; --config belongs to {', '.join(CONFIGURABLE)}: use the options of {tokens[0]} --help", 2)
     try:
+        if tokens and tokens[0] in VERBS and tokens[0] not in CONFIGURED:
+            tokens = _with_settings(tokens)
         result = _app(tokens[0] if tokens and tokens[0] in VERBS else None)(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) else 0
     except CycloptsError as error:
@@ -76,6 +76,36 @@ def main(argv: list[str] | None = None) -> int:
         if "--debug" in tokens:
             raise
         return _fail(*_explain(error))
+
+
+def _with_settings(tokens: list[str]) -> list[str]:
+    """The command line with the options of its --config file added; what is given on the line counts."""
+    place = next((k for k, t in enumerate(tokens) if t == "--config" or t.startswith("--config=")), None)
+    if place is None or (tokens[place] == "--config" and place + 1 == len(tokens)):
+        return tokens
+    import importlib
+    import inspect
+
+    from brainmu.cli.console import Common
+    from brainmu.config import read_settings, suggest
+    from brainmu.errors import ConfigError
+
+    verb = tokens[0]
+    together = "=" in tokens[place]
+    name = tokens[place].partition("=")[2] if together else tokens[place + 1]
+    rest = tokens[:place] + tokens[place + (1 if together else 2) :]
+    function = getattr(importlib.import_module(f"brainmu.cli.{verb}"), verb)
+    options = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY and p.name != "common"]
+    known = [*options, *(f for f in Common.__dataclass_fields__ if f != "config")]
+    added: list[str] = []
+    for key, value in read_settings(name).items():
+        if key not in known:
+            raise ConfigError(f"{name}: unknown key {key!r}{suggest(key, known)}; options of {verb} are {', '.join(known)}")
+        flag = f"--{key.strip('_').replace('_', '-')}"
+        if value is None or value is False or any(t == flag or t.startswith(flag + "=") for t in rest):
+            continue
+        added += [flag] if value is True else [t for v in (value if isinstance(value, list) else [value]) for t in (flag, str(v))]
+    return rest + added
 
 
 def _verb(tokens: list[str]) -> str:

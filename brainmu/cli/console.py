@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-__all__ = ["Common", "emit", "note", "open_sessions", "progress", "refuse_existing", "warn"]
+__all__ = ["Common", "emit", "key_values", "note", "open_sessions", "progress", "refuse_existing", "warn"]
 
 
 @Parameter(name="*")
@@ -21,9 +21,7 @@ __all__ = ["Common", "emit", "note", "open_sessions", "progress", "refuse_existi
 class Common:
     """Options of every verb."""
 
-    config: Annotated[Path | None, Parameter(help="YAML file, or the name of a packaged one, with settings (preprocess, pretrain, demo).", group="Common")] = (
-        None
-    )
+    config: Annotated[Path | None, Parameter(help="YAML file with settings: keys are the long options.", group="Common")] = None
     seed: Annotated[int, Parameter(help="Seed of everything random.", group="Common")] = 0
     json: Annotated[bool, Parameter(negative="", help="Print exactly one JSON object on stdout.", group="Common")] = False
     quiet: Annotated[bool, Parameter(negative="", help="No progress and no notes on stderr.", group="Common")] = False
@@ -75,6 +73,27 @@ def progress(common: Common, what: str) -> Iterator[Callable[[str, float], None]
     yield lines
 
 
+def key_values(given: list[str] | None, flag: str) -> dict[str, Any]:
+    """``["groups=[good, mua]", "rate=30000"]`` as a mapping; values are read as YAML.
+
+    Raises UsageError where one is no ``key=value``.
+    """
+    import yaml
+
+    from brainmu.errors import UsageError
+
+    out: dict[str, Any] = {}
+    for text in given or []:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip().isidentifier():
+            raise UsageError(f"{flag} {text}: expected key=value, such as {flag} rate=30000")
+        try:
+            out[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"{flag} {text}: its value is not readable ({' '.join(str(error).split())})") from None
+    return out
+
+
 def open_sessions(paths: list[Path]) -> list[Any]:
     """Open stores; a folder of stores stands for all of them.
 
@@ -82,10 +101,11 @@ def open_sessions(paths: list[Path]) -> list[Any]:
     """
     import brainmu.store
     from brainmu.errors import NotFoundError
+    from brainmu.store.places import is_url
 
     found: list[Path] = []
     for p in paths:
-        if (p / "zarr.json").exists() or not p.is_dir():
+        if is_url(p) or (p / "zarr.json").exists() or not p.is_dir():
             found.append(p)
         else:
             inside = sorted(q for q in p.glob("*.zarr") if q.is_dir())

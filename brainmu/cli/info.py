@@ -7,18 +7,20 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from brainmu.cli.console import Common, emit, note, warn
+from brainmu.cli.console import Common, emit, key_values, note, warn
 
 COMMON = Common()
 
 
 def info(
-    path: Annotated[Path, Parameter(help="A recording file or folder, a store (*.zarr), or a checkpoint folder or its packaged name.")],
+    path: Annotated[Path, Parameter(help="A recording file or folder, a store (*.zarr or a URL), or a checkpoint folder or its packaged name.")],
     /,
     *,
     verify: Annotated[bool, Parameter(negative="", help="Check every byte of a store against its checksums.")] = False,
     write_manifest: Annotated[bool, Parameter(negative="", help="Draft a brainmu.yaml into a folder of arrays, to be filled in.")] = False,
     manifest: Annotated[Path | None, Parameter(help="A brainmu.yaml that lies elsewhere.")] = None,
+    option: Annotated[list[str] | None, Parameter(help="key=value for the reader of the format, as in rate=30000 (repeatable).", negative="")] = None,
+    storage_option: Annotated[list[str] | None, Parameter(help="key=value for the file system of a URL (fsspec; repeatable).", negative="")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing brainmu.yaml.")] = False,
     common: Common = COMMON,
 ) -> int:
@@ -33,21 +35,26 @@ def info(
     brainmu info m1.zarr --verify
 
     brainmu info my_arrays/ --write-manifest
+
+    brainmu info tracking.csv --option rate=30 --option pixels_per_cm=8
     """
+    from brainmu.store.places import url_of
+
     if write_manifest:
         return _write_manifest(path, overwrite, common)
-    if (path / "zarr.json").exists() or path.suffix == ".partial":
-        return _store(path, verify, common)
+    if (url := url_of(path)) or (path / "zarr.json").exists() or path.suffix == ".partial":
+        return _store(url or path, verify, key_values(storage_option, "--storage-option"), common)
     if (folder := _checkpoint_folder(path)) is not None:
         return _checkpoint(folder, common)
-    return _recording(path, manifest, common)
+    reader = key_values(option, "--option") | ({"manifest": manifest} if manifest else {})
+    return _recording(path, reader, common)
 
 
-def _recording(path: Path, manifest: Path | None, common: Common) -> int:
+def _recording(path: Path, reader: dict[str, Any], common: Common) -> int:
     import brainmu.formats
 
-    described = brainmu.formats.describe(path, **({"manifest": manifest} if manifest else {}))
-    recordings = brainmu.formats.read_all(path, **({"manifest": manifest} if manifest else {}))
+    described = brainmu.formats.describe(path, **reader)
+    recordings = brainmu.formats.read_all(path, **reader)
     text = [f"{path}: {described['format']}"]
     for r in recordings:
         text += [r.summary(), *(f"  check: {doubt}" for doubt in r.doubts())]
@@ -55,11 +62,11 @@ def _recording(path: Path, manifest: Path | None, common: Common) -> int:
     return 0
 
 
-def _store(path: Path, verify: bool, common: Common) -> int:
+def _store(path: Path | str, verify: bool, storage: dict[str, Any], common: Common) -> int:
     import brainmu.store
 
-    problems = brainmu.store.verify(path) if verify else None
-    session = brainmu.store.open(path)
+    problems = brainmu.store.verify(path, storage_options=storage or None) if verify else None
+    session = brainmu.store.open(path, storage_options=storage or None)
     result: dict[str, Any] = {
         "format": "brainmu store", "path": str(path), "id": session.id, "subject": session.subject, "species": session.species, "duration": session.duration,
         "signals": {k: {"n_channels": s.n_channels, "n_samples": s.n_samples, "rate": s.rate, "unit": s.unit, "start": s.start, "channels": s.names,

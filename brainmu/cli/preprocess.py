@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from brainmu.cli.console import Common, emit, note, progress, warn
+from brainmu.cli.console import Common, emit, key_values, note, progress, warn
 
 COMMON = Common()
 
@@ -16,15 +16,27 @@ def preprocess(
     source: Annotated[list[Path], Parameter(help="Files or folders: NWB, EDF, Neurosuite, Trodes, arrays with a brainmu.yaml, ...", negative="")],
     /,
     *,
-    out: Annotated[Path, Parameter(help="One source: the store itself if it ends in .zarr. Otherwise a folder that receives <id>.zarr each.")],
+    out: Annotated[Path, Parameter(help="One source: the store itself if it ends in .zarr. Otherwise a folder (or URL) for <id>.zarr each.")],
     lfp_rate: Annotated[
         float | None, Parameter(help="Rate (Hz) that faster voltage signals are brought to. Slower ones are never upsampled. 0 keeps each rate.")
     ] = None,
+    notch: Annotated[float | None, Parameter(help="Mains frequency (50 or 60 Hz) to take out of voltages, with its harmonics.")] = None,
+    band: Annotated[tuple[float, float] | None, Parameter(help="Pass band (low high, Hz) of lfp and eeg. One open side: use --config.")] = None,
+    reference: Annotated[str | None, Parameter(help="Re-reference lfp and eeg: average, median (by shank or region), or a channel's name.")] = None,
+    derive: Annotated[
+        list[str] | None, Parameter(help="Streams to compute and store: speed, position_smoothed, dff, emg_from_lfp.", consume_multiple=True, negative="")
+    ] = None,
+    compression: Annotated[str | None, Parameter(help="none (mapped into memory, the default) or lz4 (smaller).")] = None,
+    clock: Annotated[str | None, Parameter(help="Clock that gives the session's time, where streams run on several; none aligns nothing.")] = None,
+    max_residual: Annotated[float | None, Parameter(help="How far (s) a sync pulse may lie from its clock's fitted map. Default 0.005.")] = None,
+    max_drift: Annotated[float | None, Parameter(help="With --clock none: how far (s) a stream's time may be off. Default 0.005.")] = None,
     manifest: Annotated[Path | None, Parameter(help="A brainmu.yaml that lies elsewhere than in the source folder.")] = None,
-    jobs: Annotated[int, Parameter(help="Processes, a recording each.")] = 1,
+    option: Annotated[list[str] | None, Parameter(help="key=value for the reader of the format, as in groups=[good,mua] (repeatable).", negative="")] = None,
+    storage_option: Annotated[list[str] | None, Parameter(help="key=value for the file system of a URL (fsspec; repeatable).", negative="")] = None,
+    jobs: Annotated[int, Parameter(help="Processes; they share long recordings and many short ones alike. The bytes do not depend on it.")] = 1,
     scheduler: Annotated[str | None, Parameter(help="Address of a Dask scheduler (tcp://host:8786) whose workers do the work instead.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace another store at the output (kept until the new one is whole).")] = False,
-    plan: Annotated[bool, Parameter(negative="", help="Say what would be read, resampled and written, and stop.")] = False,
+    plan: Annotated[bool, Parameter(negative="", help="Say what would be read, aligned, resampled, dropped and written, and stop.")] = False,
     common: Common = COMMON,
 ) -> int:
     """Recordings in any format to aligned, checksummed stores.
@@ -38,23 +50,27 @@ def preprocess(
     brainmu preprocess day1/ day2/ --out stores/
 
     brainmu preprocess arrays/ --manifest pipelines/mouse_eeg_emg/brainmu.yaml --out stores/
+
+    brainmu preprocess day1/ --out day1.zarr --notch 50 --reference median --derive speed --jobs 2
     """
     import brainmu.formats
     import brainmu.store
     from brainmu.errors import BrainmuError, UsageError
+    from brainmu.store.places import is_url
 
     recordings = []
     failed: dict[str, str] = {}
+    reader = key_values(option, "--option") | ({"manifest": manifest} if manifest else {})
     for path in source:
         try:
-            recordings += [(path, r) for r in brainmu.formats.read_all(path, **({"manifest": manifest} if manifest else {}))]
+            recordings += [(path, r) for r in brainmu.formats.read_all(path, **reader)]
         except BrainmuError as error:
             # One bad source among many must not cost the night's work on the others.
             if len(source) == 1:
                 raise
             failed[str(path)] = str(error)
     single = out.suffix == ".zarr"
-    if not single and out.exists() and not out.is_dir():
+    if not single and not is_url(out) and out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file, expected a folder, or a store that ends in .zarr")
     if single and len(recordings) > 1:
         names = ", ".join(r.id for _, r in recordings)
@@ -63,7 +79,11 @@ def preprocess(
     twice = sorted({i for i in ids if ids.count(i) > 1})
     if twice:
         raise UsageError(f"two sources have the id {twice[0]!r} and would write the same store: preprocess them into different folders")
-    options: dict[str, Any] = {} if lfp_rate is None else {"lfp_rate": lfp_rate or None}
+    given = {"notch": notch, "band": band, "reference": reference, "derive": derive, "compression": compression, "clock": clock,
+             "max_residual": max_residual, "max_drift": max_drift}  # fmt: skip
+    options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+    if lfp_rate is not None:
+        options["lfp_rate"] = lfp_rate or None
     if common.config is not None:
         options["config"] = common.config
     if plan:
@@ -72,6 +92,8 @@ def preprocess(
         return 1 if failed else 0
     for _, recording in recordings:
         warn(common, [f"{recording.id}: {w}" for w in [*recording.warnings, *recording.doubts()]])
+    if storage_option:
+        options["storage_options"] = key_values(storage_option, "--storage-option")
     before = {id(r): set(r.warnings) for _, r in recordings}
     done = []
     for path, recording, outcome in _stores(recordings, out, single, jobs, scheduler, overwrite, common, options):
@@ -105,16 +127,21 @@ def _stores(
     """Each source path and recording with the outcome of storing it; one that fails does not stop the others."""
     import brainmu.store
     from brainmu.store.batch import Outcome
+    from brainmu.store.places import url_of
 
     if not recordings:
         return []
+    place: Any = url_of(out) or out
     with progress(common, f"preprocess {recordings[0][1].id}" if single else "preprocess") as report:
         if single:
-            session = brainmu.store.preprocess(recordings[0][1], out, overwrite=overwrite, progress=report, **options)
-            outcomes = [Outcome(recordings[0][0], session.id, session.path, None, session.already_complete)]
+            session = brainmu.store.preprocess(
+                recordings[0][1], place, overwrite=overwrite, progress=report, jobs=jobs, scheduler=scheduler, **options
+            )  # fmt: skip
+            outcomes = [Outcome(str(recordings[0][0]), session.id, session.path, None, session.already_complete)]
         else:
-            out.mkdir(parents=True, exist_ok=True)
+            if place is out:
+                out.mkdir(parents=True, exist_ok=True)
             outcomes = brainmu.store.preprocess_many(
-                [r for _, r in recordings], out, jobs=jobs, scheduler=scheduler, overwrite=overwrite, progress=report, **options
+                [r for _, r in recordings], place, jobs=jobs, scheduler=scheduler, overwrite=overwrite, progress=report, **options
             )
     return [(path, recording, outcome) for (path, recording), outcome in zip(recordings, outcomes)]
