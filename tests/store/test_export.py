@@ -304,6 +304,47 @@ def test_overlapping_events_refuse_to_become_an_interval_set(make: Callable[...,
         export.to_pynapple(make(), signals="lpf")
 
 
+@pytest.fixture
+def odd() -> Recording:
+    """Names and columns that other libraries keep for themselves, or cannot hold."""
+    return Recording(
+        "odd",
+        signals={
+            "a/b µ": Signal(np.zeros((50, 2)), 10.0, unit="µV", kind="lfp", channels=pd.DataFrame({"name": ["x", "y"], "x": [1.0, np.nan], "time": [0, 1]})),
+            "none": Signal(np.zeros((0, 1)), 10.0),
+        },
+        spikes=Spikes([1.0, 2.0], [5, 3], pd.DataFrame({"id": [5, 3], "rate": [1.0, 2.0], "time": ["é", "b"], "0": [1, 2]})),
+        labels={
+            "e/x": EventTable([1.0, 2.0], [1.5, 2.5], **{"end": [1, 2], "c/d": ["a", "b"], "mixed": np.array([None, "b"], dtype=object), "timekeys": [0, 1]})
+        },
+    )
+
+
+def test_odd_names_pass_every_door(odd: Recording, tmp_path: Path) -> None:
+    import pynwb
+
+    path = export.to_nwb(odd, tmp_path / "odd.nwb")
+    assert pynwb.validate(path=str(path)) == [] and list(read(path).signals) == ["a/b µ"]
+    assert read(path).events().mixed.tolist() == ["nan", "b"] and any("'e/x': mixed hold more" in w for w in odd.warnings)
+    tree = export.to_xarray(odd)
+    assert tree["signals/a_b µ"]["time_"].values.tolist() == [0, 1] and tree["labels/e_x"]["c_d"].values.tolist() == ["a", "b"]
+    assert tree["spikes"]["unit_time"].values.tolist() == ["é", "b"] and tree["spikes"]["time"].values.tolist() == [1.0, 2.0]
+    assert export.to_mne(odd).ch_names == ["x", "y"]
+
+
+def test_odd_names_in_pynapple(odd: Recording) -> None:
+    pytest.importorskip("pynapple", reason="pynapple (extra interop) is not installed")
+    data = export.to_pynapple(odd)
+    assert data["a/b µ"].metadata["x_"].tolist()[0] == 1.0 and data["spikes"]["rate_"].tolist() == [2.0, 1.0] and data["e/x"]["c_d"].tolist() == ["a", "b"]
+
+
+def test_odd_names_in_torch_brain(odd: Recording) -> None:
+    pytest.importorskip("temporaldata", reason="torch-brain (extra interop) is not installed")
+    data = export.to_torch_brain(odd)
+    assert data.e_x.end_.tolist() == [1, 2] and data.e_x.timekeys_.tolist() == [0, 1] and data.a_b_µ.values.shape == (50, 2)
+    assert any("cannot save" in w for w in odd.warnings)
+
+
 def test_without_the_library_the_fix_is_named(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynapple", None)
     with pytest.raises(MissingDataError, match=r"pip install brainmu\[interop\]"):

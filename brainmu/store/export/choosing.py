@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from brainmu.core import Recording, Signal
 from brainmu.errors import MissingDataError
 
-__all__ = ["choose", "library", "plain", "samples"]
+__all__ = ["choose", "free_name", "identifier", "library", "plain", "samples"]
 
 
 def library(module: str, package: str) -> Any:
@@ -35,7 +36,7 @@ def choose(recording: Recording, signals: Iterable[str] | None) -> dict[str, Sig
     return {n: recording.signals[n] for n in names}
 
 
-def plain(column: pd.Series) -> bool:
+def plain(column: Any) -> bool:
     """Whether a column holds numbers, or nothing but text."""
     return column.dtype.kind in "iufb" or all(isinstance(v, str) for v in column)
 
@@ -50,3 +51,18 @@ def samples(signal: Signal, first: int = 0, last: int | None = None) -> NDArray[
             if i < j:
                 values[i - first : j - first] = np.nan
     return values
+
+
+def identifier(name: object) -> str:
+    """`name` as Python would read it as an attribute: other characters become underscores."""
+    key = re.sub(r"\W", "_", unicodedata.normalize("NFKC", str(name))) or "_"
+    return f"_{key}" if key[0].isdigit() else key
+
+
+def free_name(name: object, taken: set[str]) -> str:
+    """`name` as an identifier that is not in `taken`, which it enters."""
+    key = identifier(name)
+    while key in taken:
+        key += "_"
+    taken.add(key)
+    return key

@@ -16,7 +16,7 @@ from brainmu.core import EventTable, Hypnogram, Recording, Signal, Spikes
 from brainmu.core.recording import Label
 from brainmu.core.units import unit_factor
 from brainmu.errors import InputError, NotFoundError, OutputExistsError
-from brainmu.store.export.choosing import choose, samples
+from brainmu.store.export.choosing import choose, plain, samples
 
 __all__ = ["SCRATCH", "to_nwb"]
 
@@ -226,6 +226,7 @@ class _Writer:
         index = VectorIndex(name="spike_times_index", data=np.cumsum([len(r) for r in rows]), target=times)
         taken = {"id", "colnames", "spike_times", "obs_intervals", "electrodes", "electrode_group", "waveform_mean", "waveform_sd", "waveforms"}
         columns, names = _columns(table.drop(columns="id"), taken, {"region": "location"})
+        self._doubt("units", table)
         if len(table):
             self.nwb.units = Units(name="units", description="sorted units", columns=[times, index, *columns], id=ids)
         return {"columns": names, "ids": ids}
@@ -248,6 +249,7 @@ class _Writer:
             about, text, frame = {"type": "intervals", "n": len(label)}, f"intervals {name}", pd.DataFrame(index=range(len(label)))
             start, stop = label.start, label.stop
         columns, about["columns"] = _columns(frame, {"id", "colnames", "start_time", "stop_time", "tags", "timeseries"}, {})
+        self._doubt(f"label {name!r}", frame)
         if len(label):
             about["table"] = self._free(name)
             bounds = [VectorData(name="start_time", description="s", data=np.array(start)), VectorData(name="stop_time", description="s", data=np.array(stop))]
@@ -257,6 +259,11 @@ class _Writer:
             else:
                 self.nwb.add_time_intervals(table)
         return about
+
+    def _doubt(self, where: str, frame: pd.DataFrame) -> None:
+        mixed = [str(c) for c in frame.columns if not plain(frame[c])]
+        if mixed:
+            self.recording.warn(f"{where}: {', '.join(mixed)} hold more than numbers or text; in NWB they are text")
 
     def _invalid_times(self, signals: dict[str, Signal]) -> None:
         gaps = [(a, b, name) for name, s in signals.items() for a, b in s.gaps if s.n_samples]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal, Spikes
 from brainmu.errors import InputError
-from brainmu.store.export.choosing import choose, library, plain
+from brainmu.store.export.choosing import choose, free_name, library, plain
 
 __all__ = ["to_pynapple"]
 
@@ -98,7 +98,7 @@ def _tsd_frame(nap: Any, s: Signal) -> Any:
         keep = ~s.gaps.contains(times + 1e-6 / s.rate)
         times, values, support = times[keep], values[keep], support.subtract(s.gaps)
     table = s.channels.drop(columns="name")
-    metadata = {c: np.asarray(table[c].tolist()) for c in table.columns if plain(table[c])}
+    metadata = _metadata(table, nap.TsdFrame, s.names)
     return nap.TsdFrame(t=times, d=values, columns=s.names, time_support=_closed(nap, support.bounds), metadata=metadata)
 
 
@@ -107,8 +107,7 @@ def _ts_group(nap: Any, spikes: Spikes, recording: Recording) -> Any:
     # pynapple keeps groups in the order of their keys, so the metadata must follow it.
     order = np.argsort(ids, kind="stable")
     table = spikes.units.iloc[order].set_index("id")
-    taken = {"rate"}
-    metadata = pd.DataFrame({(f"{c}_" if c in taken else str(c)): table[c].tolist() for c in table.columns if plain(table[c])}, index=table.index)
+    metadata = pd.DataFrame(_metadata(table, nap.TsGroup), index=table.index)
     support = _closed(nap, np.array([[recording.start, recording.stop]]))
     return nap.TsGroup({int(i): nap.Ts(spikes.of(int(i)), time_support=support) for i in ids[order]}, time_support=support, metadata=metadata)
 
@@ -123,10 +122,13 @@ def _interval_set(nap: Any, label: Hypnogram | EventTable | Intervals) -> Any:
     e = label.sorted()
     if len(e) and not e.duration.any():
         return nap.Ts(e.start)
-    frame = e.to_frame()
-    # "start", "end" and "duration"-like names belong to pynapple's own columns.
-    columns = {(f"{c}_" if c in ("end", "starts", "ends") else str(c)): np.asarray(frame[c].tolist()) for c in frame.columns if c not in ("start", "stop")}
-    return _closed(nap, np.c_[e.start, e.stop], {k: v for k, v in columns.items() if v.dtype != object})
+    return _closed(nap, np.c_[e.start, e.stop], _metadata(e.to_frame().drop(columns=["start", "stop"]), nap.IntervalSet))
+
+
+def _metadata(table: pd.DataFrame, owner: Any, names: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+    """Columns of numbers or text under names that pynapple leaves free: neither attributes of `owner` nor `names`."""
+    taken = {*dir(owner), *names, "index", "values", "columns", "time_support", "rate", "start", "end", "nap_class", "metadata_index"}
+    return {free_name(c, taken): np.asarray(table[c].tolist()) for c in table.columns if plain(table[c])}
 
 
 def _closed(nap: Any, bounds: NDArray[np.float64], metadata: dict[str, Any] | None = None) -> Any:

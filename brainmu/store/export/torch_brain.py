@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from brainmu.core import Hypnogram, Intervals, Recording
+from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal
 from brainmu.core.recording import Label
 from brainmu.errors import InputError
-from brainmu.store.export.choosing import choose, library, samples
+from brainmu.store.export.choosing import choose, free_name, identifier, library, samples
 
 __all__ = ["to_torch_brain"]
 
@@ -41,8 +40,7 @@ def to_torch_brain(recording: Recording, *, signals: Iterable[str] | None = None
     }
 
     def add(name: str, value: Any) -> None:
-        key = re.sub(r"\W", "_", name)
-        key = f"_{key}" if key[:1].isdigit() else key
+        key = identifier(name)
         if key in parts or key == "domain":
             raise InputError(f"{recording.id}: two parts would be called {key!r} in torch_brain: rename the signal or label {name!r}")
         parts[key] = value
@@ -62,7 +60,19 @@ def to_torch_brain(recording: Recording, *, signals: Iterable[str] | None = None
         add("units", td.ArrayDict(**_arrays(spikes.units)))
     for name, label in recording.labels.items():
         add(name, _td_interval(td, label))
+    if not all(text.isascii() for text in _texts(recording, chosen)):
+        recording.warn("some names or columns hold letters beyond ASCII, which temporaldata cannot save: rename them before data.save(path)")
     return td.Data(**parts, domain=domain)
+
+
+def _texts(recording: Recording, chosen: dict[str, Signal]) -> Iterator[str]:
+    """Every text that ends up in an array of text."""
+    tables = [s.channels for s in chosen.values()] + ([recording.spikes.units] if recording.spikes is not None else [])
+    tables += [v.to_frame() for v in recording.labels.values() if isinstance(v, EventTable)]
+    for table in tables:
+        for name in table.columns:
+            if table[name].dtype.kind not in "iufb":
+                yield from map(str, table[name])
 
 
 def _td_interval(td: Any, label: Label) -> Any:
@@ -78,8 +88,8 @@ def _td_interval(td: Any, label: Label) -> Any:
 def _arrays(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
     """Columns as plain arrays: numbers as they are, everything else as text."""
     out: dict[str, NDArray[Any]] = {}
+    taken = {"start", "end", "timekeys", "keys"}
     for name in table.columns:
         values = np.asarray(table[name].tolist() if table[name].dtype.kind not in "iufb" else table[name])
-        key = re.sub(r"\W", "_", str(name))
-        out[key] = values if values.dtype.kind in "iufb" else np.array([str(v) for v in table[name]], dtype=str)
+        out[free_name(name, taken)] = values if values.dtype.kind in "iufb" else np.array([str(v) for v in table[name]], dtype=str)
     return out

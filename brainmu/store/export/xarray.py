@@ -22,8 +22,9 @@ def to_xarray(recording: Recording) -> xr.DataTree:
     """A DataTree with times: ``/signals/<name>``, ``/spikes``, ``/labels/<name>``.
 
     A signal's `values` (time, channel) are read when computed, in its unit with NaN where missing; its `time` (s) is a lazy range for regular
-    signals. ``channel`` holds names, and the channel table follows as coordinates (`kind`, `region`, …). Spikes lie along ``spike`` with the
-    units table along ``unit``; hypnograms along ``epoch``, events along ``event``, intervals along ``interval``.
+    signals. ``channel`` holds names, and the channel table follows as coordinates (`kind`, `region`, …). Spikes lie along ``spike``, the columns
+    of the units table as ``unit_<name>`` along ``unit``; hypnograms along ``time``, events along ``event``, intervals along ``interval``.
+    Slashes in names become underscores.
 
     Examples
     --------
@@ -35,15 +36,15 @@ def to_xarray(recording: Recording) -> xr.DataTree:
         about["started_at"] = recording.started_at.isoformat()
     nodes: dict[str, Any] = {"/": xr.Dataset(attrs=about)}
     for name, s in recording.signals.items():
-        nodes[f"/signals/{name}"] = _signal_dataset(s)
+        nodes[f"/signals/{_leaf(name)}"] = _signal_dataset(s)
     if recording.spikes is not None:
         sp = recording.spikes
-        units = {("unit_region" if c == "region" else str(c)): ("unit", _column(sp.units[c])) for c in sp.units.columns if c != "id"}
+        units = {f"unit_{_leaf(c)}": ("unit", _column(sp.units[c])) for c in sp.units.columns if c != "id"}
         nodes["/spikes"] = xr.Dataset(
             {"time": ("spike", sp.times, {"units": "s"}), "unit_id": ("spike", sp.unit_id), **units}, coords={"unit": sp.units["id"].to_numpy()}
         )
     for name, label in recording.labels.items():
-        nodes[f"/labels/{name}"] = _label_dataset(label)
+        nodes[f"/labels/{_leaf(name)}"] = _label_dataset(label)
     return xr.DataTree.from_dict(nodes)
 
 
@@ -56,7 +57,7 @@ def _signal_dataset(s: Signal) -> xr.Dataset:
     values = xr.Variable(("time", "channel"), LazilyIndexedArray(_Samples(s)), {"units": s.unit, "kind": s.kind})
     attrs = {"rate": s.rate, "start": s.start, "gaps": s.gaps.bounds.ravel().tolist()} if s.rate is not None else {"gaps": s.gaps.bounds.ravel().tolist()}
     data = xr.Dataset({"values": values}, coords=coordinates, attrs=attrs)
-    table = {("channel" if c == "name" else str(c)): ("channel", _column(s.channels[c])) for c in s.channels.columns}
+    table = {_channel_column(c): ("channel", _column(s.channels[c])) for c in s.channels.columns}
     data = data.assign_coords(table)
     data["time"].attrs["units"] = "s"
     return data
@@ -119,7 +120,16 @@ def _label_dataset(label: Label) -> xr.Dataset:
     if isinstance(label, Intervals):
         return xr.Dataset({"start": ("interval", label.start), "stop": ("interval", label.stop)})
     frame = label.to_frame()
-    return xr.Dataset({str(c): ("event", _column(frame[c])) for c in frame.columns})
+    return xr.Dataset({_leaf(c): ("event", _column(frame[c])) for c in frame.columns})
+
+
+def _leaf(name: object) -> str:
+    """A name that a DataTree takes: slashes lead into groups there."""
+    return str(name).replace("/", "_")
+
+
+def _channel_column(name: object) -> str:
+    return "channel" if name == "name" else f"{_leaf(name)}_" if name in ("time", "values", "channel") else _leaf(name)
 
 
 def _column(values: Any) -> NDArray[Any]:
