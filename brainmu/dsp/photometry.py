@@ -78,8 +78,8 @@ def _solve(a: NDArray[np.float64], y: NDArray[np.float64], weight: NDArray[np.fl
     """Weighted least squares by normal equations: einsum adds in one order, where a threaded BLAS does not, so the same data give the same bits."""
     gram = np.einsum("ni,nj,n->ij", a, a, weight)
     right = np.einsum("ni,n,n->i", a, y, weight)
-    # Slow exponentials are nearly alike: a ridge of 1e-12 of the diagonal keeps the factor real and moves no fitted curve.
-    factor = np.linalg.cholesky(gram + 1e-12 * np.trace(gram) * np.eye(len(gram)))
+    # Slow exponentials are nearly alike: a ridge of 1e-12 of each column's own size keeps the factor real and moves no fitted curve.
+    factor = np.linalg.cholesky(gram + 1e-12 * np.diag(np.diag(gram)))
     half = np.linalg.solve(factor, right)
     return optimize.nnls(factor.T, half)[0] if positive else np.linalg.solve(factor.T, half)
 

@@ -20,7 +20,9 @@ _ASK = "      # <- FILL IN: "
 _KIND_WORDS = {
     "emg": ("emg", "muscle"), "eog": ("eog",), "ecg": ("ecg", "ekg"), "eeg": ("eeg", "ecog"), "lfp": ("lfp", "csc", "ephys"),
     "position": ("position", "pos", "xy", "tracking", "trajectory"), "speed": ("speed", "velocity"), "calcium": ("calcium", "dff", "roi", "fluor"),
-    "photometry": ("photometry",), "features": ("features", "bandpower", "counts"),
+    "photometry": ("photometry", "isosbestic", "gcamp"),
+    "behaviour": ("behaviour", "behavior", "wheel", "pupil", "accelerometer", "accel", "whisker", "licking"),
+    "features": ("features", "bandpower", "counts"),
 }  # fmt: skip
 _LABEL_WORDS = ("states", "state", "labels", "label", "hypnogram", "hypno", "stages", "scoring", "score", "sleep")
 _SPIKE_WORDS = ("spikes", "spike", "units", "clusters", "cells")

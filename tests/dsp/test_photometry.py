@@ -35,6 +35,16 @@ def test_least_squares_where_there_are_no_outliers():
     assert (huber_fit(a, y, positive=True) >= 0).all()
 
 
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_the_unit_does_not_matter(unit):
+    control = 1 + 0.05 * np.sin(np.arange(200) / 20)
+    fit = fit_control(2 * unit * control, unit * control)
+    np.testing.assert_allclose((fit.intercept / unit, fit.slope), (0, 2), atol=1e-6)
+    t = np.arange(3000.0)
+    decay = unit * (1 + np.exp(-t / 400))
+    np.testing.assert_allclose(bleaching_curve(t, bleaching(t, decay)), decay, rtol=0.02)
+
+
 def test_bleaching_is_a_sum_of_decays():
     t = np.arange(0, 7200, 5.0)
     truth = 2.0 + 1.5 * np.exp(-t / 250) + 0.7 * np.exp(-t / 3000)
