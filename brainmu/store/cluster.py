@@ -69,7 +69,7 @@ class Cluster:
             packed = folder.scratch / "streams"
         waiting: dict[Any, Shard] = {self.client.submit(_make, packed, folder.sink, shard, pure=False): shard for shard in shards}
         try:
-            for future in as_completed(list(waiting)):
+            for future in as_completed(list(waiting), loop=self.client.loop):
                 shard = waiting[future]
                 try:
                     made = future.result()

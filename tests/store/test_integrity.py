@@ -81,11 +81,6 @@ def test_killed_runs_end_in_the_same_bytes(tmp_path: Path, source: Path, kills: 
     kill_and_finish(source, tmp_path, kills)
 
 
-@pytest.mark.slow
-def test_killed_at_twenty_moments(tmp_path: Path, source: Path) -> None:
-    kill_and_finish(source, tmp_path, 20)
-
-
 def test_finished_shards_are_kept_and_damaged_or_stray_ones_are_not(tmp_path: Path, source: Path) -> None:
     x = np.load(source, mmap_mode="r")
     rec = Recording.from_arrays("r", signals={"lfp": {"values": x, "rate": 1000.0, "unit": "uV", "kind": "lfp"}}, source={"files": [str(source)]})
