@@ -24,6 +24,7 @@ __all__ = ["FORMATS", "describe", "read", "read_all", "sniff"]
 FORMATS: dict[str, str] = {
     "manifest": "a folder of arrays with a brainmu.yaml, or the .yaml itself",
     "nwb": "NWB 2 (.nwb)",
+    "bids": "BIDS datasets of EEG, iEEG and MEG (dataset_description.json, sub-*)",
     "edf": "EDF, EDF+ and BDF (.edf, .bdf)",
     "mne": "FIF, BrainVision, EEGLAB (.fif, .vhdr, .set) through MNE",
     "neurosuite": "Neurosuite (.xml with .dat, .lfp, .res.N, .clu.N, .evt)",
