@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -228,10 +229,19 @@ def _mention_arrays(path: Path, found: list[tuple[Path, str]], recordings: list[
     if not path.is_dir() or not recordings or not all(place.is_file() and place.parent == path for place, _ in found):
         return
     used = {f for r in recordings for f in r.source["files"]}
-    arrays = [p.name for p in sorted(path.iterdir()) if p.suffix.lower() in ARRAY_SUFFIXES and str(p.resolve()) not in used]
+    arrays = [p.name for p in sorted(path.iterdir()) if p.suffix.lower() in ARRAY_SUFFIXES and str(p.resolve()) not in used and not _is_prose(p)]
     if arrays:
         shown = ", ".join(arrays[:4]) + (f", … ({len(arrays)} in all)" if len(arrays) > 4 else "")
         recordings[0].warn(f"{shown} beside it was not read: plain arrays need a manifest (brainmu info {path} --write-manifest)")
+
+
+def _is_prose(path: Path) -> bool:
+    """Whether a .txt is a readme or a licence: none of its first lines is a row of numbers."""
+    if path.suffix.lower() != ".txt":
+        return False
+    with path.open(encoding="utf-8", errors="replace") as f:
+        lines = [line.split() for _, line in zip(range(200), f)]
+    return not any(row and all(re.fullmatch(r"[-+.\deE]+,?", cell) for cell in row) for row in lines)
 
 
 # -- describing -----------------------------------------------------------------------------------------------------
