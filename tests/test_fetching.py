@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,6 +41,7 @@ class Archive:
         self.status: dict[str, list[int]] = {}  # path -> statuses to answer before the real one
         self.redirect: dict[str, str] = {}
         self.ranged = True
+        self.slow = 0.0  # s before each 64 KiB
         self.url = ""
 
     def physionet(self, files: dict[str, bytes], id: str = "night", version: str = "1.0.0") -> None:
@@ -48,8 +54,10 @@ class Archive:
         root = "/dandisets/000999"
         self.pages[f"{root}/"] = json.dumps({"most_recent_published_version": {"version": "0.240101.0000"}}).encode()
         root += "/versions/0.240101.0000"
-        self.pages[f"{root}/info/"] = json.dumps({"metadata": {"license": ["spdx:CC-BY-4.0"]}}).encode()
+        self.pages[f"{root}/"] = json.dumps({"license": ["spdx:CC-BY-4.0"]}).encode()
         rows = [{"asset_id": f"id{i}", "path": p, "size": len(b), "zarr": None} for i, (p, b) in enumerate(files.items())]
+        # One asset comes with its metadata, the others' must be asked for.
+        rows[-1]["metadata"] = {"digest": {"dandi:sha2-256": hashlib.sha256([*files.values()][-1]).hexdigest()}}
         rows.append({"asset_id": "z", "path": "sub-1/big.zarr", "size": 1, "zarr": "uuid"})
         for i, body in enumerate(files.values()):
             self.pages[f"{root}/assets/id{i}/"] = json.dumps(
@@ -58,7 +66,7 @@ class Archive:
             self.redirect[f"{root}/assets/id{i}/download/"] = f"/blobs/{i}"
             self.pages[f"/blobs/{i}"] = body
         # Two pages, as for a large data set.
-        self.pages[f"{root}/assets/?page_size=500"] = json.dumps({"next": f"{self.url}{root}/assets/?page=2", "results": rows[:1]}).encode()
+        self.pages[f"{root}/assets/?metadata=1&page_size=500"] = json.dumps({"next": f"{self.url}{root}/assets/?page=2", "results": rows[:1]}).encode()
         self.pages[f"{root}/assets/?page=2"] = json.dumps({"next": None, "results": rows[1:]}).encode()
 
     def zenodo(self, files: dict[str, bytes]) -> None:
@@ -108,10 +116,18 @@ def archive() -> Iterator[Archive]:
             if held.cut.get(self.path):
                 part = part[: held.cut[self.path].pop(0)]
                 self.close_connection = True
-            self.wfile.write(part)
+            for i in range(0, len(part), 65_536) if held.slow else ():
+                time.sleep(held.slow)
+                self.wfile.write(part[i : i + 65_536])
+            if not held.slow:
+                self.wfile.write(part)
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
+
+        def handle(self) -> None:
+            with contextlib.suppress(ConnectionError):  # the other side hung up
+                super().handle()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     held.url = f"http://127.0.0.1:{server.server_port}"
@@ -179,6 +195,13 @@ def test_only_files_that_fit(archive: Archive, described: Callable[..., Path], t
     with pytest.raises(NotFoundError, match=r"none of its 3 files fits \*\.nwb; there are RECORDS"):
         fetch(where, tmp_path / "out", files="*.nwb")
     assert fetch(described("dandi", default_files="['RECORDS']"), tmp_path / "few").downloaded == ["RECORDS"]
+
+
+def test_a_transfer_that_was_led_elsewhere_goes_on_too(archive: Archive, described: Callable[..., Path], tmp_path: Path) -> None:
+    archive.dandi({"a.nwb": BIG})
+    archive.cut["/blobs/0"] = [655_360]
+    fetch(described("dandi"), tmp_path / "out", pause=0.01)
+    assert (tmp_path / "out/a.nwb").read_bytes() == BIG and archive.ranges[-1] == "bytes=655360-"
 
 
 @pytest.mark.parametrize("ranged", [True, False])
@@ -293,6 +316,26 @@ def test_a_full_disk_is_said_before_and_during(archive: Archive, described: Call
         with pytest.raises(FetchError, match="the disk is full: free some space and run the same command"):
             fetch(described("zenodo"), tmp_path / "out", retries=0)
     assert errno.ENOSPC == 28
+
+
+def test_an_interrupted_run_keeps_what_came(archive: Archive, described: Callable[..., Path], tmp_path: Path) -> None:
+    """Ctrl-C in the middle of a slow download: one line, status 130, and the next run asks for the rest only."""
+    archive.zenodo({"a.bin": BIG * 4})
+    archive.slow = 0.01
+    command = [sys.executable, "-m", "brainmu", "fetch", str(described("zenodo")), "--out", str(tmp_path / "out"), "--quiet"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        part = tmp_path / "out/a.bin.part"
+        deadline = time.monotonic() + 30
+        while not (part.exists() and part.stat().st_size > 500_000) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130 and said.startswith("brainmu: interrupted") and said.count("\n") == 1
+    came = part.stat().st_size
+    assert 500_000 < came < len(BIG) * 4
+    archive.slow = 0.0
+    fetch(described("zenodo"), tmp_path / "out")
+    assert archive.ranges[-1] == f"bytes={came}-" and (tmp_path / "out/a.bin").read_bytes() == BIG * 4
 
 
 def test_one_download_into_a_folder_at_a_time(archive: Archive, described: Callable[..., Path], tmp_path: Path) -> None:

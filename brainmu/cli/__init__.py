@@ -40,6 +40,7 @@ def _app(verb: str | None):
     app = App(
         name="brainmu", version=__version__, help_format="plaintext",
         help="From raw recordings of the brain to a tested causal claim.\n\nStart with: brainmu demo --quick; then brainmu VERB --help.",
+        suppress_keyboard_interrupt=False,  # main() says what an interrupt leaves behind
         help_epilogue="Exit status: 0 done, 1 the work failed, 2 wrong usage. Results go to stdout, progress to stderr; --json prints one JSON object.",
     )  # fmt: skip
     if verb is not None:

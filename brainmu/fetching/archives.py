@@ -69,10 +69,10 @@ def with_checksum(file: RemoteFile) -> RemoteFile:
     """The file with its checksum, asked for where the listing had none."""
     if file.checksum:
         return file
-    digest = (json.loads(request(file.details).text).get("digest") or {}).get("dandi:sha2-256")
+    digest = _dandi_digest(json.loads(request(file.details).text))
     if not digest:
         raise FetchError(f"{file.path}: DANDI has not computed its SHA-256 yet: try again in some hours, or leave it out with --files")
-    return replace(file, checksum=f"sha256:{digest}")
+    return replace(file, checksum=digest)
 
 
 # -- archives -------------------------------------------------------------------------------------------------------
@@ -90,15 +90,15 @@ def _physionet(found: Dataset, server: str) -> Listing:
 
 
 def _dandi(found: Dataset, server: str) -> Listing:
-    """DANDI's REST API: assets of a version, a page at a time; the digest of an asset is in its metadata."""
+    """DANDI's REST API: assets of a version, a page at a time, with their metadata (the digest among it) where the server sends it along."""
     root = f"{server}/dandisets/{found.id}"
     version = found.version
     if version == "latest":
         newest = json.loads(request(f"{root}/").text).get("most_recent_published_version")
         version = newest["version"] if newest else "draft"
-    info = json.loads(request(f"{root}/versions/{version}/info/").text)
-    licence = ", ".join(str(x).removeprefix("spdx:") for x in (info.get("metadata") or {}).get("license") or [])
-    files, notes, page = [], [], f"{root}/versions/{version}/assets/?page_size=500"
+    about = json.loads(request(f"{root}/versions/{version}/").text)
+    licence = ", ".join(str(x).removeprefix("spdx:") for x in about.get("license") or [])
+    files, notes, page = [], [], f"{root}/versions/{version}/assets/?metadata=1&page_size=500"
     if version == "draft":
         notes.append("the data set is a draft, which its owners may change; the lock file pins what came")
     while page:
@@ -108,9 +108,15 @@ def _dandi(found: Dataset, server: str) -> Listing:
                 notes.append(f"{asset['path']}: is a Zarr asset, which is left out: use the dandi client for it")
                 continue
             details = f"{root}/versions/{version}/assets/{asset['asset_id']}/"
-            files.append(RemoteFile(asset["path"], f"{details}download/", int(asset["size"]), "", details))
+            digest = _dandi_digest(asset.get("metadata") or {})
+            files.append(RemoteFile(asset["path"], f"{details}download/", int(asset["size"]), digest, details))
         page = answer["next"]
     return Listing(version, files, licence, notes)
+
+
+def _dandi_digest(metadata: dict[str, Any]) -> str:
+    digest = (metadata.get("digest") or {}).get("dandi:sha2-256")
+    return f"sha256:{_hex(digest, 64)}" if digest else ""
 
 
 def _zenodo(found: Dataset, server: str) -> Listing:
