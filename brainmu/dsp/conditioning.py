@@ -172,6 +172,11 @@ class Band:
             out.append((-1.0, self._low_pass(self.low - below / 2, below)))
         return out
 
+    @functools.cached_property
+    def _whole(self) -> NDArray[np.float64]:
+        """What the kernels amount to where nothing is missing."""
+        return np.sum([sign * h for sign, h in self._kernels], axis=0)
+
     def _low_pass(self, cut: float, transition: float) -> NDArray[np.float64]:
         reach = self._reach(transition)
         k = np.arange(-reach, reach + 1)
@@ -188,16 +193,17 @@ class Band:
 
     def apply(self, x: NDArray[np.float64], present: NDArray[np.float64] | None) -> NDArray[np.float64]:
         """`x` (channel, time) within the band, `reach` samples shorter on either side; `present` is 1 where a sample counts."""
+        inner = x[:, self.reach : x.shape[1] - self.reach]
+        if present is None:
+            y = _convolved(x, [self._whole])[0]
+            return inner + y if self.high is None else y
         kernels = [h for _, h in self._kernels]
-        out = x[:, self.reach : x.shape[1] - self.reach].copy() if self.high is None else np.zeros((len(x), x.shape[1] - 2 * self.reach))
-        weights = [None] * len(kernels) if present is None else _convolved(present, kernels)
-        certain = [None] * len(kernels) if present is None else _convolved(present, [np.abs(h) for h in kernels])
+        out = inner.copy() if self.high is None else np.zeros(inner.shape)
+        weights, certain = _convolved(present, kernels), _convolved(present, [np.abs(h) for h in kernels])
         for (sign, _), y, weight, total in zip(self._kernels, _convolved(x, kernels), weights, certain):
-            if weight is not None and total is not None:
-                # What is left of the kernel may nearly cancel (a few samples alone between long gaps): then nothing can be said.
-                good = weight > _LEAST_CERTAIN * np.maximum(total, _NOTHING)
-                y = np.where(good, y / np.where(good, weight, 1.0), np.nan)
-            out += sign * y
+            # What is left of the kernel may nearly cancel (a few samples alone between long gaps): then nothing can be said.
+            good = weight > _LEAST_CERTAIN * np.maximum(total, _NOTHING)
+            out += sign * np.where(good, y / np.where(good, weight, 1.0), np.nan)
         return out
 
 
@@ -267,7 +273,7 @@ class FilterChain:
             columns = np.arange(c, min(channels, c + wide))
             y = self._segment(x[:, c : c + wide], i, a, min(n, a + self.segment), n, columns)
             lo, hi = max(a, first), min(a + self.segment, last)
-            out[lo - first : hi - first, columns] = y[:, lo - a : hi - a].T
+            out[lo - first : hi - first, c : c + wide] = y[:, lo - a : hi - a].T
 
         jobs = [(a, c) for a in range(begin, end, self.segment) for c in range(0, channels, wide)] if last > first else []
         for _ in map(run, jobs) if pool is None else pool.map(run, jobs):
@@ -278,45 +284,43 @@ class FilterChain:
         """Outputs [a, b) (channel, time) of some columns, from rows that begin at `offset`."""
         low, high = a - self.reach, b + self.reach
         i, j = max(0, low), min(n, high)
+        part = x[i - offset : j - offset]
+        if low >= 0 and high <= n and np.isfinite(part.sum()):
+            rows = np.ascontiguousarray(part.T)
+            for stage, only in self.stages:
+                y = stage.apply(rows, None)
+                if only is not None:
+                    kept = np.flatnonzero(~np.isin(columns, only))
+                    y[kept] = rows[kept, stage.reach : rows.shape[1] - stage.reach]
+                rows = y
+            return rows
         rows = np.zeros((len(columns), high - low))
-        rows[:, i - low : j - low] = x[i - offset : j - offset].T
+        rows[:, i - low : j - low] = part.T
         absent = ~np.isfinite(rows)
-        whole = low >= 0 and high <= n and not absent.any()
-        present = None
-        if not whole:
-            present = (~absent).astype(np.float64)
-            present[:, : i - low] = present[:, j - low :] = 0.0
-            rows[absent] = 0.0
+        present = (~absent).astype(np.float64)
+        present[:, : i - low] = present[:, j - low :] = 0.0
+        rows[absent] = 0.0
         for stage, only in self.stages:
-            rows, present = self._stage(stage, rows, present, None if only is None else np.flatnonzero(np.isin(columns, only)))
-        if present is not None:
-            rows[present == 0] = np.nan
+            rows, present = self._stage(stage, rows, present, np.arange(len(rows)) if only is None else np.flatnonzero(np.isin(columns, only)))
+        rows[present == 0] = np.nan
         return rows
 
     def _stage(
-        self, stage: Stage, rows: NDArray[np.float64], present: NDArray[np.float64] | None, only: NDArray[np.intp] | None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:  # fmt: skip
+        self, stage: Stage, rows: NDArray[np.float64], present: NDArray[np.float64], only: NDArray[np.intp]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
+        """A filter on the channels `only`, of which some samples are missing."""
         cut = slice(stage.reach, rows.shape[1] - stage.reach)
-        if only is None:
-            only = np.arange(len(rows))
-        out = rows[:, cut].copy()
-        kept = None if present is None else present[:, cut].copy()
+        out, kept = rows[:, cut].copy(), present[:, cut].copy()
         # Channels that miss nothing take the short way, so that another's gap does not change them.
-        full: NDArray[np.bool_] = np.ones(len(rows), dtype=bool) if present is None else np.asarray(present.all(axis=1))
-        for which, mask in ((only[full[only]], None), (only[~full[only]], present)):
-            if not len(which):
-                continue
-            if mask is not None:
-                same = bool((mask[which] == mask[which[0]]).all())
-                mask = mask[which[:1]] if same else mask[which]
-            y = stage.apply(rows[which], mask)
-            if mask is not None and kept is not None:
-                lost = ~np.isfinite(y) & (kept[which] > 0)
-                k = kept[which]
-                k[lost] = 0.0
-                kept[which] = k
-                y = np.where(k > 0, y, 0.0)
-            out[which] = y
+        full = present[only].all(axis=1)
+        if full.any():
+            out[only[full]] = stage.apply(rows[only[full]], None)
+        holed = only[~full]
+        if len(holed):
+            alike = bool((present[holed] == present[holed[0]]).all())
+            y = stage.apply(rows[holed], present[holed[:1]] if alike else present[holed])
+            kept[holed] = np.where(np.isfinite(y), kept[holed], 0.0)
+            out[holed] = np.where(kept[holed] > 0, y, 0.0)
         return out, kept
 
 

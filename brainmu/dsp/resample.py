@@ -195,10 +195,10 @@ class Resampler:
         step, absent = _to_grid(rows, inside)
         y = self._product(padded, last - first)
         if absent is None and low >= 0 and high <= n:
-            _scale_columns(y, step * 2.0**-_COEFFICIENT_BITS)
+            _scaled_columns(y, step * 2.0**-_COEFFICIENT_BITS, y)
             return y
         weight = self._weights(absent, i - low, j - low, len(padded), last - first)
-        _scale_columns(y, step)
+        _scaled_columns(y, step, y)
         with np.errstate(divide="ignore", invalid="ignore"):
             y /= weight
         y[np.broadcast_to(weight < MIN_WEIGHT * 2**_COEFFICIENT_BITS, y.shape)] = np.nan
@@ -279,17 +279,21 @@ def _fixed_point(h: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _to_grid(rows: NDArray[Any], out: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
     """Write `rows` into `out` as whole numbers of 27 bits; their step (channel,), a power of two, and where samples are missing."""
-    out[...] = rows
     if rows.dtype.kind == "b" or (rows.dtype.kind in "iu" and rows.dtype.itemsize <= 2):
+        out[...] = rows
         return np.ones(rows.shape[1]), None
     low, high = (e.astype(np.float64) for e in column_extremes(rows))
-    absent = None
-    if not (np.isfinite(low) & np.isfinite(high)).all():
-        absent = ~np.isfinite(out)
-        out[absent] = 0.0
-        low, high = column_extremes(out)
+    if (np.isfinite(low) & np.isfinite(high)).all():
+        exponent = np.frexp(np.maximum(high, -low))[1] - _SAMPLE_BITS
+        _scaled_columns(rows, np.ldexp(1.0, -exponent), out)
+        np.rint(out, out=out)
+        return np.ldexp(1.0, exponent), None
+    out[...] = rows
+    absent = ~np.isfinite(out)
+    out[absent] = 0.0
+    low, high = column_extremes(out)
     exponent = np.frexp(np.maximum(high, -low))[1] - _SAMPLE_BITS
-    _scale_columns(out, np.ldexp(1.0, -exponent))
+    _scaled_columns(out, np.ldexp(1.0, -exponent), out)
     np.rint(out, out=out)
     return np.ldexp(1.0, exponent), absent
 
@@ -335,13 +339,15 @@ def columns_equal(x: NDArray[Any], value: NDArray[Any]) -> NDArray[np.bool_]:
     return out
 
 
-def _scale_columns(x: NDArray[np.float64], factor: NDArray[np.float64]) -> None:
-    wide = _wide(x)
-    if wide is None:
-        x *= factor
+def _scaled_columns(x: NDArray[Any], factor: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+    """Write `x` (time, channel) times `factor` (channel,) into `out`, which may be `x`."""
+    wide, into = _wide(x), _wide(out)
+    if wide is None or into is None:
+        np.multiply(x, factor, out=out)
         return
-    wide *= np.tile(factor, wide.shape[1] // x.shape[1])
-    x[wide.size // x.shape[1] :] *= factor
+    n = into.size // out.shape[1]
+    np.multiply(wide, np.tile(factor, into.shape[1] // x.shape[1]), out=into)
+    np.multiply(x[n:], factor, out=out[n:])
 
 
 def _wide(x: NDArray[Any]) -> NDArray[Any] | None:
