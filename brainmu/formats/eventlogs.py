@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -43,17 +44,29 @@ def read_log(path: Path) -> pd.DataFrame:
     """A table with a header line, its columns split by tab, comma, semicolon or white space; "n/a" is missing."""
     need_file(path, "a table of events")
     separators = {".tsv": ["\t"], ".csv": [",", ";", "\t"]}.get(path.suffix.lower(), ["\t", ",", ";", r"\s+"])
-    problem = ""
+    problem, narrow = "", None
     for sep in separators:
         try:
-            frame = pd.read_csv(path, sep=sep, na_values=["", "n/a", "NA", "NaN", "nan"], keep_default_na=False, encoding="utf-8-sig", comment=None)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:
-            problem = " ".join(str(error).split())
+            with warnings.catch_warnings():
+                # Rows longer than the header would otherwise lose their last cells, or become an index.
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                frame = pd.read_csv(
+                    path, sep=sep, na_values=["", "n/a", "NA", "NaN", "nan"], keep_default_na=False, encoding="utf-8-sig", index_col=False, engine=_engine(sep)
+                )
+        except (pd.errors.ParserWarning, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:
+            problem = problem or " ".join(str(error).split())
             continue
-        if frame.shape[1] > 1 or sep == separators[-1]:
-            frame.columns = pd.Index([str(c).strip() for c in frame.columns])
+        frame.columns = pd.Index([str(c).strip() for c in frame.columns])
+        if frame.shape[1] > 1:
             return frame
-    raise FormatError(f"{path}: not a table ({problem[:120]}), expected a header line and rows split by tab or comma")
+        narrow = frame
+    if narrow is None or problem:
+        raise FormatError(f"{path}: not a table ({problem[:160]}), expected a header line and rows of as many cells, split by tab or comma")
+    return narrow
+
+
+def _engine(sep: str) -> Literal["c", "python"]:
+    return "python" if len(sep) > 1 else "c"
 
 
 def read_events(
@@ -104,7 +117,8 @@ def read_events(
     table = table.rename(columns={theirs: ours for ours, theirs in (rename or {}).items()})
     found = {role: _column(p, table, names) for role, names in (("start", _START), ("stop", _STOP), ("duration", _LENGTH))}
     if found["start"] is None:
-        raise InputError(f"{p}: has columns {', '.join(table.columns)}, none of which is the onset of an event: say which with rename={{'start': …}}")
+        hint = " (is there a header line?)" if any(_number(c) for c in table.columns) else ""
+        raise InputError(f"{p}: has columns {', '.join(table.columns)}{hint}, none of which is the onset of an event: say which with rename={{'start': …}}")
     times = {role: _times(p, table, *place, time_unit, rate) for role, place in found.items() if place is not None}
     if "stop" in times and "duration" in times and not np.allclose(times["stop"] - times["start"], times["duration"], atol=2e-3, equal_nan=True):
         raise FormatError(f"{p}: its stop and duration contradict each other: leave one out")
@@ -115,6 +129,8 @@ def read_events(
     end = np.where(np.isfinite(end), end, begin)  # BIDS writes n/a for an event without a length: a point
     rest = table.drop(columns=[place[0] for place in found.values() if place is not None])
     rest = rest.rename(columns={"trial_type": "kind"}) if "kind" not in rest and "trial_type" in rest else rest
+    if taken := [c for c in ("self", "attrs") if c in rest]:
+        raise InputError(f"{p}: a column is called {taken[0]!r}, which a table of events needs for itself: rename it")
     columns: dict[str, Any] = {str(c): _checked(p, str(c), rest[c]) for c in rest.columns if str(c) != "peak"}
     for name, value in (("kind", kind), ("content", content)):
         if value is not None:
@@ -158,10 +174,18 @@ def _times(path: Path, table: pd.DataFrame, column: str, own: str | None, unit: 
     return out
 
 
+def _number(word: Any) -> bool:
+    try:
+        float(str(word))
+    except ValueError:
+        return False
+    return True
+
+
 def _checked(path: Path, name: str, values: pd.Series) -> NDArray[Any]:
     """A column as it is kept: yes and no as bool, probabilities in range, text without NaN."""
     if name in ("assigned", "delivered"):
-        words = values.astype(str).str.strip().str.lower()
+        words = pd.Series(["missing" if pd.isna(v) else str(v).strip().lower() for v in values], dtype=object)
         if stray := sorted(set(words) - set(_BINARY)):
             held = ", ".join(f"{w!r} ({n})" for w, n in words.value_counts().sort_index().items())
             raise InputError(f"{path}: column {name!r} holds {held}, expected yes or no (1/0, true/false): {stray[0]!r} is neither; put arms in a column arm")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from brainmu.errors import FormatError
 from brainmu.formats.pickles import load_plain
 
-__all__ = ["read_frame", "table_levels"]
+__all__ = ["is_readable", "read_frame", "table_levels"]
 
 _FIX = "write it again with to_hdf, or export it as csv"
 Column = tuple[str, ...]
@@ -19,13 +19,24 @@ Column = tuple[str, ...]
 
 def table_levels(path: Path) -> list[str] | None:
     """Names of the levels of the columns (scorer, bodyparts, coords), or None if the file holds no table of pandas."""
+    if not is_readable(path):
+        return None
     import h5py
 
-    if not h5py.is_hdf5(path):
-        return None
     with h5py.File(path, "r") as f:
         group = _group(f)
         return None if group is None else _levels(path, group)
+
+
+def is_readable(path: Path) -> bool:
+    """Whether the file is HDF5 and whole enough to open."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r"):
+            return True
+    except OSError:
+        return False
 
 
 def read_frame(path: Path) -> tuple[list[Column], NDArray[np.int64], NDArray[np.float64]]:

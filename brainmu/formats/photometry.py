@@ -90,6 +90,8 @@ def read(
     Akam & Walton (2019), pyPhotometry, Scientific Reports 9, 3521.
     """
     need_file(path, "fibre photometry")
+    if rate is not None and not rate > 0:
+        raise InputError(f"{path}: rate is {rate!r}, expected a positive number of Hz")
     rec = Recording(id=re.sub(r"[^\w.+-]+", "_", path.stem))
     rec.source = {"format": "photometry", "files": [str(path.resolve())], "warnings": []}
     if path.suffix.lower() == ".ppd":
@@ -169,6 +171,10 @@ def _pyphotometry(path: Path, rec: Recording, signal: Names, isosbestic: Names, 
         raise FormatError(
             f"{path}: its header is no pyPhotometry header ({type(error).__name__} {error}), expected JSON as version 0.2 and later write it"
         ) from None
+    if not rate > 0 or not isinstance(volts, list) or not volts:
+        raise FormatError(
+            f"{path}: its header says sampling_rate {rate:g} and volts_per_division {volts!r}, expected a positive rate and one voltage a channel"
+        )
     n_analog, n_digital = int(header.get("n_analog_signals", 2)), int(header.get("n_digital_signals", 2))
     body = path.stat().st_size - 2 - size
     if body <= 0 or body % (2 * n_analog) or n_digital > n_analog:
@@ -209,6 +215,10 @@ def _neurophotometrics(path: Path, rec: Recording, unit: str, start: float) -> N
     stamp = next((c for c in ("SystemTimestamp", "Timestamp", "ComputerTimestamp") if c in frame), None)
     if stamp is None:
         raise FormatError(f"{path}: has columns {', '.join(map(str, frame.columns))}, expected SystemTimestamp or Timestamp")
+    if not len(frame):
+        raise FormatError(f"{path}: holds no frames under its header")
+    if text := [r for r in regions if not pd.api.types.is_numeric_dtype(frame[r])]:
+        raise FormatError(f"{path}: column {text[0]} holds {frame[text[0]].iloc[0]!r}, expected numbers")
     numbers = frame[[stamp, flags, *regions]].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
     if not np.isfinite(numbers[:, :2]).all():
         raise FormatError(f"{path}: row {int(np.flatnonzero(~np.isfinite(numbers[:, :2]).all(1))[0]) + 1} has no number in {stamp} or {flags}: drop it")
@@ -281,12 +291,17 @@ def _columns(
         light = [c for c in light if c in (*signal, *isosbestic)]
     if not light:
         raise FormatError(f"{path}: holds no column of numbers beside its time: it has {', '.join(frame.columns)}")
+    if not len(frame):
+        raise FormatError(f"{path}: holds no rows under its header")
     values = frame[light].to_numpy(dtype=np.float32)
     if rate is not None:
         timing: dict[str, Any] = {"values": values, "rate": rate, "start": start}
         t = start + np.arange(len(values)) / rate
     else:
         t = seconds(frame[clock], time_unit, None, f"{path} {clock}")
+        if not np.isfinite(t).all() or (np.diff(t) <= 0).any():
+            bad = int(np.flatnonzero(~np.isfinite(t) | np.r_[False, np.diff(t) <= 0])[0])
+            raise FormatError(f"{path}: {clock} is {frame[clock].iloc[bad]} in row {bad + 1}, expected times that increase: drop or complete that row")
         rec.source["first_timestamp"] = float(t[0])
         t = t - t[0] + start
         timing = lay_out(values, t)

@@ -16,7 +16,7 @@ from brainmu.config import suggest
 from brainmu.core import Recording, Signal
 from brainmu.errors import FormatError, InputError
 from brainmu.formats.arrays import load_array
-from brainmu.formats.pandas_hdf import Column, read_frame, table_levels
+from brainmu.formats.pandas_hdf import Column, is_readable, read_frame, table_levels
 from brainmu.formats.sources import ArrayFile, need_file
 from brainmu.formats.tables import TABLE_SUFFIXES, table_names
 from brainmu.formats.timing import lay_out, seconds
@@ -48,10 +48,10 @@ def detect(path: Path) -> bool:
 
 
 def _is_sleap(path: Path) -> bool:
+    if not is_readable(path):
+        return False
     import h5py
 
-    if not h5py.is_hdf5(path):
-        return False
     with h5py.File(path, "r") as f:
         return "tracks" in f and "node_names" in f
 
@@ -122,6 +122,8 @@ def _choose(path: Path, animals: list[_Animal], track: int | str, rec: Recording
         if track not in names:
             raise InputError(f"{path}: has no animal {track!r}{suggest(track, names)}; it has {', '.join(names)} (or all)")
         return [animals[names.index(track)]]
+    if not animals:
+        raise FormatError(f"{path}: holds no animals: nothing was tracked")
     if not 0 <= track < len(animals):
         raise InputError(f"{path}: holds {len(animals)} animals and number {track} was asked for: pass track= below {len(animals)}, a name, or all")
     if len(animals) > 1:

@@ -104,7 +104,7 @@ def read_scoring(
     if suffix == ".mat":
         return reader.mat()
     if suffix == ".npy":
-        return reader.epochs(list(np.asarray(load_array(p, ArrayFile(str(p)))).ravel()))
+        return reader.vector(ArrayFile(str(p)))
     return reader.text()
 
 
@@ -146,8 +146,12 @@ class _Reader:
     def named(self, values: list[Any]) -> list[str]:
         """Stage names of codes or of names as the tool spells them."""
         numbers = [_whole(v) for v in values]
-        if all(v is not None for v in numbers):
-            return self._of_codes([int(v) for v in numbers if v is not None])
+        blank = [_is_blank(v) for v in values]
+        if not all(blank) and all(n is not None or b for n, b in zip(numbers, blank)):
+            coded = iter(self._of_codes([n for n in numbers if n is not None]))
+            if holes := sum(blank):
+                self.notes.append(f"{holes} epochs without a code are not scored (UNS)")
+            return ["UNS" if b else next(coded) for b in blank]
         words = [str(v).strip() for v in values]
         table = {str(k): str(v) for k, v in self.map.items()} if self.map else {}
         out = {w: table.get(w) or self._of_word(w) for w in set(words)}
@@ -205,10 +209,19 @@ class _Reader:
             raise InputError(f"{self.path}: holds {len(values)} stages, one an epoch, and does not say how long an epoch is: pass epoch= in s")
         return self.hypnogram(names, length, self.start)
 
+    def vector(self, ref: ArrayFile) -> Hypnogram:
+        """A stage an epoch in an array file."""
+        values = np.asarray(load_array(self.path, ref))
+        if values.size and max(values.shape, default=1) != values.size:
+            raise FormatError(f"{self.path}: {ref.key or 'the array'} has shape {values.shape}, expected one stage an epoch")
+        return self.epochs(list(values.ravel()))
+
     def bouts(self, begin: NDArray[np.float64], end: NDArray[np.float64], values: list[Any]) -> Hypnogram:
         """Stages from `begin` to `end`, s; epochs that no bout covers are unscored."""
+        if not len(begin):
+            raise FormatError(f"{self.path}: holds no stages under its header")
         names = self.named(values)
-        if not len(begin) or not (np.isfinite(begin).all() and np.isfinite(end).all() and (end > begin).all()):
+        if not (np.isfinite(begin).all() and np.isfinite(end).all() and (end > begin).all()):
             raise FormatError(f"{self.path}: holds {len(begin)} stages, and one of them lacks a time or a length: correct that row")
         order = np.argsort(begin, kind="stable")
         begin, end, names = begin[order], end[order], [names[i] for i in order]
@@ -251,7 +264,7 @@ class _Reader:
         key = "labels" if "labels" in held else vectors[0] if len(vectors) == 1 else None
         if key is None:
             raise FormatError(f"{self.path}: holds {', '.join(held)}, expected AccuSleep's labels, buzcode's SleepState, or one vector of codes")
-        return self.epochs(list(np.asarray(load_array(self.path, ArrayFile(str(self.path), key=key))).ravel()))
+        return self.vector(ArrayFile(str(self.path), key=key))
 
     def _buzcode(self) -> Hypnogram:
         def field(name: str) -> NDArray[np.float64]:
@@ -270,6 +283,8 @@ class _Reader:
             raw = self.path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
             raw = self.path.read_text(encoding="latin-1")
+        if "\0" in raw:
+            raise FormatError(f"{self.path}: is no plain text (it holds zero bytes): save it as UTF-8 text, or as csv from a spreadsheet")
         lines = [line for line in raw.splitlines() if line.strip()]
         if not lines:
             raise FormatError(f"{self.path}: holds no lines of text")
@@ -386,6 +401,10 @@ def _whole(value: Any) -> int | None:
     except (TypeError, ValueError):
         return None
     return int(number) if np.isfinite(number) and number == int(number) else None
+
+
+def _is_blank(value: Any) -> bool:
+    return str(value).strip().lower() in ("", "nan", "n/a", "none")
 
 
 def _is_float(word: str) -> bool:

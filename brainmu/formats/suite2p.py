@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from brainmu.formats.sources import ArrayFile, need_file
 
 __all__ = ["detect", "read"]
 
+T = TypeVar("T")
 TRACES = ("corrected", "raw", "deconvolved")
 
 
@@ -135,11 +136,11 @@ def _plane(folder: Path, rate: float | None, rec: Recording) -> _Plane:
     cells = cells[:, None] if cells.ndim == 1 else cells
     stat = _stat(folder, len(cells), rec)
     ops = _ops(folder, rec) if rate is None or (folder / "ops.npy").is_file() else {}
-    fs = float(ops["fs"]) if rate is None and "fs" in ops else rate
+    fs = _setting(folder, ops, "fs", float) if rate is None and "fs" in ops else rate
     if fs is None or not fs > 0:
         raise InputError(f"{folder}: there is no frame rate ({'ops.npy lacks fs' if ops else 'no ops.npy'}): pass rate= (frames a second of a plane)")
     number = re.fullmatch(r"plane(\d+)", folder.name)
-    n_planes = int(ops.get("nplanes", 1))
+    n_planes = _setting(folder, ops, "nplanes", int) if "nplanes" in ops else 1
     bad = np.asarray(ops.get("badframes", ()))
     if bad.dtype == bool and bad.any():
         rec.warn(f"{folder.name}: Suite2p marked {int(bad.sum())} of {bad.size} frames as bad (moved); their samples are kept")
@@ -166,6 +167,13 @@ def _ops(folder: Path, rec: Recording) -> dict[str, Any]:
     if not isinstance(ops, dict):
         raise FormatError(f"{folder / 'ops.npy'}: holds {value.size} objects, expected one dict of settings: move it away and pass rate=")
     return ops
+
+
+def _setting(folder: Path, ops: dict[str, Any], key: str, kind: type[T]) -> T:
+    try:
+        return kind(ops[key])  # type: ignore[call-arg]
+    except (TypeError, ValueError):
+        raise FormatError(f"{folder / 'ops.npy'}: {key} is {ops[key]!r}, expected a number: move ops.npy away and pass rate=") from None
 
 
 def _stat(folder: Path, n: int, rec: Recording) -> list[dict[str, Any]]:

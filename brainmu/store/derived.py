@@ -85,6 +85,8 @@ def requested(entries: Sequence[Any]) -> list[tuple[str, Any]]:
     [('position_smoothed', 0.1), ('speed', 0.25)]
     """
     out: list[tuple[str, Any]] = []
+    if isinstance(entries, str | Mapping):
+        raise ConfigError(f"derive: is {entries!r}, expected a list of names")
     for entry in entries:
         items = {entry: {}} if isinstance(entry, str) else entry
         if not isinstance(items, Mapping) or len(items) != 1:

@@ -201,7 +201,10 @@ def _photometry_dff(recording: Recording, light: dict[str, Signal], settings: Df
                     f"{recording.id}: derive: dff: {name!r} names the isosbestic channel {control!r}, which is not there: {', '.join(places)}"
                 )
             pairs.append(_Pair(places[name], places[control] if control else None))
-            fits[name] = _fit(pairs[-1], name, settings.method, note)
+            try:
+                fits[name] = _fit(pairs[-1], name, settings.method, note)
+            except InputError as error:
+                raise InputError(f"{recording.id}: derive: dff: channel {name!r}: {str(error).removeprefix('derive: dff: ')}") from None
         if pairs:
             values = Tiles((signal.n_samples, len(pairs)), TILE_VALUES, _Fitted(tuple(pairs), tuple(fits.values())))
             sources = list(dict.fromkeys([key, *(k for k, s in light.items() if any(c in s.names for c in chosen.values() if c))]))

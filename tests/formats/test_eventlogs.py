@@ -77,3 +77,20 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(NotFoundError):
         read_events(tmp_path / "none.csv")
     assert len(read_events(log(tmp_path / "a.csv", onset=[], duration=[]))) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("onset,dur\n1,2,3\n2,3\n", "not a table .*expected a header line and rows of as many cells"),
+        ("1.0,2.0\n3.0,4.0\n", r"has columns 1\.0, 2\.0 \(is there a header line"),
+        ("onset,self\n1,2\n", "a column is called 'self'"),
+        ("onset,delivered\n1,\n2,1\n", "'missing' is neither"),
+        ("onset;duration\n1,5;2,5\n", "holds '1,5' in row 1"),
+        ("onset,duration\n1,-2\n", "stops at .* before it starts"),
+    ],
+)
+def test_tables_as_they_come(tmp_path, text, message):
+    (tmp_path / "log.csv").write_text(text)
+    with pytest.raises((FormatError, InputError), match=message):
+        read_events(tmp_path / "log.csv")

@@ -155,3 +155,19 @@ def test_plain_table(tmp_path):
     assert read(path, format="photometry", rate=10.0, signal="GCaMP_465", isosbestic="iso_405").duration == pytest.approx(5.0)
     with pytest.raises(InputError, match="2 isosbestic channels for 1 signals"):
         read(path, format="photometry", rate=10.0, signal="ms", isosbestic=["iso_405", "GCaMP_465"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "FrameCounter,SystemTimestamp,LedState,Region0G\n", "holds no frames"),
+        ("a.csv", "FrameCounter,SystemTimestamp,LedState,Region0G\n0,1.0,1,x\n1,1.1,2,y\n", "column Region0G holds 'x'"),
+        ("a.csv", "Time(s),AIn-1 - Dem (AOut-1)\n", "holds no rows"),
+        ("a.csv", "Time(s),AIn-1 - Dem (AOut-1)\n0.0,1\n,2\n0.2,3\n", r"Time\(s\) is nan in row 2"),
+        ("a.ppd", "x", "no pyPhotometry header"),
+    ],
+)
+def test_damaged_photometry(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(FormatError, match=message):
+        read(tmp_path / name)

@@ -222,3 +222,10 @@ def test_missing_rows_and_foreign_tables(tmp_path):
         f["df_with_missing"].attrs["non_index_axes"] = np.bytes_(b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(FormatError, match=r"it names os\.system"):
         read(tmp_path / "y.h5", rate=10)
+    (tmp_path / "z.h5").write_bytes((tmp_path / "x.h5").read_bytes()[:700])
+    with pytest.raises(FormatError, match=r"cannot be read \(.*copy it again"):
+        read(tmp_path / "z.h5", rate=10, format="pose")
+    with h5py.File(tmp_path / "none.h5", "w") as f:
+        f["tracks"], f["node_names"] = np.zeros((0, 2, 1, 5)), np.array([b"nose"])
+    with pytest.raises(FormatError, match="nothing was tracked"):
+        read(tmp_path / "none.h5", rate=10)

@@ -224,3 +224,31 @@ def test_real_scorings(real_data):
         assert night.mask("N2").sum() > 100
     spindles = read_scoring(real_data / "human-dreams-spindles" / "Hypnogram_excerpt2.txt", map={5: "W", 4: "R", 3: "N1", 2: "N2", 1: "N3", 0: "N3"}, epoch=5.0)
     assert len(spindles) == 360
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", "W\nN1\n".encode("utf-16"), "is no plain text"),
+        ("a.txt", b"1.5\n2\n", r"stages '1\.5' \(1\), '2' \(1\) are not known"),
+        ("a.txt", b"*Duration_sec\t10\n", "holds no stages under its header"),
+        ("a.txt", b"*Duration_sec\t10\nWake\t5\nREM\t3\n", "stages end go back at 5 s"),
+        ("a.csv", b"0,W\n30,N1\n", "is there a header line"),
+        ("a.mat", b"xxxx" * 99, "not readable as a MATLAB file"),
+        ("a.edf", b"%PDF" * 99, "is it another format"),
+        ("a.hyp", b"time_base 30\n0\n1\n", "lacks time_base or epoch_list"),
+    ],
+)
+def test_damaged_label_files(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises((FormatError, InputError), match=message):
+        read_scoring(tmp_path / name, epoch=30.0)
+
+
+def test_arrays_of_codes_must_be_one_epoch_each(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((3, 2)))
+    with pytest.raises(FormatError, match=r"has shape \(3, 2\), expected one stage an epoch"):
+        read_scoring(tmp_path / "a.npy", format="yasa", epoch=30.0)
+    (tmp_path / "a.txt").write_text("1\nnan\n2\n")
+    h = read_scoring(tmp_path / "a.txt", format="yasa", epoch=30.0)
+    assert (stages(h), h.attrs["notes"]) == (["N1", "UNS", "N2"], ["1 epochs without a code are not scored (UNS)"])

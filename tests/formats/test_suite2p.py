@@ -108,6 +108,11 @@ def test_parts_that_do_not_fit(tmp_path):
     np.save(folder / "iscell.npy", np.zeros((N, 2)))
     with pytest.raises(FormatError, match="none of 5 ROIs is called a cell"):
         read(folder)
+    np.save(folder / "ops.npy", {"fs": "fast"}, allow_pickle=True)
+    with pytest.raises(FormatError, match="fs is 'fast', expected a number"):
+        read(folder, cells_only=False)
+    plane(tmp_path / "plane1")
+    folder = tmp_path / "plane1"
     (folder / "ops.npy").write_bytes((folder / "ops.npy").read_bytes()[:-200])
     with pytest.raises(FormatError, match="pickle is damaged"):
         read(folder, cells_only=False)
