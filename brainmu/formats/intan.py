@@ -39,7 +39,10 @@ _WRAP = 1 << 32  # time stamps have 32 bits: at 30 kHz they start anew after 40 
 def detect(path: Path) -> bool:
     """Whether `path` is an .rhd or .rhs file, a folder with info.rhd, or a folder of files that one recording was cut into."""
     if path.is_dir():
-        return _info(path) is not None or bool(_pieces(path))
+        from brainmu.formats.neurosuite import bases
+
+        # A session that was brought into the Neurosuite layout keeps its info.rhd: its .xml knows more.
+        return (_info(path) is not None or bool(_pieces(path))) and not bases(path)
     return path.is_file() and path.suffix.lower() in _SUFFIXES
 
 

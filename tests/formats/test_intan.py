@@ -169,6 +169,12 @@ def test_one_file_a_signal_type(tmp_path):
         read(tmp_path)
 
 
+def test_a_neurosuite_session_keeps_its_info_file(tmp_path):
+    (tmp_path / "info.rhd").write_bytes(_rhd_header((3, 1), _rhd_channels((3, 1))))
+    (tmp_path / "rat.xml").write_text("<parameters><acquisitionSystem/></parameters>")
+    assert sniff(tmp_path) == "neurosuite"
+
+
 def test_one_file_a_channel(tmp_path):
     version = (3, 1)
     (tmp_path / "info.rhd").write_bytes(_rhd_header(version, _rhd_channels(version)))

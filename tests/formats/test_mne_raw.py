@@ -65,6 +65,21 @@ def test_brainvision(tmp_path):
     assert {p.rsplit(".", 1)[1] for p in rec.source["files"]} >= {"vhdr"}
 
 
+def test_eeglab(tmp_path):
+    import scipy.io
+
+    channels = np.array([(name, "EEG") for name in ("Fz", "Cz")], dtype=[("labels", "O"), ("type", "O")])
+    events = np.array([("lights off", 201.0, 0.0)], dtype=[("type", "O"), ("latency", "O"), ("duration", "O")])
+    eeg = {"data": X[:2] * 1e6, "srate": 200.0, "nbchan": 2.0, "pnts": 6000.0, "trials": 1.0, "xmin": 0.0, "xmax": 5999 / 200, "chanlocs": channels,
+           "event": events, "epoch": np.empty((0, 0)), "setname": "x", "icawinv": [], "icaweights": [], "icasphere": [], "icachansind": []}  # fmt: skip
+    scipy.io.savemat(tmp_path / "d.set", {"EEG": eeg}, appendmat=False)
+    assert sniff(tmp_path / "d.set") == "mne"
+    rec = read(tmp_path / "d.set")
+    assert (rec.signals["eeg"].names, rec.signals["eeg"].rate) == (["Fz", "Cz"], 200)
+    np.testing.assert_allclose(rec.signals["eeg"].read(100, 200), X[:2, 100:200].T * 1e6, rtol=1e-4, atol=1e-3)
+    assert rec.events("annotations").start.tolist() == [1.0]
+
+
 def test_damaged_fif(fif, tmp_path):
     for content, message in ((b"", "is empty"), (b"no fif at all" * 50, "MNE cannot read it")):
         path = tmp_path / "x_raw.fif"
