@@ -10,16 +10,17 @@ if TYPE_CHECKING:
     from brainmu.store.batch import preprocess_many
     from brainmu.store.clocks import ClockMap, fit_clock
     from brainmu.store.config import PreprocessConfig
+    from brainmu.store.places import is_url
     from brainmu.store.planning import format_plan, plan
     from brainmu.store.session import Session, open
     from brainmu.store.verification import verify
     from brainmu.store.writer import preprocess
 
-__all__ = ["ClockMap", "PreprocessConfig", "Session", "align", "fit_clock", "format_plan", "open", "plan", "preprocess", "preprocess_many", "verify"]
+__all__ = ["ClockMap", "PreprocessConfig", "Session", "align", "fit_clock", "format_plan", "is_url", "open", "plan", "preprocess", "preprocess_many", "verify"]
 
 _HOME = {
     "ClockMap": "clocks", "PreprocessConfig": "config", "Session": "session", 
-    "align": "alignment", "fit_clock": "clocks", "format_plan": "planning", "open": "session", "plan": "planning", "preprocess": "writer",
+    "align": "alignment", "fit_clock": "clocks", "format_plan": "planning", "is_url": "places", "open": "session", "plan": "planning", "preprocess": "writer",
     "preprocess_many": "batch", "verify": "verification",
 }  # fmt: skip
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import mmap
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +26,18 @@ MAX_MAPS = 512
 """Files mapped at once in this process, over all stores: each holds a file descriptor."""
 _AHEAD = 1 << 20
 """Bytes of a mapped file from which on the disk is told beforehand what will be read."""
+
+_THREADS = min(4, os.cpu_count() or 1)
+
+
+@functools.cache
+def _decoders() -> ThreadPoolExecutor:
+    """Threads that decode long spans."""
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="brainmu-decode")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_decoders.cache_clear)  # a forked child has none of its parent's threads
 
 
 def read_array(place: Place, name: str, layout: ArrayLayout) -> Any:
@@ -196,16 +211,32 @@ class MappedArray(SampleArray):
         self._unchecked[chunk] = 0
 
     def _span(self, first: int, last: int) -> Iterator[NDArray[Any]]:
-        size = self._chunk * self.layout.row_bytes + 4
-        if not self._raw or (last - first) * size < _AHEAD:
+        if (last - first) * self._chunk * self.layout.row_bytes < _AHEAD:
             yield from map(self._get, range(first, last))
             return
         for k in range(first // self._per, (last - 1) // self._per + 1):
             a, b = max(first, k * self._per), min(last, (k + 1) * self._per)
-            data = (self._shards.get(k) or self._open(k))[1]
-            at = (a - k * self._per) * size // mmap.PAGESIZE * mmap.PAGESIZE
-            data.obj.madvise(mmap.MADV_WILLNEED, at, (b - a) * size)
-            yield from map(self._get, range(a, b))
+            self._will_read(k, a - k * self._per, b - k * self._per)
+            yield from map(self._get, range(a, b)) if self._raw else self._decoded(a, b)
+
+    def _will_read(self, k: int, a: int, b: int) -> None:
+        """Tell the disk of chunks [a, b) of shard `k`: it reads them in one go instead of page after page."""
+        shard = self._shards.get(k) or self._open(k)
+        if self._raw:
+            size = self._chunk * self.layout.row_bytes + 4
+            start, stop = a * size, b * size
+        else:
+            start, stop = shard[0][a][0], sum(shard[0][b - 1])
+        start = start // mmap.PAGESIZE * mmap.PAGESIZE
+        shard[1].obj.madvise(mmap.MADV_WILLNEED, start, stop - start)
+
+    def _decoded(self, first: int, last: int) -> Iterator[NDArray[Any]]:
+        """Chunks [first, last), a few megabytes of them decoded at a time, by several threads: blosc lets go of the interpreter."""
+        pool, share = _decoders(), max(1, _AHEAD // (self._chunk * self.layout.row_bytes))
+        for a in range(first, last, share * _THREADS):
+            parts = [range(i, min(i + share, last)) for i in range(a, min(a + share * _THREADS, last), share)]
+            for part in pool.map(lambda chunks: [self._get(k) for k in chunks], parts) if len(parts) > 1 else [map(self._get, parts[0])]:
+                yield from part
 
     def _open(self, k: int) -> Any:
         path = self.root / self.name / self.layout.key(k)
