@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ClockMap", "PreprocessConfig", "Session", "align", "fit_clock", "format_plan", "is_url", "open", "plan", "preprocess", "preprocess_many", "verify"]
 
 _HOME = {
-    "ClockMap": "clocks", "PreprocessConfig": "config", "Session": "session", 
+    "ClockMap": "clocks", "PreprocessConfig": "config", "Session": "session",
     "align": "alignment", "fit_clock": "clocks", "format_plan": "planning", "is_url": "places", "open": "session", "plan": "planning", "preprocess": "writer",
     "preprocess_many": "batch", "verify": "verification",
 }  # fmt: skip
