@@ -98,7 +98,7 @@ def attribute(
         maps, errors, steps = integrate(model, session, runs, columns, say("integrate"))
         attrs |= {"n_epochs": int(sum(b - a for a, b in runs)), "completeness_error": float(np.median(errors)), "steps": steps}
         if check:
-            random, _, _ = integrate(_randomised(model, seed), session, runs, columns, say("check"), steps=(32,))
+            random, _, _ = integrate(_randomised(model, seed), session, runs, columns, say("check"), steps=((1, 32),))
             attrs["randomised_weights_correlation"] = _similarity(maps, random)
         chosen = np.concatenate([np.arange(a, b) for a, b in runs])
     else:

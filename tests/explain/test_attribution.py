@@ -47,10 +47,9 @@ def test_integrated_gradients_find_the_planted_channel_and_band():
         mean = maps["lfp"].mean("time_lfp")
         best = mean.where(mean == mean.max(), drop=True)
         assert (str(best["channel_lfp"].item()), str(best["band"].item())) == where
-        # The planted cell stands out from all others. How far the parts are from summing to the whole is reported, not gated: this
-        # network is so sure of itself that 200 steps do not integrate it to 1 %.
         rest = np.abs(mean.where(mean < mean.max())).max().item()
-        assert mean.max().item() > 3 * rest and 0 <= maps.attrs["completeness_error"] < 1
+        assert mean.max().item() > 3 * rest
+        assert maps.attrs["completeness_error"] <= 0.01
         assert maps["lfp"].sizes["time_lfp"] == maps.attrs["n_epochs"] * 4
         assert maps.attrs["randomised_weights_correlation"] < 0.95
 
