@@ -391,6 +391,8 @@ def disk_error(error: OSError, out: Path) -> StoreError:
         errno.EDQUOT: ("the disk quota is used up", "free some space; the same command then goes on where it stopped"),
         errno.EROFS: ("the file system is read-only", "give an --out on another one"),
         errno.EACCES: ("permission denied", "give an --out in a folder that you may write to"),
+        errno.EEXIST: ("a file lies where a folder should be", "give another --out"),
+        errno.ENOTDIR: ("a file lies where a folder should be", "give another --out"),
         errno.ENOENT: ("its folder is gone", "see that the disk is there; the same command then goes on where it stopped"),
         errno.EPERM: ("permission denied", "give an --out in a folder that you may write to"),
     }.get(error.errno or 0, (error.strerror or str(error), "check the path and the disk; the same command then goes on where it stopped"))

@@ -75,6 +75,7 @@ def test_real_recordings(tmp_path: Path, real_data: Path, name: str) -> None:
     assert tree_bytes(tmp_path / "alone") == tree_bytes(tmp_path / "together")
 
 
+@pytest.mark.slow
 def test_many_recordings_share_the_processes(tmp_path: Path, make: Callable[..., Recording]) -> None:
     recordings = [make(k, id=f"r{k}") for k in range(3)] + [Recording("empty")]
     said: list[tuple[str, float]] = []
@@ -111,6 +112,7 @@ def deadly(tmp_path: Path, times: int) -> tuple[Recording, Recording]:
     return lazy, Recording.from_arrays("r", signals={"lfp": {"values": x, **about}})
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_replaced(tmp_path: Path) -> None:
     lazy, plain = deadly(tmp_path, times=2)
     session = preprocess(lazy, tmp_path / "a.zarr", jobs=2, **SMALL)
@@ -131,12 +133,12 @@ def test_a_shard_that_kills_every_process_is_named(tmp_path: Path) -> None:
 class Damaged:
     """Samples that cannot be read from some sample on."""
 
-    def __init__(self, error: BaseException) -> None:
-        self.error, self.shape, self.dtype, self.home = error, (600_000, 4), np.dtype("int16"), os.getpid()
+    def __init__(self, error: type[Exception], *said: str) -> None:
+        self.error, self.said, self.shape, self.dtype, self.home = error, said, (600_000, 4), np.dtype("int16"), os.getpid()
 
     def __getitem__(self, key: Any) -> np.ndarray:
         if key.stop > 400_000 and os.getpid() != self.home:
-            raise self.error
+            raise self.error(*self.said)
         return np.zeros((key.stop - key.start, 4), np.int16)
 
 
@@ -146,15 +148,15 @@ class TwoArguments(Exception):
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "text"),
+    ("error", "said", "kind", "text"),
     [
-        (FormatError("a.dat: is damaged"), FormatError, "a.dat: is damaged"),
-        pytest.param(ZeroDivisionError("at 3"), ZeroDivisionError, "at 3", marks=pytest.mark.slow),
-        (TwoArguments("un", "sendable"), RuntimeError, "TwoArguments: un sendable"),
+        (FormatError, ["a.dat: is damaged"], FormatError, "a.dat: is damaged"),
+        pytest.param(ZeroDivisionError, ["at 3"], ZeroDivisionError, "at 3", marks=pytest.mark.slow),
+        pytest.param(TwoArguments, ["un", "sendable"], RuntimeError, "TwoArguments: un sendable", marks=pytest.mark.slow),
     ],
 )
-def test_an_error_in_a_process_arrives_as_it_is(tmp_path: Path, error: Exception, kind: type[Exception], text: str) -> None:
-    rec = Recording.from_arrays("r", signals={"lfp": {"values": Damaged(error), "rate": 1000.0, "unit": "uV", "kind": "lfp"}})
+def test_an_error_in_a_process_arrives_as_it_is(tmp_path: Path, error: type[Exception], said: list[str], kind: type[Exception], text: str) -> None:
+    rec = Recording.from_arrays("r", signals={"lfp": {"values": Damaged(error, *said), "rate": 1000.0, "unit": "uV", "kind": "lfp"}})
     with pytest.raises(kind) as caught:
         preprocess(rec, tmp_path / "a.zarr", jobs=2, **SMALL)
     assert type(caught.value) is kind and str(caught.value) == text and "in __getitem__" in "".join(caught.value.__notes__)
@@ -162,7 +164,7 @@ def test_an_error_in_a_process_arrives_as_it_is(tmp_path: Path, error: Exception
 
 
 def test_what_cannot_be_sent(tmp_path: Path) -> None:
-    values = Damaged(FormatError(""))
+    values = Damaged(FormatError)
     values.lock = threading.Lock()
     rec = Recording.from_arrays("r", signals={"lfp": {"values": values, "rate": 1000.0, "unit": "uV", "kind": "lfp"}})
     with pytest.raises(InputError, match=r"cannot be sent to other processes .*lock.* preprocess it with jobs=1"):
@@ -217,7 +219,7 @@ def slow_child(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     ("how", "group"),
     [
         (signal.SIGINT, True),
-        (signal.SIGKILL, False),
+        pytest.param(signal.SIGKILL, False, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, False, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, False, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow),
@@ -245,6 +247,7 @@ def test_stopping_the_parent_stops_all_and_loses_nothing(tmp_path: Path, slow_ch
     assert (tmp_path / "a.zarr" / first.relative_to(tmp_path / "a.zarr.partial")).stat().st_mtime_ns == kept[first]
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_output_at_once(tmp_path: Path, slow_child: subprocess.Popen[str], recording: Recording) -> None:
     workers_of(slow_child)
     for jobs in (1, 2):
@@ -254,6 +257,7 @@ def test_two_runs_on_one_output_at_once(tmp_path: Path, slow_child: subprocess.P
     assert outcomes[0].error is None and isinstance(outcomes[1].error, StoreError) and "another process" in str(outcomes[1].error)
 
 
+@pytest.mark.slow
 def test_an_output_folder_that_vanishes(tmp_path: Path) -> None:
     import shutil
 
@@ -270,6 +274,7 @@ def test_an_output_folder_that_vanishes(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value) and not (disk / "a.zarr").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_many_are_written(tmp_path: Path) -> None:
     def stop(label: str, fraction: float) -> None:
         raise KeyboardInterrupt
