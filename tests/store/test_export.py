@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 
 from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal, Spikes
 from brainmu.errors import FormatError, InputError, MissingDataError, NotFoundError, OutputExistsError
-from brainmu.formats import read
+from brainmu.formats import read, read_all
 from brainmu.store import Session, export, preprocess
 from brainmu.store.export.choosing import samples
+
+PIPELINES = Path(__file__).resolve().parents[2] / "pipelines"
 
 
 @pytest.fixture(params=["recording", "session"])
@@ -379,3 +381,30 @@ def test_torch_brain_names_that_collide_are_refused(make: Callable[..., Recordin
     pytest.importorskip("temporaldata", reason="torch-brain (extra interop) is not installed")
     with pytest.raises(InputError, match="'session' in torch_brain"):
         export.to_torch_brain(make(labels={"session": Intervals([[0, 1]])}))
+
+
+# -- real recordings ------------------------------------------------------------------------------------------------
+REAL = {
+    "rat-linear-track": {}, "mouse-hd-neurosuite": {}, "nwb/A8604-211122.nwb": {}, "mouse-eeg-emg": {"manifest": PIPELINES / "mouse_eeg_emg/brainmu.yaml"},
+    "human-dreams-spindles": {"manifest": PIPELINES / "dreams_spindles/brainmu.yaml"}, "rat-hpc-units": {"manifest": PIPELINES / "rat_hpc_units/brainmu.yaml"},
+}  # fmt: skip
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_real_recordings_survive_nwb(name: str, real_data: Path, tmp_path: Path) -> None:
+    import pynwb
+
+    for recording in read_all(real_data / name, **REAL[name]):
+        path = export.to_nwb(recording, tmp_path / f"{recording.id}.nwb", compression=None)
+        assert pynwb.validate(path=str(path)) == []
+        same(recording, read(path))
+
+
+@pytest.mark.realdata
+def test_real_overlapping_events_are_refused(real_data: Path) -> None:
+    pytest.importorskip("pynapple", reason="pynapple (extra interop) is not installed")
+    recording = read(next((real_data / "nwb").glob("sub-4*.nwb")))
+    with pytest.raises(InputError, match="3 of 180 events overlap an earlier one"):
+        export.to_pynapple(recording)
