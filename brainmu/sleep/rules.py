@@ -124,8 +124,10 @@ def _gather(recording: Recording, epoch: float, settings: RuleSettings, start: f
         have = ", ".join(f"{k} ({s.kind})" for k, s in recording.signals.items()) or "no signals"
         raise MissingDataError(f"{recording.id}: rules need an EEG or LFP signal of >= 50 Hz; the recording has {have}: fit a stager on what it has instead")
     emg = recording.signals_of("emg")
+    correlated = {k: s for k, s in emg.items() if s.unit == "1" and s.attrs.get("derived")}
+    emg = {k: s for k, s in emg.items() if k not in correlated}
     grid = grid_of(recording, [*brain.values(), *emg.values()], epoch, start)
-    muscle, source, notes = _muscle(recording, brain, emg, grid)
+    muscle, source, notes = _muscle(recording, brain, emg, correlated, grid)
     measures, names = _brain(brain, grid, progress)
     muscle = _smooth(muscle, settings.smooth_muscle / grid.step)
     notes += _doubt_channels(names, measures)
@@ -140,8 +142,10 @@ def _gather(recording: Recording, epoch: float, settings: RuleSettings, start: f
     )  # fmt: skip
 
 
-def _muscle(recording: Recording, brain: dict[str, Signal], emg: dict[str, Signal], grid: Grid) -> tuple[NDArray[np.float64], str, list[str]]:
-    """Muscle level (frame,), where it came from, and notes."""
+def _muscle(
+    recording: Recording, brain: dict[str, Signal], emg: dict[str, Signal], correlated: dict[str, Signal], grid: Grid
+) -> tuple[NDArray[np.float64], str, list[str]]:  # fmt: skip
+    """Muscle level (frame,), where it came from, and notes. An EMG comes first, then the correlation of LFP sites as it was stored or as it can be had."""
     if emg:
         levels, notes = [], []
         for s in emg.values():
@@ -155,6 +159,12 @@ def _muscle(recording: Recording, brain: dict[str, Signal], emg: dict[str, Signa
             return np.nanmean(z, axis=1) if z.shape[1] > 1 else z[:, 0], "emg", notes
         notes.append("every EMG channel is flat or missing")
     why = "; ".join(notes) if emg else "no EMG channel"
+    for name, s in correlated.items():
+        x, t = s.read()[:, 0].astype(np.float64), s.read_times()
+        level = np.interp(grid.centres, t, x, left=np.nan, right=np.nan) if len(t) else np.full(len(grid.centres), np.nan)
+        if np.isfinite(level).mean() > 0.5:
+            return level, "lfp", [f"muscle tone is read from {name!r}, the 300-600 Hz correlation of LFP sites"]
+        why += f"; {name} is missing for most of the time"
     for name, s in brain.items():
         if "lfp" not in set(s.channels["kind"]):
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from brainmu.core import Hypnogram, Recording
+from brainmu.core import Hypnogram, Recording, Signal
 from brainmu.errors import InputError, MissingDataError
 from brainmu.sleep import evaluate, stage_by_rules
 from brainmu.sleep.rules import absorb_short
@@ -75,6 +75,21 @@ def test_emg_from_lfp_finds_shared_muscle():
     h = stage_by_rules(rec, 4.0)
     assert h.attrs["muscle"] == "lfp" and "muscle tone is estimated from LFP" in h.attrs["reasons"]
     assert evaluate(h, Hypnogram(codes, "rodent3", 4.0))["kappa"] > 0.85
+
+
+def test_a_stored_correlation_of_lfp_sites_serves_where_there_is_no_emg_and_gives_way_where_there_is(make_mouse):
+    rec = make_mouse(1)
+    with_emg = stage_by_rules(rec, 4.0)
+    emg = rec.signals["emg"]
+    t = np.arange(emg.start + 0.25, emg.stop - 0.25, 0.5)
+    level = np.array([np.log10(emg.span(a - 0.25, a + 0.25)[1].std()) for a in t])
+    level = (level - level.min()) / np.ptp(level)
+    rec.signals["emg_from_lfp"] = Signal(level, 2.0, t[0], unit="1", kind="emg", attrs={"derived": {"from": "lfp"}})
+    np.testing.assert_array_equal(stage_by_rules(rec, 4.0).codes, with_emg.codes)
+    del rec.signals["emg"]
+    h = stage_by_rules(rec, 4.0)
+    assert h.attrs["muscle"] == "lfp" and any("'emg_from_lfp'" in reason for reason in h.attrs["reasons"])
+    assert evaluate(h, rec.labels["scoring"])["kappa"] > 0.8
 
 
 @pytest.mark.parametrize("epoch", [0.5, 30.0])
