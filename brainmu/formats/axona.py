@@ -57,7 +57,7 @@ def read(path: Path, *, wideband: bool = False, mua: bool = False) -> Recording:
         If a file is truncated or its header lies.
     """
     text = need_file(path, "an Axona .set").read_text(encoding="cp1252", errors="replace")
-    settings = dict(line.split(None, 1) if " " in line else (line, "") for line in text.splitlines() if line.strip())
+    settings = _header(text)
     rec = Recording(id=re.sub(r"[^\w.+-]+", "_", path.stem))
     rec.source = {"format": "axona", "files": [str(path.resolve())], "warnings": []}
     when = f"{settings.get('trial_date', '').strip()} {settings.get('trial_time', '').strip()}".strip()
@@ -99,6 +99,12 @@ class _File:
         return stated or have
 
 
+def _header(text: str) -> dict[str, str]:
+    """Lines of a key, a space and a value."""
+    pairs = (line.strip().partition(" ") for line in text.splitlines() if line.strip())
+    return {key: value.strip() for key, _, value in pairs}
+
+
 def _open(path: Path, rec: Recording, expected: str) -> _File:
     need_file(path, expected)
     with path.open("rb") as f:
@@ -109,8 +115,7 @@ def _open(path: Path, rec: Recording, expected: str) -> _File:
     at = head.find(b"data_start")
     if at < 0:
         raise FormatError(f"{path}: has no data_start in its header, expected {expected}: it is damaged, or not Axona's")
-    lines = head[:at].decode("cp1252").splitlines()
-    header = dict(line.split(None, 1) if " " in line else (line, "") for line in lines if line.strip())
+    header = _header(head[:at].decode("cp1252", errors="replace"))
     start = at + len(b"data_start")
     # "\r\ndata_end\r\n" closes the data; a file that was never closed lacks it.
     end = size - 12 if tail == b"\r\ndata_end\r\n" else size
@@ -314,7 +319,7 @@ def _clusters(path: Path, tetrode: int, n: int, rec: Recording) -> tuple[NDArray
     file = cut if cut.is_file() else clu
     if not file.is_file():
         return np.zeros(n, dtype=np.int64), False
-    text = need_file(file, "clusters of a tetrode").read_text(encoding="cp1252")
+    text = need_file(file, "clusters of a tetrode").read_text(encoding="cp1252", errors="replace")
     if file == cut:
         found = re.search(r"Exact_cut_for:.*?spikes:\s*\d+\s*(.*)", text, re.DOTALL)
         numbers = found.group(1).split() if found else []

@@ -15,7 +15,7 @@ from brainmu.core.units import unit_factor
 from brainmu.errors import FormatError
 from brainmu.formats.lazy import Calibrated
 from brainmu.formats.neo_events import add_events, add_spikes, add_video, device_of, spikeglx_clocks, spikeglx_lines
-from brainmu.formats.neo_systems import SYSTEMS, NeoRows, files_of, open_raw, quiet, system_of
+from brainmu.formats.neo_systems import SYSTEMS, NeoRows, files_of, neo_errors, open_raw, quiet, system_of
 from brainmu.formats.sources import need_file
 from brainmu.formats.stamps import Joined, place
 
@@ -51,7 +51,7 @@ def read(path: Path, *, wideband: bool = False, kinds: dict[str, str] | None = N
         raise FormatError(f"{path}: none of {', '.join(SYSTEMS)} fits it: name the folder (or the .nev, .plx, … file) of the recording")
     rec = Recording(id=re.sub(r"[^\w.+-]+", "_", path.resolve().stem if path.is_file() else path.resolve().name))
     rec.source = {"format": "neo", "system": system, "files": files_of(path), "warnings": []}
-    with warnings.catch_warnings(record=True) as caught, quiet():
+    with warnings.catch_warnings(record=True) as caught, quiet(), neo_errors(path, system):
         warnings.simplefilter("always")
         raw = open_raw(path, system)
         if raw.block_count() != 1:

@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainmu.errors import FormatError
+from brainmu.errors import BrainmuError, FormatError
 from brainmu.formats.lazy import Rows
 from brainmu.formats.neo_mends import mended
 
-__all__ = ["SYSTEMS", "NeoRows", "System", "files_of", "open_raw", "quiet", "system_of"]
+__all__ = ["SYSTEMS", "NeoRows", "System", "files_of", "neo_errors", "open_raw", "quiet", "system_of"]
 
-# Neo has no error of its own: its parsers raise whatever they meet in a damaged file.
-_NEO_ERRORS = (ValueError, OSError, LookupError, TypeError, AttributeError, AssertionError, RuntimeError, ArithmeticError, struct.error, EOFError, ImportError)
+_NEO_ERRORS = (ValueError, OSError, LookupError, TypeError, AttributeError, AssertionError, RuntimeError, ArithmeticError, struct.error, EOFError)
 
 
 def _files(path: Path, *patterns: str) -> bool:
@@ -136,6 +135,24 @@ def quiet() -> Iterator[None]:
             logging.disable(logging.NOTSET)
 
 
+@contextlib.contextmanager
+def neo_errors(path: Path, name: str, doing: str = "read it") -> Iterator[None]:
+    """Whatever Neo raises as one line that names the file."""
+    try:
+        yield
+    except BrainmuError:
+        raise
+    except ImportError as error:
+        needs = SYSTEMS[name].needs or str(error)
+        raise FormatError(f"{path}: Neo reads {name} only with {needs} ({error}): install it, or export the recording") from None
+    except Exception as error:
+        # Neo has no error of its own: its parsers raise whatever they meet in a damaged file, the class Exception itself included.
+        if not isinstance(error, _NEO_ERRORS) and type(error) is not Exception:
+            raise
+        said = " ".join(str(error).split())[:200]
+        raise FormatError(f"{path}: Neo cannot {doing} as {name} ({type(error).__name__}: {said})") from None
+
+
 def open_raw(path: Path, name: str) -> Any:
     """Neo's reader of `path`, its header parsed.
 
@@ -145,16 +162,12 @@ def open_raw(path: Path, name: str) -> Any:
         If Neo cannot read it, whatever it raised.
     """
     system = SYSTEMS[name]
-    try:
+    with neo_errors(path, name):
         cls = mended(getattr(importlib.import_module("neo.rawio"), system.cls))
         arguments: dict[str, Any] = {"dirname" if cls.rawmode == "one-dir" or path.is_dir() else "filename": str(path)} | system.arguments
         with quiet():
             raw = cls(**arguments)
             raw.parse_header()
-    except _NEO_ERRORS as error:
-        if isinstance(error, ImportError) and system.needs:
-            raise FormatError(f"{path}: Neo reads {name} only with {system.needs} ({error}): install it, or export the recording") from None
-        raise FormatError(f"{path}: Neo cannot read it as {name} ({type(error).__name__}: {' '.join(str(error).split())[:200]})") from None
     return raw
 
 
@@ -176,11 +189,10 @@ class NeoRows(Rows):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # said when the recording was opened first
                 self._raw = open_raw(self.path, self.system)
-        try:
+        with neo_errors(self.path, self.system, f"read samples {i} to {j} of it"):
             block = self._raw.get_analogsignal_chunk(
                 block_index=0, seg_index=self.segment, i_start=i, i_stop=j, stream_index=self.stream, channel_indexes=self.channels
             )
-        except _NEO_ERRORS as error:
-            said = " ".join(str(error).split())[:200]
-            raise FormatError(f"{self.path}: Neo cannot read samples {i} to {j} of it ({type(error).__name__}: {said}): the file is damaged") from None
+        if len(block) != j - i:
+            raise FormatError(f"{self.path}: samples {i} to {j} were asked for and {len(block)} came: it is truncated, copy it again")
         return np.asarray(block)

@@ -14,6 +14,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,21 @@ def _structure(file: Path, rec: Recording) -> dict[str, Any]:
     except ValueError as error:
         raise FormatError(f"{file}: not readable as JSON ({error}): it is truncated, copy it again") from None
     rec.source["files"].append(str(file.resolve()))
+    if not isinstance(about, dict):
+        raise FormatError(f"{file}: holds a {type(about).__name__}, expected an object with continuous, events and spikes")
+    for stream in about.get("continuous") or []:
+        channels = stream.get("channels") if isinstance(stream, dict) else None
+        rate = stream.get("sample_rate") if isinstance(stream, dict) else None
+        named = isinstance(channels, list) and channels and all(isinstance(c, dict) and "channel_name" in c for c in channels)
+        gains = named and all(isinstance(c.get("bit_volts", 1.0), int | float) for c in channels or [])
+        if not (gains and isinstance(rate, int | float) and rate > 0 and isinstance(stream.get("folder_name"), str)):
+            raise FormatError(f"{file}: a continuous stream lacks its folder_name, sample_rate, or channels with channel_name and bit_volts: it is damaged")
+    for key in ("events", "spikes"):
+        for found in about.get(key) or []:
+            if not isinstance(found, dict) or not isinstance(found.get("folder_name", found.get("folder")), str):
+                raise FormatError(f"{file}: an entry of {key} lacks its folder_name: it is damaged")
+            if not isinstance(found.get("sample_rate", 1.0), int | float):
+                raise FormatError(f"{file}: sample_rate of {key} is {found['sample_rate']!r}, expected Hz")
     return about
 
 
@@ -150,7 +166,7 @@ def _npy(path: Path, rec: Recording) -> NDArray[Any] | None:
     rec.source["files"].append(str(path.resolve()))
     try:
         return np.load(need_file(path, "a NumPy array of Open Ephys"), mmap_mode="r")
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, SyntaxError, TokenError) as error:
         raise FormatError(f"{path}: not readable as .npy ({error}): it is truncated, copy it again") from None
 
 

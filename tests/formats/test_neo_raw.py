@@ -285,6 +285,9 @@ def test_neuroexplorer(tmp_path):
     lfp = rec.signals["lfp"]
     np.testing.assert_allclose(lfp.gaps.bounds, [[1.6, 3.0]])
     np.testing.assert_allclose(lfp.span(3.0, 3.4)[1][:, 0], X[600:1000, 0], rtol=1e-5)
+    (tmp_path / "d.nex").write_bytes((tmp_path / "d.nex").read_bytes()[:-500])
+    with pytest.raises(FormatError, match="750 came: it is truncated"):
+        read(tmp_path / "d.nex").signals["lfp"].values.base[0:1000]
 
 
 def test_winedr_and_mcs(tmp_path):

@@ -150,6 +150,11 @@ def test_damaged_binary(tmp_path):
     dat.unlink()
     with pytest.raises(FormatError, match="no stream whose folder is there"):
         read(tmp_path)
+    about = json.loads((inner / "structure.oebin").read_text())
+    for broken in ([1], about | {"continuous": [{"folder_name": "x"}]}, about | {"events": [{}]}):
+        (inner / "structure.oebin").write_text(json.dumps(broken))
+        with pytest.raises(FormatError, match=r"structure\.oebin: (a continuous stream lacks|an entry of events lacks|holds a list)"):
+            read(tmp_path)
     (inner / "structure.oebin").write_text("{")
     with pytest.raises(FormatError, match="not readable as JSON"):
         read(tmp_path)
