@@ -39,6 +39,8 @@ class Outcome:
     error : BrainmuError or None
         Why there is none.
     already_complete : bool
+    storage_options : dict or None
+        With which the store is opened.
     """
 
     source: str
@@ -46,6 +48,7 @@ class Outcome:
     path: Path | str | None = None
     error: BrainmuError | None = None
     already_complete: bool = False
+    storage_options: dict[str, Any] | None = None
 
     @property
     def session(self) -> Session:
@@ -53,7 +56,7 @@ class Outcome:
         if self.error is not None:
             raise self.error
         assert self.path is not None
-        return open(self.path)
+        return open(self.path, storage_options=self.storage_options)
 
 
 def preprocess_many(
@@ -89,6 +92,8 @@ def preprocess_many(
     """
     folder = url_of(out_dir) or Path(out_dir)
     outcomes, recordings = _read_all(sources, reader or {})
+    for outcome in outcomes:
+        outcome.storage_options = options.get("storage_options")
     ids = [r.id for r in recordings]
     twice = sorted({i for i in ids if ids.count(i) > 1})
     if twice:
