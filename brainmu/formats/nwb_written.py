@@ -81,7 +81,8 @@ def _label(table: Any, m: dict[str, Any]) -> Label:
     start, stop = (np.asarray(table[c].data[:], dtype=np.float64) if table is not None else np.empty(0) for c in ("start_time", "stop_time"))
     if m["type"] == "intervals":
         return Intervals(np.c_[start, stop])
-    return EventTable(start, stop, attrs=m["attrs"], **columns)
+    events = EventTable(start, stop, attrs=m["attrs"], **columns)
+    return events[np.asarray(m["order"])] if "order" in m else events
 
 
 def _values(column: Any) -> Any:

@@ -243,6 +243,10 @@ class _Writer:
             start, stop = label.times, label.times + label.epoch
         elif isinstance(label, EventTable):
             about = {"type": "events", "attrs": label.attrs, "n": len(label)}
+            # NWB wants rows in order of time; brainmu keeps the order they came in.
+            order = np.lexsort((label.stop, label.start))
+            if (np.diff(order) != 1).any():
+                about["order"], label = np.argsort(order), label[order]
             text, frame = f"events {name}", label.to_frame().drop(columns=["start", "stop"])
             start, stop = label.start, label.stop
         else:
