@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from brainmu.config import suggest
 from brainmu.core import Recording, Signal
-from brainmu.dsp.photometry import bleaching, bleaching_curve, fit_control, running_baseline
+from brainmu.dsp.photometry import baseline_step, bleaching, bleaching_curve, fit_control, running_baseline
 from brainmu.errors import ConfigError, InputError, MissingDataError
 from brainmu.store.tiles import TILE_VALUES, Tiles, described, exact, like
 
@@ -79,7 +79,9 @@ class _Running:
         s = self.source
         assert s.rate is not None
         pad = int(np.ceil((self.settings.window + 4 * self.settings.sigma) * s.rate)) + 2
-        a, b = max(0, first - pad), min(s.n_samples, last + pad)
+        # From a multiple of the step, so that every tile averages the same samples.
+        step = baseline_step(s.rate, self.settings.sigma)
+        a, b = max(0, first - pad - 2 * step) // step * step, min(s.n_samples, last + pad + 2 * step)
         x = exact(s, a, b)
         base = running_baseline(x, s.rate, self.settings.window, self.settings.sigma)
         return _ratio(x, base)[first - a : last - a]

@@ -94,6 +94,10 @@ def test_tiles_agree_with_the_whole_array():
         assert values.shape[0] > 2 * values.tile
         one = Tiles(values.shape, values.shape[0], values.compute)
         np.testing.assert_allclose(values[:], one[:], atol=1e-6)
+    rec.signals["cells"] = Signal(100 + RNG.gamma(1, 5, (20_000, 70)), rate=7.3, unit="a.u.", kind="calcium")
+    values = derive(rec, [{"dff": {"window": 20.0, "sigma": 3.0}}])["dff_cells"].values
+    assert values.shape[0] > 1.2 * values.tile
+    np.testing.assert_allclose(values[:], Tiles(values.shape, values.shape[0], values.compute)[:], atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["isosbestic", "both", None])
