@@ -69,24 +69,28 @@ def test_killed_at_any_moment(tmp_path: Path, hour: Path, jobs: int, kills: int)
     assert child.wait(120) == 0
     duration = time.perf_counter() - t
     expected = tree(tmp_path / "undisturbed.zarr")
-    there, killed, kept = [], 0, 0
-    for k in range(kills):
+    there, kept, early = [], 0, 0
+    while len(there) < kills:
         out, partial = tmp_path / "out.zarr", tmp_path / "out.zarr.partial"
         child = start(hour, out, jobs)
-        time.sleep(duration * (k + 0.5) / kills)
-        family = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
-        os.killpg(child.pid, signal.SIGKILL)
-        killed += child.wait() == -signal.SIGKILL
-        assert not psutil.wait_procs(family, timeout=5)[1]
-        # Nothing, or everything: never a store that is not whole.
-        assert not out.exists() or tree(out) == expected
-        shards = {p: p.stat().st_mtime_ns for p in partial.rglob("values/c/*/0")}
-        there.append(len(shards))
-        assert start(hour, out, jobs).wait(120) == 0
+        time.sleep(duration * (len(there) + 0.5) / kills)
+        if child.poll() is not None:  # it ran faster than the one that was measured
+            early += 1
+            duration *= 0.8
+            assert early < 10
+        else:
+            family = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            assert not psutil.wait_procs(family, timeout=5)[1]
+            # Nothing, or everything: never a store that is not whole.
+            assert not out.exists() or tree(out) == expected
+            shards = {p: p.stat().st_mtime_ns for p in partial.rglob("values/c/*/0")}
+            there.append(len(shards))
+            assert start(hour, out, jobs).wait(120) == 0
+            kept += sum((out / p.relative_to(partial)).stat().st_mtime_ns == t for p, t in shards.items())
         assert tree(out) == expected
         assert sorted(p.name for p in tmp_path.iterdir()) == ["out.zarr", "undisturbed.zarr"]
-        kept += sum((out / p.relative_to(partial)).stat().st_mtime_ns == t for p, t in shards.items())
         shutil.rmtree(out)
     # The kills fell on different moments of the work, and what was finished (but for a shard in its last instant) was not made again.
-    assert killed >= 0.8 * kills and len(set(there)) >= max(2, kills // 5)
-    assert kept >= sum(there) - jobs * kills and kept > 0
+    assert len(set(there)) >= max(2, kills // 5) and kept >= sum(there) - jobs * kills and kept > 0
