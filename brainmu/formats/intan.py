@@ -33,6 +33,7 @@ _STEPS = {"amplifier": (0.195e-6, 0), "auxiliary": (37.4e-6, 0), "supply": (74.8
 _ANALOG = {0: (50.354e-6, 0), 1: (152.59e-6, 32768), 13: (312.5e-6, 32768)}
 _PREFIX = {"amplifier": "amp", "auxiliary": "aux", "supply": "vdd", "dc": "dc", "stim": "stim"}
 _SIGNED = ("amplifier", "temperature")
+_CHUNK = 1 << 17  # samples that are read at a time for events
 _WRAP = 1 << 32  # time stamps have 32 bits: at 30 kHz they start anew after 40 hours, signed ones turn negative after 20
 
 
@@ -162,11 +163,11 @@ class _Blocks(Rows):
         if j <= i:
             return np.empty((0, self.shape[1]), dtype=self.dtype)
         a, b = i // self.width, -(-j // self.width)
-        try:
-            mapped = np.memmap(self.path, self.blocks, "r", self.offset, (self.n,))
-        except (ValueError, OSError) as error:
-            raise FormatError(f"{self.path}: cannot be read any more ({error}): the file changed since it was opened") from None
-        block = np.asarray(mapped[self.kind][a:b]).transpose(0, 2, 1).reshape(-1, self.shape[1])[i - a * self.width : j - a * self.width]
+        # Whole blocks in one piece: a mapped file would fault once for each block of a narrow channel.
+        whole = np.fromfile(self.path, self.blocks, b - a, offset=self.offset + a * self.blocks.itemsize)
+        if len(whole) != b - a:
+            raise FormatError(f"{self.path}: cannot be read any more, it ends within samples {i} to {j}: the file changed since it was opened")
+        block = whole[self.kind].transpose(0, 2, 1).reshape(-1, self.shape[1])[i - a * self.width : j - a * self.width]
         # The converter counts from the middle of its range: turning the top bit round gives the signed step.
         return (block ^ np.uint16(0x8000)).view(np.int16) if self.flip else np.ascontiguousarray(block)
 
@@ -297,18 +298,22 @@ def _times(grid: Grid, samples: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _ttl(h: Header, kind: str, words: Any, grid: Grid, rec: Recording) -> None:
-    channels = getattr(words, "channels", None)
-    of_file = channels is not None
     stop = grid.start + float(grid.first[-1] + grid.length[-1]) / grid.rate
-    for k, c in enumerate(channels if of_file else h.of(kind)):
+    own = getattr(words, "channels", None)
+    if own is not None:
+        # One file a channel holds 0 or 1.
+        found = [(c, edges_of_words(_Column(words, k), {0: 0}, chunk=_CHUNK).get(0)) for k, c in enumerate(own)]
+    else:
+        # A shared word holds each line at its place on the board.
+        edges = edges_of_words(words, {c.order: c.order for c in h.of(kind)}, chunk=_CHUNK)
+        found = [(c, edges.get(c.order)) for c in h.of(kind)]
+    for c, edge in found:
+        if edge is None:
+            continue
         digits = re.search(r"(\d+)$", c.native)
         line = int(digits.group(1)) if digits else c.order
-        # One file a channel holds 0 or 1; a shared word holds the line at its place on the board.
-        found = edges_of_words(_Column(words, k) if of_file else words, {0: line} if of_file else {c.order: line})
-        if line in found:
-            at, up = found[line]
-            name = f"ttl_{line}" if kind == "digital_in" else f"ttl_out_{line}"
-            rec.labels[name] = pulses(_times(grid, at), up, stop, line=line, first=grid.start, channel=c.native, name=c.custom)
+        name = f"ttl_{line}" if kind == "digital_in" else f"ttl_out_{line}"
+        rec.labels[name] = pulses(_times(grid, edge[0]), edge[1], stop, line=line, first=grid.start, channel=c.native, name=c.custom)
 
 
 class _Column:
@@ -319,7 +324,7 @@ class _Column:
         return np.asarray(self.base[key])[:, self.k]
 
 
-def _stim(h: Header, words: Any, grid: Grid, rec: Recording, chunk: int = 1 << 18) -> None:
+def _stim(h: Header, words: Any, grid: Grid, rec: Recording, chunk: int = _CHUNK) -> None:
     """Stretches of equal, non-zero current on a channel, in the order of time: one row a phase of a pulse."""
     channels = getattr(words, "channels", None) or h.of("amplifier")
     rows: list[tuple[int, int, int, float]] = []

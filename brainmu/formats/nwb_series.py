@@ -149,15 +149,15 @@ def _by_timestamps(path: Path, name: str, series: Any, values: Any, rec: Recordi
     if n != values.shape[0]:
         raise FormatError(f"{path}: {name} has {values.shape[0]} samples and {n} timestamps, expected one a sample")
     if n > LARGE:
-        seen = scan(stamps)
-        unfinished, backward = seen.unfinished, seen.backward
-        grid = stream_grid(stamps) if not unfinished and not backward else None
+        grid = stream_grid(stamps)
         if grid is not None:
             out: dict[str, Any] = {"values": values, "rate": grid.rate, "start": grid.start}
             if len(grid.first) > 1:
                 out |= {"values": Spread(values, grid.first, grid.length), "gaps": grid.gaps}
                 rec.warn(f"{name}: {len(grid.gaps)} gaps of {grid.gaps.duration:.3f} s in all are missing samples")
             return out
+        if (seen := scan(stamps)).unfinished:
+            raise FormatError(f"{path}: {name} has {seen.unfinished} timestamps that are NaN or infinite")
     t = np.asarray(stamps[:], dtype=np.float64)
     if not np.isfinite(t).all():
         raise FormatError(f"{path}: {name} has {int((~np.isfinite(t)).sum())} timestamps that are NaN or infinite")

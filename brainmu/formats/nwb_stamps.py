@@ -45,7 +45,7 @@ def scan(stamps: Any, chunk: int = _CHUNK) -> Scan:
 
 
 def stream_grid(stamps: Any, chunk: int = _CHUNK) -> Grid | None:
-    """The uniform grid of increasing time stamps (n,), s, as :func:`~brainmu.formats.timing.as_grid` finds it; two passes, little memory."""
+    """The uniform grid of time stamps (n,), s, as :func:`~brainmu.formats.timing.as_grid` finds it, or None; three passes, little memory."""
     n = int(stamps.shape[0])
     if n <= chunk:
         return as_grid(stamps[:])
@@ -81,6 +81,8 @@ def _breaks(stamps: Any, step: float, chunk: int) -> tuple[NDArray[np.int64] | N
     found = 0
     for i, t in _pieces(stamps, chunk):
         d = np.diff(t) if last is None else np.diff(np.r_[last, t])
+        if not np.isfinite(d).all() or not np.isfinite(t[0]):
+            return None, np.empty(0, dtype=np.int64)
         whole = np.rint(d / step).astype(np.int64)
         if (whole < 1).any():
             return None, np.empty(0, dtype=np.int64)
@@ -100,7 +102,9 @@ def _residuals(
     """Grid index of each sample, and its time less that of the grid of the median step, piece by piece."""
     extra = np.cumsum(jumps - 1)
     for i, t in _pieces(stamps, chunk):
-        sample = np.arange(i, i + len(t))
-        k = np.searchsorted(breaks, sample, side="right")
-        index = sample + np.where(k > 0, extra[np.maximum(k - 1, 0)] if len(extra) else 0, 0)
-        yield index.astype(np.float64), (t - t0) - index * step
+        index = np.arange(i, i + len(t), dtype=np.float64)
+        a, b = np.searchsorted(breaks, [i, i + len(t) - 1], side="right")
+        index += extra[a - 1] if a else 0
+        for k in range(int(a), int(b)):
+            index[breaks[k] - i :] += jumps[k] - 1
+        yield index, (t - t0) - index * step
