@@ -110,8 +110,7 @@ def _separate(signal: Signal, name: str) -> list[int]:
     usable = table[(brain & outside).to_numpy() & ~bad]
     keys = [str(k) for k in usable.index] if set(usable["kind"]) == {"eeg"} else _site_keys(usable)
     # The first channel of each: later ones do not replace it.
-    chosen = [] if keys is None else list({key: k for key, k in reversed(list(zip(keys, usable.index)))}.values())
-    chosen.sort()
+    chosen = [] if keys is None else sorted(dict(zip(reversed(keys), reversed(usable.index.tolist()))).values())
     if len(chosen) < 2:
         inside = int((brain & ~outside).sum())
         why = f"{len(usable)} of {len(table)} channels are good lfp or eeg outside the hippocampus ({inside} inside)"

@@ -115,7 +115,10 @@ class Stream:
 
     def _filters(self) -> FilterChain | None:
         config, rate = self.config, self.rate
-        if not self.voltage or rate is None or not (config.notch or config.band):
+        if not self.voltage or not (config.notch or config.band):
+            return None
+        if rate is None:
+            self._doubts.append(f"signal {self.name!r}: has times instead of a rate, it cannot be filtered")
             return None
         stages: list[tuple[Stage, NDArray[np.intp] | None]] = []
         if config.notch and config.notch + config.notch_width < rate / 2:
@@ -229,7 +232,9 @@ class Stream:
             pieces.append(measure(self._as_recorded(w * length, min(self.n, (w + 1) * length)), self.rate, int(w)))
         levels = Levels.of(pieces, self.signal.n_channels)
         silent = self.brain & ~np.isfinite(levels.deviation)
-        out |= {int(c): "dead" for c in np.flatnonzero(silent) if c not in out}
+        if silent[self.brain].all():  # too short to tell, or all alike
+            return out
+        out |= {int(c): "dead or missing" for c in np.flatnonzero(silent) if c not in out}
         return dict(sorted((find_noisy(levels, self.brain & ~marked & ~silent, list(table["kind"])) | out).items()))
 
     def _as_recorded(self, a: int, b: int) -> NDArray[np.float64]:
@@ -312,6 +317,8 @@ class Stream:
             out[raw == MISSING] = np.nan
         with np.errstate(over="ignore", invalid="ignore"):
             out *= self.factor
+        if not np.isfinite(out.sum()):
+            out[np.isinf(out)] = np.nan
         return out
 
     def source_span(self, a: int, b: int) -> tuple[int, int]:

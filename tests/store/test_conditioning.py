@@ -114,12 +114,12 @@ def test_references_are_of_the_good_channels_of_each_group(tmp_path: Path) -> No
     s = stored(tmp_path / "a.zarr", rec, lfp_rate=None, reference="median")
     said = s.attrs["reference"]
     assert said["groups"] == [list("abcdef")] and said["kept_as_recorded"] == list("ghij")
-    assert set(said["left_out"]) == {"b", "c", "f"} and said["left_out"]["b"] == "dead" and said["left_out"]["f"] == "marked bad"
+    assert set(said["left_out"]) == {"b", "c", "f"} and said["left_out"]["b"] == "dead or missing" and said["left_out"]["f"] == "marked bad"
     y = x * np.linspace(0.9, 1.1, 10)
     y[:, :6] -= np.median(y[:, [0, 3, 4]], axis=1)[:, None]
     np.testing.assert_allclose(s.read(), y, rtol=1e-5, atol=1e-3)
     warnings = "\n".join(preprocess(rec, tmp_path / "b.zarr", reference="median").provenance["warnings"])
-    assert "the median reference leaves out b (dead), c (" in warnings and "4 channels of groups with fewer than three good ones keep" in warnings
+    assert "the median reference leaves out b (dead or missing), c (" in warnings and "4 channels of groups with fewer than three good ones keep" in warnings
 
 
 def test_reference_to_a_channel(tmp_path: Path) -> None:
