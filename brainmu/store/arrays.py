@@ -183,6 +183,7 @@ class MappedArray(SampleArray):
         self._shards: dict[int, Any] = {}
         self._raw = not layout.packed
         # One flag a chunk, kept when a map is closed and opened again.
+        self._unannounced = bytearray(b"\1") * -(-self.shape[0] // self._chunk)
         self._unchecked = bytearray(b"\1") * -(-self.shape[0] // self._chunk) if check and self._raw else None
 
     def _get(self, chunk: int) -> NDArray[Any]:
@@ -220,8 +221,12 @@ class MappedArray(SampleArray):
             yield from map(self._get, range(a, b)) if self._raw else self._decoded(a, b)
 
     def _will_read(self, k: int, a: int, b: int) -> None:
-        """Tell the disk of chunks [a, b) of shard `k`: it reads them in one go instead of page after page."""
+        """Tell the disk of chunks [a, b) of shard `k`, once: it reads them in one go instead of page after page."""
         shard = self._shards.get(k) or self._open(k)
+        first, last = k * self._per + a, k * self._per + b
+        if not self._unannounced.count(1, first, last):
+            return
+        self._unannounced[first:last] = bytes(last - first)
         if self._raw:
             size = self._chunk * self.layout.row_bytes + 4
             start, stop = a * size, b * size

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["SCHEMA", "Session", "StoredSignal", "is_store", "open"]
 
 SCHEMA = 1
+_RAMP = np.arange(1 << 16, dtype=np.float64)  # counting anew takes twice as long as adding to it
 
 
 class StoredSignal(Signal):
@@ -71,9 +72,11 @@ class StoredSignal(Signal):
         if self.times is not None:
             return self.times[first:last]
         assert self.rate is not None
-        out: NDArray[np.float64] = np.arange(first, self.values.shape[0] if last is None else last, dtype=np.float64)
+        n = (self.values.shape[0] if last is None else last) - first
+        out: NDArray[np.float64] = _RAMP[:n] + first if 0 <= n <= len(_RAMP) else np.arange(first, first + n, dtype=np.float64)
         out /= self.rate
-        out += self.start
+        if self.start:
+            out += self.start
         return out
 
 
