@@ -150,10 +150,11 @@ def main() -> None:
     rates = (
         [(30000.0, 1250.0), (1250.0, 500.0)] if args.quick else [(30000.0, 1250.0), (24414.0625, 1250.0), (20000.0, 1250.0), (1250.0, 500.0), (512.0, 250.0)]
     )
-    length = 4e6 if args.quick else 4e6
+    # First: a child starts with the peak memory of its parent.
+    rows = ingest_rows(args.hours or ([0.05, 0.15] if args.quick else [0.1, 0.3, 1.0]), 20000.0)
+    length = 4e6
     repeats = 2 if args.quick else 3
     table = {f"{a:g} -> {b:g} Hz, {t} threads": compare(a, b, length / CHANNELS / a * 8, repeats, t) for a, b in rates for t in args.threads}
-    rows = ingest_rows(args.hours or ([0.05, 0.15] if args.quick else [0.1, 0.3, 1.0]), 20000.0)
     if args.json:
         print(json.dumps({"hours_per_second": table, "ingest": rows}))
         return
