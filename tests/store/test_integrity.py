@@ -273,9 +273,13 @@ def test_verify_finds_any_flipped_byte_missing_and_extra_file(tmp_path: Path) ->
     emg = {"values": np.random.default_rng(0).standard_normal((500, 2)), "rate": 100.0, "unit": "uV", "kind": "emg"}
     preprocess(Recording.from_arrays("r", signals={"emg": emg}, labels={"run": Intervals([[0, 1]])}), path)
     rng = np.random.default_rng(0)
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    assert {".sha256", "zarr.json", "signals/emg/zarr.json", "signals/emg/values/zarr.json", "signals/emg/values/c/0/0"} <= {
+        p.relative_to(path).as_posix() for p in files
+    }
+    for file in files:
         data = file.read_bytes()
-        for at in {0, len(data) - 1, *rng.integers(0, len(data), 2).tolist()}:
+        for at in {0, len(data) - 1, *rng.integers(0, len(data), 40 if file.name == ".sha256" else 2).tolist()}:
             broken = bytearray(data)
             broken[at] ^= 1 << int(rng.integers(0, 8))
             file.write_bytes(broken)
