@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 
 from brainmu.errors import StoreError
 
-__all__ = ["TEXT", "ArrayLayout", "decode_chunk", "encode_chunk", "read_index", "seal", "unseal"]
+__all__ = ["MISSING", "TEXT", "ArrayLayout", "decode_chunk", "encode_chunk", "read_index", "seal", "unseal"]
 
+MISSING = -32768
+"""The int16 that marks a missing sample in a store."""
 TEXT = "string"
 _ABSENT = 2**64 - 1
 _LEVEL = 5
-_FILL: dict[str, Any] = {"float32": "NaN", "float64": "NaN", "int16": -32768, "bool": False, TEXT: ""}
+_FILL: dict[str, Any] = {"float32": "NaN", "float64": "NaN", "int16": MISSING, "bool": False, TEXT: ""}
 
 
 @dataclass(frozen=True)

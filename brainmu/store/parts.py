@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from brainmu.core import EventTable, Hypnogram, Intervals, Spikes
 from brainmu.core.recording import Label
@@ -13,7 +14,7 @@ from brainmu.store.folder import Folder
 from brainmu.store.tables import Reader, plain_layout, read_table, write_table
 from brainmu.store.values import decode, encode, safe_names
 
-__all__ = ["POINTER_STEP", "read_label", "read_spikes", "write_labels", "write_spikes"]
+__all__ = ["POINTER_STEP", "read_label", "read_spikes", "stored_gaps", "write_labels", "write_spikes"]
 
 POINTER_STEP = 10.0
 """Seconds between entries of the spikes' pointer array."""
@@ -84,3 +85,11 @@ def read_spikes(read: Reader, attrs: dict[str, Any]) -> Spikes:
     out.times, out.unit_id = read("spikes/time"), read("spikes/unit_id")
     out.units = read_table(read, "spikes/units", attrs["columns"], attrs["n"])
     return out
+
+
+def stored_gaps(spans: pd.DataFrame) -> Intervals:
+    """The gaps of a stored signal: those the source stated, and spans in which every channel is missing."""
+    stated = Intervals(spans.loc[spans["kind"] == "gap", ["start", "stop"]].to_numpy(dtype=np.float64))
+    silent = spans[(spans["kind"] == "missing") & (spans["channel"] == "")]
+    extra = [(a, b) for a, b in zip(silent["start"], silent["stop"]) if not len(stated.intersect(Intervals([[a, b]])))]
+    return Intervals(sorted([*map(tuple, stated.bounds.tolist()), *extra]))

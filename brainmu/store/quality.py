@@ -13,7 +13,7 @@ from brainmu.dsp.artefacts import Findings
 from brainmu.dsp.levels import Levels, find_artefacts, find_noisy, window_length
 from brainmu.store.streams import Stream
 
-__all__ = ["Verdict", "judge", "quality_tables", "quality_warnings", "stored_gaps"]
+__all__ = ["Verdict", "judge", "quality_tables", "quality_warnings"]
 
 _MUCH = 0.05
 _PLAUSIBLE = (0.1, 10_000.0)
@@ -151,14 +151,6 @@ def _count(which: list[str], what: str) -> str:
 
 def _list(which: list[str]) -> str:
     return ", ".join(which[:10]) + (", …" if len(which) > 10 else "")
-
-
-def stored_gaps(spans: pd.DataFrame) -> Intervals:
-    """The gaps of a stored signal: those the source stated, and spans in which every channel is missing."""
-    stated = Intervals(spans.loc[spans["kind"] == "gap", ["start", "stop"]].to_numpy(dtype=np.float64))
-    silent = spans[(spans["kind"] == "missing") & (spans["channel"] == "")]
-    extra = [(a, b) for a, b in zip(silent["start"], silent["stop"]) if not len(stated.intersect(Intervals([[a, b]])))]
-    return Intervals(sorted([*map(tuple, stated.bounds.tolist()), *extra]))
 
 
 def _in_all(missing: list[list[tuple[int, int]]]) -> list[tuple[int, int]]:

@@ -18,11 +18,9 @@ from brainmu.core.recording import Label
 from brainmu.errors import InputError, NotFoundError, StoreError
 from brainmu.store import export
 from brainmu.store.arrays import ChunkCache, MappedArray, read_array
-from brainmu.store.layout import ArrayLayout
-from brainmu.store.parts import read_label, read_spikes
+from brainmu.store.layout import MISSING, ArrayLayout
+from brainmu.store.parts import read_label, read_spikes, stored_gaps
 from brainmu.store.places import WORK, LocalPlace, Place, RemotePlace, place_of
-from brainmu.store.quality import stored_gaps
-from brainmu.store.streams import MISSING
 from brainmu.store.tables import read_table
 from brainmu.store.values import decode
 

@@ -20,7 +20,7 @@ from brainmu.dsp.levels import Levels, find_noisy, measure, window_length
 from brainmu.dsp.resample import Resampler
 from brainmu.errors import ConfigError, InputError
 from brainmu.store.config import PreprocessConfig
-from brainmu.store.layout import ArrayLayout
+from brainmu.store.layout import MISSING, ArrayLayout
 from brainmu.store.rows import RowCache
 
 __all__ = ["BRAIN", "MISSING", "VOLTAGE", "Reference", "Stream", "split_by_treatment"]
@@ -29,8 +29,6 @@ VOLTAGE = frozenset({"lfp", "eeg", "emg", "eog", "ecg"})
 """Kinds of channel that are brought to µV, resampled, freed of hum where asked, and searched for flat and saturated spans."""
 BRAIN = frozenset({"lfp", "eeg"})
 """Kinds that are band-passed and re-referenced where asked, and searched for artefacts and noisy channels."""
-MISSING = -32768
-"""The int16 that marks a missing sample in a store."""
 _BLOCK_VALUES = 1 << 22
 _PROBES = 16
 _LEAST_REFERENCE = 3
