@@ -28,6 +28,9 @@ def preprocess(
     ] = None,
     compression: Annotated[str | None, Parameter(help="none (mapped into memory, the default) or lz4 (smaller).")] = None,
     clock: Annotated[str | None, Parameter(help="Clock that gives the session's time, where streams run on several; none aligns nothing.")] = None,
+    sync: Annotated[
+        list[str] | None, Parameter(help="CLOCK=LABEL: the event label or sync signal with the shared pulses of a clock (repeatable).", negative="")
+    ] = None,
     max_residual: Annotated[float | None, Parameter(help="How far (s) a sync pulse may lie from its clock's fitted map. Default 0.005.")] = None,
     max_drift: Annotated[float | None, Parameter(help="With --clock none: how far (s) a stream's time may be off. Default 0.005.")] = None,
     manifest: Annotated[Path | None, Parameter(help="A brainmu.yaml that lies elsewhere than in the source folder.")] = None,
@@ -84,6 +87,8 @@ def preprocess(
     options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     if lfp_rate is not None:
         options["lfp_rate"] = lfp_rate or None
+    if sync:
+        options["sync"] = key_values(sync, "--sync")
     if common.config is not None:
         options["config"] = common.config
     if plan:

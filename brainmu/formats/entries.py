@@ -23,7 +23,7 @@ from brainmu.formats.sources import ArrayFile
 from brainmu.formats.tables import read_table, table_names
 from brainmu.formats.timing import lay_out, seconds
 
-__all__ = ["read_clock", "read_label", "read_signal", "read_spikes"]
+__all__ = ["read_clock", "read_label", "read_signal", "read_spikes", "use_file"]
 
 
 def read_signal(m: Manifest, entry: SignalEntry, name: str, rec: Recording) -> Signal:
@@ -39,7 +39,7 @@ def read_signal(m: Manifest, entry: SignalEntry, name: str, rec: Recording) -> S
     files = entry.files if entry.files is not None else [entry.file]
     if not isinstance(files, list) or not files or not all(isinstance(f, str) and f for f in files):
         raise InputError(f"signal {name!r} names no file: give file: (one) or files: (a list, side by side as channels)")
-    parts = [open_array(_use(m, rec, f), _at(entry, f)) for f in files]
+    parts = [open_array(use_file(m, rec, f), _at(entry, f)) for f in files]
     if len({p.shape[0] for p in parts}) > 1:
         raise FormatError(f"signal {name!r}: its files have {', '.join(str(p.shape[0]) for p in parts)} samples, expected the same number in each")
     values = parts[0] if len(parts) == 1 else Stacked(parts)
@@ -60,11 +60,11 @@ def read_signal(m: Manifest, entry: SignalEntry, name: str, rec: Recording) -> S
 def read_spikes(m: Manifest, entry: SpikesEntry, rec: Recording) -> Spikes:
     """All spikes, from one array of times and one of unit ids, or from an array (cell) a unit."""
     ref = _reference(m, entry.times, "spikes: times")
-    times = load_array(_use(m, rec, ref.file), ref)
+    times = load_array(use_file(m, rec, ref.file), ref)
     where = f"{m.root / ref.file}{' ' + ref.key if ref.key else ''}"
     if entry.unit is not None:
         other = _reference(m, entry.unit, "spikes: unit")
-        unit = np.asarray(load_array(_use(m, rec, other.file), other)).ravel()
+        unit = np.asarray(load_array(use_file(m, rec, other.file), other)).ravel()
         t = seconds(times, entry.time_unit, entry.rate, where)
     elif times.dtype == object:
         cells = [seconds(np.asarray(c, dtype=np.float64), entry.time_unit, entry.rate, where) for c in times.ravel()]
@@ -79,7 +79,7 @@ def read_spikes(m: Manifest, entry: SpikesEntry, rec: Recording) -> Spikes:
     units = None
     if entry.units is not None:
         table = _reference(m, entry.units, "spikes: units")
-        units = read_table(_use(m, rec, table.file), table)
+        units = read_table(use_file(m, rec, table.file), table)
     elif entry.unit is None:
         units = pd.DataFrame({"id": np.arange(len(cells))})
     if units is not None and "id" in units:
@@ -100,7 +100,7 @@ def read_clock(m: Manifest, entry: ClockEntry, name: str, rec: Recording) -> dic
         out["pulses"] = entry.pulses  # a label or a signal of this recording
     elif entry.pulses is not None:
         ref = _reference(m, entry.pulses, f"clock {name!r}: pulses")
-        times = seconds(load_array(_use(m, rec, ref.file), ref), entry.time_unit, entry.rate, str(m.root / ref.file)) + entry.start
+        times = seconds(load_array(use_file(m, rec, ref.file), ref), entry.time_unit, entry.rate, str(m.root / ref.file)) + entry.start
         out["pulses"] = times
     if not out:
         raise InputError(f"clock {name!r} says nothing: give its pulses, or offset (s) and ppm where they are known, or reference: true")
@@ -109,6 +109,8 @@ def read_clock(m: Manifest, entry: ClockEntry, name: str, rec: Recording) -> dic
 
 def read_label(m: Manifest, entry: LabelEntry, name: str, rec: Recording) -> Label:
     """A Hypnogram, an EventTable or Intervals."""
+    if entry.format is not None:
+        return _scoring(m, entry, name, rec)
     if entry.type is None:
         raise InputError(f"label {name!r} has no type: give hypnogram, events or intervals")
     if (entry.bounds is None) == (not entry.file):
@@ -123,8 +125,24 @@ def read_label(m: Manifest, entry: LabelEntry, name: str, rec: Recording) -> Lab
     return _events(m, entry, name, rec)
 
 
+def _scoring(m: Manifest, entry: LabelEntry, name: str, rec: Recording) -> Label:
+    """The label file of another tool."""
+    from brainmu.formats.scorings import read_scoring
+
+    if not entry.file:
+        raise InputError(f"label {name!r}: names no file: format: {entry.format} needs one")
+    label = read_scoring(
+        use_file(m, rec, entry.file), format=entry.format, epoch=entry.epoch, start=entry.start, map=entry.map, rk=entry.rk, stages=entry.stages,
+        scorer=entry.scorer,
+    )  # fmt: skip
+    for sentence in label.attrs.pop("notes", []):
+        rec.warn(f"label {name}: {sentence}")
+    return label
+
+
 # -- parts ----------------------------------------------------------------------------------------------------------
-def _use(m: Manifest, rec: Recording, file: str) -> Path:
+def use_file(m: Manifest, rec: Recording, file: str) -> Path:
+    """Path of a file that the manifest names, which counts as one of the recording's sources from now on."""
     path = m.root / file
     full = str(path.resolve())
     if full not in rec.source["files"]:
@@ -151,7 +169,7 @@ def _timing(m: Manifest, entry: SignalEntry, name: str, rec: Recording, values: 
     if entry.rate is not None and entry.time_unit != "samples":
         raise InputError(f"signal {name!r} has both rate and times: give one of them (or time_unit: samples)")
     ref = _reference(m, entry.times, f"signal {name!r}: times")
-    t = seconds(load_array(_use(m, rec, ref.file), ref), entry.time_unit, entry.rate, str(m.root / ref.file)) + entry.start
+    t = seconds(load_array(use_file(m, rec, ref.file), ref), entry.time_unit, entry.rate, str(m.root / ref.file)) + entry.start
     if len(t) != values.shape[0]:
         raise FormatError(f"signal {name!r}: {len(t)} times in {m.root / ref.file} for {values.shape[0]} samples: give one time a sample")
     if entry.missing is not None:
@@ -184,7 +202,7 @@ def _hypnogram(m: Manifest, entry: LabelEntry, name: str, rec: Recording) -> Hyp
         raise InputError(f"label {name!r}: epoch is {entry.epoch!r}, expected the length of an epoch in s")
     if entry.bounds is not None:
         raise InputError(f"label {name!r}: a hypnogram is read from a file, not from bounds")
-    path = _use(m, rec, entry.file)
+    path = use_file(m, rec, entry.file)
     ref = _at(entry, entry.file)
     if ref.header is None and ref.columns is None and any(_is_stage(n) for n in table_names(path, ref) or []):
         ref = replace(ref, header=False)  # stages by name from the first line on
@@ -240,7 +258,7 @@ def _bounds(entry: LabelEntry, name: str) -> Any:
 def _intervals(m: Manifest, entry: LabelEntry, name: str, rec: Recording) -> Intervals:
     if entry.bounds is not None:
         return Intervals(_bounds(entry, name))
-    path = _use(m, rec, entry.file)
+    path = use_file(m, rec, entry.file)
     values = np.asarray(load_array(path, _at(entry, entry.file)))
     if values.ndim == 2 and values.shape[0] == 2 and values.shape[1] != 2 and entry.transpose is not False:
         values = values.T
@@ -254,7 +272,7 @@ def _intervals(m: Manifest, entry: LabelEntry, name: str, rec: Recording) -> Int
 
 
 def _events(m: Manifest, entry: LabelEntry, name: str, rec: Recording) -> EventTable:
-    path = _use(m, rec, entry.file)
+    path = use_file(m, rec, entry.file)
     ref = _at(entry, entry.file)
     if path.suffix.lower() in (".csv", ".tsv", ".txt"):
         frame = read_table(path, ref)

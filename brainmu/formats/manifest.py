@@ -129,6 +129,8 @@ class LabelEntry(ArrayFile):
     Attributes
     ----------
     type : "hypnogram", "events" or "intervals"
+    format : str
+        Tool whose label file it is (accusleep, somnotate, visbrain, yasa, buzcode, elan, sleepsign, times, edf, bids), instead of `type`.
     bounds : list of [start, stop], s
         Intervals (or events) written in the manifest itself.
     epoch, start : float, s
@@ -149,6 +151,7 @@ class LabelEntry(ArrayFile):
 
     file: str = ""
     type: Literal["hypnogram", "events", "intervals"] | None = None
+    format: str | None = None
     bounds: Any = None
     epoch: float | None = None
     start: float = 0.0
@@ -168,7 +171,7 @@ class LabelEntry(ArrayFile):
 
 @dataclass(frozen=True)
 class RecordingEntry:
-    """One recording. `each` is a file pattern such as "{subject}__{night}.npz"; every match is one recording."""
+    """One recording. `each` is a file pattern such as "{subject}__{night}.npz"; every match is one recording. `subjects` is a table of the animals."""
 
     id: Any = None
     each: str | None = None
@@ -177,6 +180,7 @@ class RecordingEntry:
     started_at: Any = None
     zeitgeber: float | None = None
     subject_meta: dict[str, Any] = dataclasses.field(default_factory=dict)
+    subjects: str | None = None
     signals: dict[str, Any] = dataclasses.field(default_factory=dict)
     spikes: Any = None
     labels: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -185,7 +189,7 @@ class RecordingEntry:
 
 
 _TOP = ("version", "root", "recordings")
-_SHARED = ("subject", "species", "subject_meta", "zeitgeber", "started_at", "notes")
+_SHARED = ("subject", "species", "subject_meta", "subjects", "zeitgeber", "started_at", "notes")
 
 
 class Manifest:
@@ -356,7 +360,7 @@ def read_all(path: Path, *, recording: str | None = None, manifest: str | Path |
 
 
 def _recording(m: Manifest, entry: RecordingEntry, where: tuple[Any, ...]) -> Recording:
-    from brainmu.formats.entries import read_clock, read_label, read_signal, read_spikes
+    from brainmu.formats.entries import read_clock, read_label, read_signal, read_spikes, use_file
 
     if not (entry.signals or entry.spikes or entry.labels):
         m.fail(f"recording {m.id_of(entry)!r} names no signals, spikes or labels", *where)
@@ -386,6 +390,11 @@ def _recording(m: Manifest, entry: RecordingEntry, where: tuple[Any, ...]) -> Re
             built_label = m.build(LabelEntry, data, f"label {name!r}", *where, "labels", name)
             rec.labels[str(name)] = read_label(m, built_label, str(name), rec)
             _on_clock(rec, str(name), built_label.clock)
+    if entry.subjects is not None:
+        from brainmu.formats.subjects import describe_subject
+
+        with _Placed(m, *where, "subjects"):
+            describe_subject(rec, use_file(m, rec, entry.subjects))
     return rec
 
 
@@ -394,9 +403,7 @@ def _on_clock(rec: Recording, stream: str, clock: str) -> None:
     if not clock or clock == "session":
         return
     if clock not in rec.clocks:
-        raise InputError(
-            f"{stream!r} runs on the clock {clock!r}{suggest(clock, rec.clocks)}, which clocks: lacks (it has {', '.join(rec.clocks)})"
-        )
+        raise InputError(f"{stream!r} runs on the clock {clock!r}{suggest(clock, rec.clocks)}, which clocks: lacks (it has {', '.join(rec.clocks)})")
     if stream in rec.signals:
         rec.signals[stream].clock = clock
     rec.clocks[clock].setdefault("streams", []).append(stream)

@@ -65,7 +65,10 @@ def align(recording: Recording, *, clock: str | None = None, max_drift: float = 
     """
     specs = {name: spec for name, spec in recording.clocks.items() if isinstance(spec, dict)}
     known = any({"pulses", "offset", "ppm"} & set(spec) for spec in specs.values())
-    if not known or any("breakpoints" in spec for spec in specs.values()):
+    if any("breakpoints" in spec for spec in specs.values()):
+        return recording
+    if not known:
+        _suggest_sync(recording)
         return recording
     streams = _streams(recording, specs)
     reference = _reference(recording, specs, clock)
@@ -93,6 +96,21 @@ def align(recording: Recording, *, clock: str | None = None, max_drift: float = 
     return out
 
 
+def _suggest_sync(rec: Recording) -> None:
+    """Where streams run on other clocks and nothing is known of them: name the lines that may hold shared pulses."""
+    foreign = sorted({s.clock for s in rec.signals.values() if s.clock not in ("", SESSION)})
+    lines: dict[str, list[str]] = {}
+    for name, label in rec.labels.items():
+        if isinstance(label, EventTable) and "clock" in label.attrs and len(label) >= 3:
+            lines.setdefault(str(label.attrs["clock"]), []).append(name)
+    for clock in foreign:
+        if clock in lines and SESSION in lines:
+            rec.warn(
+                f"clock {clock!r} is not aligned; if {' or '.join(lines[SESSION][:4])} and {' or '.join(lines[clock][:4])} hold the same pulses, pass "
+                f"--sync session={lines[SESSION][0]} --sync {clock}={lines[clock][0]}"
+            )
+
+
 # -- which clocks, which streams ------------------------------------------------------------------------------------
 def _streams(rec: Recording, specs: dict[str, Any]) -> dict[str, list[str]]:
     """Names of the streams on each clock; what is not named runs on the one called "session", or on the reference."""
@@ -106,9 +124,11 @@ def _streams(rec: Recording, specs: dict[str, Any]) -> dict[str, list[str]]:
         pulses = spec.get("pulses")
         if isinstance(pulses, str) and pulses in known and pulses not in out[name]:
             out[name].append(pulses)
-    for stream, signal in rec.signals.items():
-        if signal.clock in specs and stream not in out[signal.clock]:
-            out[signal.clock].append(stream)
+    own = {name: s.clock for name, s in rec.signals.items()}
+    own |= {name: str(v.attrs.get("clock", "")) for name, v in rec.labels.items() if not isinstance(v, Intervals)}
+    for stream, clock in own.items():
+        if clock in specs and clock != SESSION and stream not in out[clock]:
+            out[clock].append(stream)
     if SESSION in specs:
         out[SESSION] += [s for s in known if not any(s in names for names in out.values())]
     twice = [s for s in known if sum(s in names for names in out.values()) > 1]
@@ -146,7 +166,10 @@ def pulse_times(recording: Recording, name: str, pulses: Any) -> NDArray[np.floa
         return np.asarray(pulses, dtype=np.float64).ravel()
     label = recording.labels.get(pulses)
     if isinstance(label, (EventTable, Intervals)):
-        return np.unique(np.asarray(label.start, dtype=np.float64))
+        starts = np.asarray(label.start, dtype=np.float64)
+        # A line that was high already when the recording began has no rising edge there.
+        begun = isinstance(label, EventTable) and label.attrs.get("open_start") and len(starts)
+        return np.unique(starts[1:] if begun else starts)
     if pulses in recording.signals:
         return _edges_of(recording.signals[pulses])
     known = [*recording.labels, *recording.signals]

@@ -45,6 +45,8 @@ class PreprocessConfig:
         Streams computed from others and stored beside them: position_smoothed, speed, dff, emg_from_lfp (see :func:`brainmu.store.derived.derive`).
     clock : str or None
         Clock whose time is the session's, where streams run on several (see :func:`brainmu.store.align`); "none" aligns nothing.
+    sync : mapping of a clock's name to a label or signal
+        Which event label or sync signal holds the shared pulses of each clock, where the recording does not say so itself.
     max_residual : float, s
         How far a sync pulse may lie from the fitted map of its clock.
     max_drift : float, s
@@ -64,6 +66,7 @@ class PreprocessConfig:
     flat: float = 0.5
     derive: tuple[Any, ...] = ()
     clock: str | None = None
+    sync: dict[str, Any] = dataclasses.field(default_factory=dict)
     max_residual: float = 0.005
     max_drift: float = 0.005
     chunk_kib: int = 1024

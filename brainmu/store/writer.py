@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -186,6 +187,10 @@ def aligned(recording: Recording, settings: PreprocessConfig) -> Recording:
     """The recording with all its streams on one clock."""
     from brainmu.store.alignment import align
 
+    if settings.sync:
+        recording = copy.copy(recording)
+        given = {name: spec if isinstance(spec, dict) else {"pulses": spec} for name, spec in settings.sync.items()}
+        recording.clocks = recording.clocks | {name: recording.clocks.get(name, {}) | spec for name, spec in given.items()}
     return align(recording, clock=settings.clock, max_drift=settings.max_drift, max_residual=settings.max_residual)
 
 

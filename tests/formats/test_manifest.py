@@ -290,3 +290,25 @@ def test_opening_does_not_read_the_samples(folder):
     rec = read(_with(folder, GOOD))
     np.save(folder / "eeg.npy", EEG + 1)
     np.testing.assert_allclose(rec.signals["eeg"].read(0, 5)[:, 0], (EEG[:5] + 1) * 1000, rtol=1e-6)
+
+
+def test_label_files_of_other_tools_and_a_table_of_subjects(tmp_path: Path) -> None:
+    np.save(tmp_path / "eeg.npy", np.zeros((4000, 1)))
+    (tmp_path / "hypno.csv").write_text("brain_state\n" + "\n".join(["2", "3", "3", "1", "2"]) + "\n")
+    (tmp_path / "subjects.csv").write_text("subject,sex,group,virus\nm1,F,stress,ChR2\nm2,M,control,\n")
+    text = """
+id: day1
+subject: m1
+species: mouse
+subjects: subjects.csv
+signals: {eeg: {file: eeg.npy, rate: 200, unit: uV, kind: eeg}}
+labels: {scoring: {format: accusleep, file: hypno.csv, epoch: 4}}
+"""
+    (tmp_path / "brainmu.yaml").write_text(text)
+    rec = read(tmp_path)
+    assert rec.hypnogram("scoring").stages_list() == ["WAKE", "NREM", "NREM", "REM", "WAKE"]
+    assert (rec.subject_meta["sex"], rec.subject_meta["group"], rec.subject_meta["virus"]) == ("F", "stress", "ChR2")
+    assert sum(f.endswith(("hypno.csv", "subjects.csv")) for f in rec.source["files"]) == 2
+    (tmp_path / "brainmu.yaml").write_text(text.replace("accusleep", "acusleep"))
+    with pytest.raises(BrainmuError, match=r"did you mean 'accusleep'.*line 7"):
+        read(tmp_path)

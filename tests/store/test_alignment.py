@@ -168,3 +168,15 @@ def test_a_stream_that_is_not_there() -> None:
     rec.clocks["box"]["streams"] = ["spiks"]
     with pytest.raises(InputError, match="names the stream 'spiks': did you mean 'spikes'"):
         align(rec)
+
+
+def test_lines_of_two_devices_are_suggested_and_taken(tmp_path: Path) -> None:
+    rec = two_clocks()
+    rec.clocks = {}
+    rec.labels["ttl_6"] = EventTable(PULSES, PULSES + 0.05, attrs={"clock": "session"})
+    rec.labels["ttl_box_0"] = EventTable(np.r_[-3.1, own(PULSES)], np.r_[-3.0, own(PULSES) + 0.05], attrs={"clock": "box", "open_start": 1})
+    assert any("--sync session=ttl_6 --sync box=ttl_box_0" in w for w in align(rec).warnings)
+    session = preprocess(rec, tmp_path / "m1.zarr", sync={"session": "ttl_6", "box": "ttl_box_0"})
+    assert session.signals["eeg"].start == pytest.approx(20.0, abs=1e-6)
+    assert session.clocks["box"]["matched"] == len(PULSES)
+    np.testing.assert_allclose(session.events("ttl_box_0").start[1:], PULSES, atol=1e-6)
