@@ -92,7 +92,7 @@ def preprocess(
     if common.config is not None:
         options["config"] = common.config
     if plan:
-        plans = [brainmu.store.plan(r, **options) for _, r in recordings]
+        plans = [brainmu.store.plan(r, jobs=jobs, **options) for _, r in recordings]
         emit(common, {"plans": plans, "failed": failed}, "\n\n".join(brainmu.store.format_plan(p) for p in plans))
         return 1 if failed else 0
     for _, recording in recordings:
