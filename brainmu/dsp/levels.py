@@ -35,6 +35,7 @@ _LEAST_COMMON = 4
 _LEAST_JUDGED = 3
 _Z = 5.0  # PREP's threshold, robust SD
 _SPREAD = (0.2, 0.26)  # of ln(level) across channels, at least and at most: layers differ by a factor of two, and few channels spread by chance
+_BATCH = 1 << 18  # values at a time: 2 MiB, about what a cache holds
 _HUM = 0.25  # of the channel's deviation
 
 
@@ -66,57 +67,72 @@ def measure(x: NDArray[np.floating[Any]], rate: float, first: int) -> dict[str, 
     codes = np.zeros((count, channels, 2), dtype=np.uint8)
     sums = np.zeros((4, channels), dtype=np.int64)
     q = max(1, int(rate // _FULL_RATE))
-    for k in range(count):
-        rows = x[k * length : (k + 1) * length]
-        if 2 * len(rows) < length:
-            break
-        rows = rows[: len(rows) // q * q].reshape(-1, q, channels).mean(axis=1) if q > 1 else rows
-        size, step, fine = _window(rows, rate / q)
-        codes[k] = np.stack([_coded(size), _coded(step)], axis=1)
-        codes[k, (codes[k] == 0).any(axis=1)] = 0
-        good = codes[k, :, 0] > 0
-        sums[0] += good
-        sums[1:, good] += np.rint(_FINE * np.log2(np.maximum(fine[:, good], 2.0**_LEAST))).astype(np.int64)
+    for k, rows in _batches(x, length, count):
+        size, step, fine = _window(_thinned(rows, q), rate / q)
+        found = np.stack([_coded(size), _coded(step)], axis=2)
+        found[(found == 0).any(axis=2)] = 0
+        codes[k : k + len(found)] = found
+        good = found[:, :, 0] > 0
+        sums[0] += good.sum(axis=0)
+        logs = np.rint(_FINE * np.log2(np.maximum(fine, 2.0**_LEAST))).astype(np.int64)
+        sums[1:] += np.where(good, logs, 0).sum(axis=1)
     n, deviation, roughness, hum = sums.tolist()
     text = base64.b64encode(zlib.compress(codes.tobytes(), 6)).decode()
     return {"first": first, "count": count, "codes": text, "n": n, "deviation": deviation, "roughness": roughness, "hum": hum}
 
 
-def _window(x: NDArray[Any], rate: float) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Range and largest step (channel,), and deviation, roughness and hum (3, channel), 0 where a channel misses half."""
-    x = np.array(x, dtype=np.float64)
+def _batches(x: NDArray[Any], length: int, count: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Windows (window, channel, time) of float64 with the number of the first, some at a time: long contiguous rows are what sums are quick on.
+
+    A last window of less than half the length is left out.
+    """
+    whole = len(x) // length
+    together = max(1, _BATCH // (length * x.shape[1]))
+    for k in range(0, whole, together):
+        some = x[k * length : min(whole, k + together) * length].reshape(-1, length, x.shape[1])
+        yield k, np.ascontiguousarray(some.transpose(0, 2, 1), dtype=np.float64)
+    rest = x[whole * length :]
+    if whole < count and 2 * len(rest) >= length:
+        yield whole, np.ascontiguousarray(rest.T[None], dtype=np.float64)
+
+
+def _thinned(x: NDArray[np.float64], q: int) -> NDArray[np.float64]:
+    """Means of `q` samples each; the array itself, or one of its own, to be written on."""
+    n = x.shape[2] // q * q
+    return x[:, :, :n].reshape(*x.shape[:2], -1, q).mean(axis=3) if q > 1 else x
+
+
+def _window(x: NDArray[np.float64], rate: float) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Range and largest step (window, channel), and deviation, roughness and hum (3, window, channel), 0 where a channel misses half."""
     absent = ~np.isfinite(x)
-    steps = np.diff(x, axis=0)
-    n = np.full(x.shape[1], len(x))
+    steps = np.diff(x, axis=2)
+    n = np.full(x.shape[:2], x.shape[2])
     if absent.any():
-        n = (~absent).sum(axis=0)
-        out = 2 * n < len(x)
-        x[:, out], steps[:, out] = 0.0, 0.0
-        absent[:, out] = False
-        n[out] = len(x)
-        low, high = np.where(absent, np.inf, x).min(axis=0), np.where(absent, -np.inf, x).max(axis=0)
-        level = np.where(absent, 0.0, x).sum(axis=0) / n
-        x -= level
+        n = (~absent).sum(axis=2)
+        out = 2 * n < x.shape[2]
+        x[out], steps[out], absent[out], n[out] = 0.0, 0.0, False, x.shape[2]
+        low, high = np.where(absent, np.inf, x).min(axis=2), np.where(absent, -np.inf, x).max(axis=2)
+        x -= (np.where(absent, 0.0, x).sum(axis=2) / n)[:, :, None]
         x[absent] = 0.0
         steps = np.nan_to_num(steps, nan=0.0, posinf=0.0, neginf=0.0)
     else:
-        low, high = x.min(axis=0), x.max(axis=0)
-        x -= x.sum(axis=0) / n
-    waves = _waves(len(x), rate)
-    hum = np.zeros(x.shape[1])
-    for wave in waves:  # a product a wave: its bits do not depend on how many there are
-        hum = np.maximum(hum, np.abs((wave[:, None] * x).sum(axis=0)) * (len(x) / n))
-    deviation, roughness = np.sqrt((x * x).sum(axis=0) / n), np.sqrt((steps * steps).sum(axis=0) / n)
-    largest = np.abs(steps).max(axis=0) if len(steps) else np.zeros(x.shape[1])
+        low, high = x.min(axis=2), x.max(axis=2)
+        x -= (x.sum(axis=2) / n)[:, :, None]
+    hum = np.zeros(x.shape[:2])
+    for wave in _waves(x.shape[2], rate):  # real and imaginary part
+        hum = np.maximum(hum, np.sqrt((x * wave[0]).sum(axis=2) ** 2 + (x * wave[1]).sum(axis=2) ** 2) * (x.shape[2] / n))
+    largest = np.maximum(steps.max(axis=2), -steps.min(axis=2)) if steps.shape[2] else np.zeros(x.shape[:2])
+    deviation, roughness = (np.sqrt((v * v).sum(axis=2) / n) for v in (x, steps))
     return high - low, largest, np.stack([deviation, roughness, hum])
 
 
 @functools.lru_cache(16)
-def _waves(n: int, rate: float) -> list[NDArray[np.complex128]]:
-    """Complex exponentials at the mains frequencies under a Hann window, scaled to give amplitudes."""
+def _waves(n: int, rate: float) -> list[NDArray[np.float64]]:
+    """Cosine and sine (2, n) at each mains frequency under a Hann window, scaled to give amplitudes."""
     taper = np.hanning(n + 1)[:n]
     k = np.arange(n)
-    return [2 / taper.sum() * taper * np.exp(-2j * np.pi * f / rate * k) for f in _MAINS if rate > 2.2 * f]
+    turns = [2 * np.pi * f / rate * k for f in _MAINS if rate > 2.2 * f]
+    return [2 / taper.sum() * taper * np.stack([np.cos(t), np.sin(t)]) for t in turns]
 
 
 def _coded(v: NDArray[np.float64]) -> NDArray[np.uint8]:
