@@ -10,9 +10,12 @@ from typing import Any
 
 SECTIONS = {
     "Tutorials": ("tutorials", "first-steps"),
-    "How to": ("how-to", "info formats manifest preprocess pretrain finetune stage evaluate events replay attribute intervene effect report demo"),
+    "How to": (
+        "how-to",
+        "fetch info formats manifest clocks preprocess remote export pretrain finetune stage evaluate events replay attribute intervene effect report demo",
+    ),
     "Explanation": ("explanation", "architecture"),
-    "Reference": ("reference", "index core formats store synth windows models train sleep replay explain causal report errors"),
+    "Reference": ("reference", "index core fetching formats store synth windows models train sleep replay explain causal report errors"),
 }
 
 

@@ -113,4 +113,3 @@ def _runs(array: RangedArray, chunks: list[int]) -> list[tuple[RangedArray, list
         else:
             runs.append((array, [chunk], name, a, b))
     return runs
-
