@@ -43,12 +43,30 @@ def _overview(report: Report, recording: Recording, hypnograms: Mapping[str, Hyp
         f"{recording.id}: the whole session on one clock. Voltages show their RMS, other streams their mean; hatched where a stream holds nothing. "
         "Below: the labels that came with the recording.",
     )  # fmt: skip
+    _clocks(report, recording)
     start, stop = _busy_moment(recording, hypnograms, events)
     table = next((e for e in events.values() if len(e) and str(e.kind[0]) in _SIGNAL_KINDS), None)
     _try(
         report, lambda: snippet_figure(recording, start, stop, events=table, hypnogram=next(iter(hypnograms.values()), None)),
         f"{recording.id}: {stop - start:g} s of raw data, unfiltered{', with the events found shaded' if table is not None else ''}.",
     )  # fmt: skip
+
+
+def _clocks(report: Report, recording: Recording) -> None:
+    """What the maps of the recording's clocks are worth, where it had several."""
+    fitted = {k: c for k, c in recording.clocks.items() if isinstance(c, dict) and "breakpoints" in c}
+    if not fitted:
+        return
+    rows = [
+        (
+            name, ", ".join(c["streams"]), f"{c['offset']:+.4f}", f"{c['ppm']:+.2f}", f"{1e3 * c['drift']:+.1f}" if "drift" in c else "as given",
+            "; ".join(f"{1e3 * j['size']:+.1f} ms at {j['at']:.0f} s" for j in c["jumps"][:4]) or "none",
+            f"{c['matched']} of {c['pulses']}" if "matched" in c else "", f"{c['residual_rms_us']:.0f} / {c['residual_max_us']:.0f}" if "matched" in c else "",
+        )
+        for name, c in fitted.items()
+    ]  # fmt: skip
+    columns = ("clock", "streams", "offset (s)", "ppm", "drift (ms)", "jumps", "pulses matched", "residual RMS / largest (us)")
+    report.table(rows, columns=columns, caption=f"{recording.id}: clocks that were brought to the session's, by their sync pulses.")
 
 
 def _busy_moment(recording: Recording, hypnograms: Mapping[str, Hypnogram], events: Mapping[str, EventTable], length: float = 6.0) -> tuple[float, float]:

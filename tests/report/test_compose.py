@@ -127,3 +127,16 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(tmp_path, out):
     with pytest.raises(OutputExistsError):
         write_report(tmp_path / "absent.zarr", out)
     assert out.read_text() == "mine"
+
+
+def test_clocks_that_were_aligned_are_shown_with_what_the_map_is_worth(tmp_path):
+    from brainmu.store import align
+
+    pulses = np.cumsum(np.random.default_rng(0).uniform(0.5, 1.5, 200))
+    eeg = {"values": np.random.default_rng(1).normal(0, 50, (20_000, 1)), "rate": 100.0, "unit": "uV", "kind": "eeg", "clock": "box"}
+    rec = Recording.from_arrays("two", "m1", "mouse", signals={"eeg": eeg})
+    rec.clocks = {"session": {"pulses": pulses}, "box": {"pulses": (pulses - 3.0) / (1 + 50e-6)}}
+    page = write_report([align(rec)], tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "pulses matched" in page
+    assert "200 of 200" in page
+    assert "+50.00" in page
