@@ -31,6 +31,8 @@ from brainmu.store.values import encode, safe_names
 __all__ = ["aligned", "preprocess", "preprocess_with", "read_source", "resolve_config", "runner_for", "streams_of"]
 
 Progress = Callable[[str, float], None]
+_LONGEST = 1e8
+"""Seconds (three years): more is a wrong unit of time, and an array of pointers as long as that."""
 
 
 def preprocess(
@@ -102,6 +104,9 @@ def preprocess_with(
     report = progress or (lambda label, fraction: None)
     if not recording.signals and recording.spikes is None and not recording.labels:
         raise InputError(f"{recording.id}: has no signals, spikes or labels, there is nothing to store")
+    if recording.duration > _LONGEST:
+        years = recording.duration / 3.156e7
+        raise InputError(f"{recording.id}: lasts {recording.duration:.3g} s ({years:.0f} years): check the unit of its times (time_unit) and its rates")
     notes: list[str] = list(recording.warnings)
     streams = streams_of(recording, settings, notes.append)
     url, target = url_of(out), Path(out).absolute()

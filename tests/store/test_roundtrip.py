@@ -233,3 +233,10 @@ def test_safe_names_differ_on_any_file_system(names: list[str]) -> None:
     safe = safe_names(names)
     assert len({s.casefold() for s in safe}) == len(names)
     assert all(s and not s.startswith("__") and "/" not in s and s not in (".", "..") for s in safe)
+
+
+def test_a_wrong_unit_of_time_is_said(tmp_path: Path) -> None:
+    rec = Recording.from_arrays("m1", spikes={"times": [1.0, 4e9], "unit": [0, 1]})
+    with pytest.raises(InputError, match=r"m1: lasts 4e\+09 s \(127 years\): check the unit of its times"):
+        preprocess(rec, tmp_path / "m1.zarr")
+    assert not list(tmp_path.iterdir())
