@@ -18,6 +18,9 @@ MAX_PPM = 500.0
 _TOLERANCE = 0.02
 _STRETCHES = (60, 20)
 _WINDOW = 40
+_NEIGHBOURS = 3
+_PLACES = 24
+_LONG = 400
 _REGULAR = 0.9
 """A train of which this share of intervals is a multiple of one period (within the tolerance) is regular."""
 
@@ -142,71 +145,147 @@ def _anchor(
 ) -> tuple[int, float, float, int]:  # fmt: skip
     """First pulse of a stretch of `p` that was laid along `r`; shift and slope of ``r - p`` there; pulses that the runner-up pairs."""
     if period is not None:
-        return _regular_anchor(p, r, period, tolerance, offset)
+        return _regular_anchor(p, r, period, offset)
     best: tuple[float, int, float, float, int] | None = None
+    share = 0.0
     # Short stretches as well: where pulses are minutes apart, a long one holds several jumps.
     for size, x in ((n, x) for n in _STRETCHES for x in (0.5, 0.25, 0.75, 0.1, 0.9, 0.0, 1.0)):
         size = min(size, len(p))
         at = int(x * (len(p) - size))
-        hits, shift, slope, rival = _lay(p[at : at + size], r, tolerance, offset, max_ppm)
-        if best is None or hits / size > best[0]:
-            best = (hits / size, at, shift, slope, rival)
+        found = _lay(p[at : at + size], r, tolerance, offset, max_ppm)
+        # Barcodes of near numbers look alike: of places that fit about as well, the one that goes on fitting.
+        scores = [_going_on(p, r, at, shift, slope, tolerance) if len(found) > 1 else 1.0 for _, shift, slope in found]
+        order = sorted(range(len(found)), key=lambda n: (-scores[n], -found[n][0]))
+        if not order:
+            continue
+        hits, shift, slope = found[order[0]]
+        share = max(share, hits / size)
+        rival = max((found[n][0] for n in order[1:] if scores[n] > scores[order[0]] - 0.05), default=0)
+        if best is None or (hits - rival) / size > best[0]:
+            best = ((hits - rival) / size, at, shift, slope, rival)
         if hits >= 0.7 * size and rival < 0.8 * hits:
             break
-    assert best is not None
-    score, at, shift, slope, rival = best
-    if score < 0.4:
+    if best is None or best[0] < 0.2:
         raise InputError(
-            f"at most {score:.0%} of a stretch of pulses find a partner among the reference's {len(r)} at the best offset: these trains are not of one source, "
-            "or too few pulses are shared: give the right pulses, or a rough offset"
+            f"no offset stands out at which a stretch of pulses pairs with the reference's {len(r)} (the best pairs {share:.0%}): these trains are not of one "
+            "source, or too few pulses are shared: give the right pulses, or a rough offset"
         )
-    return at, shift, slope, rival
+    return best[1], best[2], best[3], best[4]
 
 
-def _lay(chunk: Floats, r: Floats, tolerance: float, offset: float | None, max_ppm: float) -> tuple[int, float, float, int]:
-    """Pulses of `chunk` paired at the best offset and drift, that offset (at the chunk's start) and drift, and pulses paired at the next best offset."""
+def _going_on(p: Floats, r: Floats, at: int, shift: float, slope: float, tolerance: float) -> float:
+    """Share of pulses, of both trains, that pair over a longer stretch around pulse `at`."""
+    a, b = max(0, at - _LONG // 2), min(len(p), at + _LONG)
+    q = p[a:b]
+    predicted = shift + slope * (q - p[at])
+    i, j, _ = _nearest(q, r, predicted, tolerance)
+    theirs = np.searchsorted(r, [q[0] + predicted[0] - tolerance, q[-1] + predicted[-1] + tolerance])
+    inside = ((q + predicted >= r[0] - tolerance) & (q + predicted <= r[-1] + tolerance)).sum()
+    return 2 * len(i) / max(1, int(inside) + int(theirs[1] - theirs[0])) if len(j) else 0.0
+
+
+def _lay(chunk: Floats, r: Floats, tolerance: float, offset: float | None, max_ppm: float) -> list[tuple[int, float, float]]:
+    """The places along `r` at which `chunk` fits: pulses paired, offset (at the chunk's start) and drift of each, the best first."""
     span = chunk[-1] - chunk[0]
-    step = max(2e-6 * max_ppm / 10, tolerance / max(span, 1e-9))
+    # So fine that a wrong drift spreads the differences by less than the tolerance, in at most 400 steps.
+    step = max(1e-6 * max_ppm / 200, tolerance / max(span, 1e-9))
     drifts = np.r_[0.0, np.arange(step, 1e-6 * max_ppm, step), -np.arange(step, 1e-6 * max_ppm, step)]
     near = r if offset is None else r[(r > chunk[0] + offset - 5.0) & (r < chunk[-1] + offset + 5.0)]
-    best = (0, 0.0, 0.0, 0)
-    if not len(near):
-        return best
+    if len(near) < 2:
+        return []
+    found: list[tuple[int, float, float]] = []
     for drift in drifts:
         d = (near[None, :] - chunk[:, None] - drift * (chunk - chunk[0])[:, None]).ravel()
         if offset is not None:
             d = d[np.abs(d - offset) < 5.0]
-        if not len(d):
-            continue
         d.sort()
         # Most differences within one tolerance of each other: a sliding count over the sorted ones.
         count = np.searchsorted(d, d + tolerance, side="right") - np.arange(len(d))
-        k = int(count.argmax())
-        far = np.abs(d - d[k]) > 3 * tolerance
-        if count[k] > best[0]:
-            best = (int(count[k]), float(np.median(d[k : k + count[k]])), float(drift), int(count[far].max()) if far.any() else 0)
-    return best
+        if not len(d):
+            continue
+        enough = np.flatnonzero(count >= max(3, 0.8 * count.max()))
+        for k in enough[np.argsort(-count[enough], kind="stable")][:200]:
+            found.append((int(count[k]), float(np.median(d[k : k + count[k]])), float(drift)))
+    places: list[tuple[int, float, float]] = []
+    for hits, shift, drift in sorted(found, key=lambda f: -f[0]):
+        if all(abs(shift - other) > 3 * tolerance for _, other, _ in places):
+            places.append((hits, *_refined(chunk, near, shift, drift, tolerance)))
+        if len(places) == _PLACES:
+            break
+    return places
 
 
-def _regular_anchor(p: Floats, r: Floats, period: float, tolerance: float, offset: float | None) -> tuple[int, float, float, int]:
-    """A pair in the middle of two regular trains, at the lag next to `offset` or at the one that :func:`_regular_lag` finds."""
+def _refined(chunk: Floats, r: Floats, shift: float, slope: float, tolerance: float) -> tuple[float, float]:
+    """Shift and slope from the pairs themselves: the steps in which drifts are tried are coarse."""
+    i, _, d = _nearest(chunk, r, shift + slope * (chunk - chunk[0]), tolerance)
+    if len(i) < 8:
+        return shift, slope
+    half = len(i) // 2
+    tilt = float(np.median(d[half:]) - np.median(d[:half])) / float(np.median(chunk[i[half:]]) - np.median(chunk[i[:half]]))
+    return shift + float(np.median(d - tilt * (chunk[i] - chunk[0]))), slope + tilt
+
+
+def _regular_anchor(p: Floats, r: Floats, period: float, offset: float | None) -> tuple[int, float, float, int]:
+    """A pair in the middle of two regular trains, at the lag that `offset` gives at the first common pulse, or that :func:`_regular_lag` finds."""
     (i, a), (j, b) = _on_grid(p, period), _on_grid(r, period)
+    if min(len(i), len(j)) < 3:
+        raise InputError("the pulses are regular and fewer than 3 of them are in step: give the right pulses")
     if offset is not None:
-        # The pulse in the middle of `p` and the one of `r` that lies nearest to it under the given offset.
-        mid = len(i) // 2
-        k = int(np.abs(r[j] - p[i[mid]] - offset).argmin())
-        lag, rival = int(b[k] - a[mid]), 0
+        # At the first pulse that both have: further on the clocks have drifted apart.
+        first = int(np.searchsorted(p[i], r[j[0]] - offset - 0.5 * period))
+        if first == len(i):
+            raise InputError(f"at an offset of {offset:g} s the trains do not overlap: check the offset")
+        k = int(np.abs(r[j] - p[i[first]] - offset).argmin())
+        if abs(r[j[k]] - p[i[first]] - offset) > 0.5 * period:
+            raise InputError(
+                f"no reference pulse lies within half a period ({period / 2:.3g} s) of the first pulse at an offset of {offset:g} s: check the offset"
+            )
+        lag, rival = int(b[k] - a[first]), 0
     else:
-        lag, rival = _regular_lag(a, b, period, float(r[j[0]] - p[i[0]]))
-    pairs = np.intersect1d(a + lag, b, return_indices=True)
-    if len(pairs[0]) < 3:
-        raise InputError(f"the pulses overlap in {len(pairs[0])} places at the given offset, expected at least 3: check the offset")
-    mid = len(pairs[0]) // 2
-    at, partner = int(i[pairs[1][mid]]), int(j[pairs[2][mid]])
-    lo, hi = max(0, mid - 20), min(len(pairs[0]), mid + 20)
-    x, y = p[i[pairs[1][lo:hi]]], r[j[pairs[2][lo:hi]]]
-    slopes = np.diff(y - x) / np.diff(x)
-    return at, float(r[partner] - p[at]), float(np.median(slopes)) if len(slopes) else 0.0, rival
+        lag, rival = _lag_by_pattern(p[i], a, r[j], b), 0
+        if lag is None:
+            lag, rival = _regular_lag(a, b, period, float(r[j[0]] - p[i[0]]))
+    common = np.intersect1d(a + lag, b, return_indices=True)
+    if len(common[0]) < 3:
+        raise InputError(f"the pulses overlap in {len(common[0])} places at the given offset, expected at least 3: check the offset")
+    mid = len(common[0]) // 2
+    at, partner = int(i[common[1][mid]]), int(j[common[2][mid]])
+    return at, float(r[partner] - p[at]), _step(r, period) / _step(p, period) - 1, rival
+
+
+def _lag_by_pattern(p: Floats, a: NDArray[np.int64], r: Floats, b: NDArray[np.int64]) -> int | None:
+    """The lag at which the small irregularities of two nearly regular trains agree (frames come at 30 Hz give or take), or None where none stands out."""
+    x, y = _irregularity(p, a), _irregularity(r, b)
+    size = 1 << (len(x) + len(y) - 1).bit_length()
+    agreement = np.fft.irfft(np.fft.rfft(y, size) * np.conj(np.fft.rfft(x, size)), size)
+    lags = np.arange(-len(x) + 1, len(y))
+    agreement = agreement[lags]
+    best = int(agreement.argmax())
+    # Neighbours of the best lag agree to the contrary (a late pulse makes one step long and the next short), others by chance.
+    others = np.delete(agreement, slice(max(0, best - 2), best + 3))
+    if len(others) < 10 or not x.any() or not y.any() or agreement[best] < 10 * others.std() or agreement[best] < 0.15 * np.sqrt((x**2).sum() * (y**2).sum()):
+        return None
+    return int(lags[best])
+
+
+def _irregularity(t: Floats, place: NDArray[np.int64]) -> Floats:
+    """How much longer than usual each step between neighbours on the grid is, 0 where one is missing; outliers (jumps) count little."""
+    out = np.zeros(int(place[-1]) + 1)
+    step = np.diff(t)
+    beside = np.diff(place) == 1
+    if beside.sum() < 3:
+        return out
+    off = step[beside] - np.median(step[beside])
+    spread = 1.4826 * np.median(np.abs(off)) + 1e-12
+    if spread > 2e-6:  # less is the rounding of a clock, not a pattern
+        out[place[1:][beside]] = np.clip(off, -4 * spread, 4 * spread)
+    return out
+
+
+def _step(t: Floats, period: float) -> float:
+    """The train's own period, s."""
+    steps = np.diff(t)
+    return float(np.median(steps[np.abs(steps - period) < 0.1 * period]))
 
 
 def _regular_lag(a: NDArray[np.int64], b: NDArray[np.int64], period: float, apart: float) -> tuple[int, int]:
@@ -242,25 +321,20 @@ def _regular_lag(a: NDArray[np.int64], b: NDArray[np.int64], period: float, apar
 
 
 def _on_grid(t: Floats, period: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pulses that lie on the train's own grid, and their places on it; the others are spurious. The grid follows the clock's drift."""
-    keep, place = [], []
-    at, k = None, 0
-    # Begin with the first pulse that most of the next ones are in step with: the very first may be spurious.
-    phase = t[:60] / period
-    apart = np.abs(phase[:, None] - phase[None, :])
-    in_step = (np.abs(apart - np.rint(apart)) < 0.1).sum(axis=1)
-    first = int((in_step > 0.5 * in_step.max()).argmax())
-    for n in range(first, len(t)):
-        if at is None:
-            at, k = t[n], 0
-        else:
-            d = (t[n] - at) / period
-            if abs(d - round(d)) > 0.15 or round(d) < 1:
-                continue
-            at, k = t[n], k + round(d)
-        keep.append(n)
-        place.append(k)
-    return np.asarray(keep, dtype=np.int64), np.asarray(place, dtype=np.int64)
+    """Pulses in step with most of their neighbours, and their places counted in periods; the others are spurious.
+
+    Places are counted from pulse to pulse, so they follow the clock's drift, and across jumps of less than half a period.
+    """
+    phase = t / period
+    padded = np.r_[np.full(_NEIGHBOURS, np.nan), phase, np.full(_NEIGHBOURS, np.nan)]
+    shifts = [k for k in range(2 * _NEIGHBOURS + 1) if k != _NEIGHBOURS]
+    apart = np.stack([padded[k : k + len(t)] - phase for k in shifts])
+    in_step = (np.abs(apart - np.rint(apart)) < 0.1) & (np.rint(apart) != 0)
+    # At an end, and beside a jump, there are neighbours on one side only.
+    keep = np.flatnonzero(in_step.sum(axis=0) >= 0.5 * np.isfinite(apart).sum(axis=0))
+    places = np.cumsum(np.r_[0, np.rint(np.diff(t[keep]) / period)]).astype(np.int64) if len(keep) else np.empty(0, dtype=np.int64)
+    first = np.r_[True, np.diff(places) > 0] if len(keep) else np.empty(0, dtype=bool)
+    return keep[first].astype(np.int64), places[first]
 
 
 # -- following ------------------------------------------------------------------------------------------------------

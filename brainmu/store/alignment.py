@@ -246,15 +246,27 @@ def _span(rec: Recording, stream: str) -> tuple[float, float]:
 def _say_doubts(out: Recording, name: str, m: ClockMap, rec: Recording, streams: list[str]) -> None:
     d = m.diagnostics
     if d.get("period"):
-        out.warn(f"clock {name!r}: its pulses are regular, so its offset is open by multiples of {d['period']:.4g} s: check it, or give a rough offset (near)")
+        near = rec.clocks[name].get("near") if isinstance(rec.clocks.get(name), dict) else None
+        if near is None:
+            out.warn(
+                f"clock {name!r}: its pulses are regular and both trains are taken to begin together, so its offset is open by multiples of "
+                f"{d['period']:.4g} s: check it, or give a rough offset (near)"
+            )
+        for j in m.jumps[:5]:
+            other = j["size"] - np.copysign(d["period"], j["size"])
+            out.warn(
+                f"clock {name!r}: its pulses are regular: its jump of {1e3 * j['size']:+.1f} ms at {j['at']:.1f} s may as well be one of {1e3 * other:+.1f} ms"
+            )
     if "last" in d:
         for stream in streams:
             a, b = _span(rec, stream)
             beyond = max(d["first"] - a, b - d["last"])
             if beyond > _BEYOND:
                 out.warn(f"{stream} runs {beyond:.0f} s beyond the pulses of clock {name!r}; its rate there is taken to go on")
-    if len(m.uncertain):
+    if m.jumps:
         out.warn(f"clock {name!r}: around its {len(m.jumps)} jumps, {m.uncertain.duration:.1f} s in all, times may be off by the size of the jump")
+    for a, b in m.holes[:5]:
+        out.warn(f"clock {name!r}: from {m.to_session(a):.0f} to {m.to_session(b):.0f} s no pulses pair, times there are those of the line across it")
 
 
 # -- moving streams -------------------------------------------------------------------------------------------------

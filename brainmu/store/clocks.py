@@ -24,6 +24,11 @@ _SMALLEST = 50e-6
 """Jumps smaller than this, s, are left to the bends of the line."""
 _FEWEST = 3
 """Pulses between two jumps."""
+_STRETCH = 40
+_WINDOW = 60
+_PERIODS = 3
+_HOLE = 12
+"""Pulses in a row without partner, in both trains, after which the map is not trusted."""
 _PER_KNOT = 16
 """Pulses for each knot of a bent piece."""
 
@@ -45,6 +50,8 @@ class ClockMap:
         offset (s, at the first pulse), ppm (over all, jumps apart), drift (s, what the clock gains or loses over the span), pulses, reference_pulses,
         matched, missing (reference pulses that the stream lacks while it ran), spurious (pulses without partner between the first and the last that
         have one), residual_rms_us, residual_max_us, first and last pulse (own s), period (s, of regular pulses).
+    holes : list of (after, before)
+        Own times of stretches in which no pulses pair although both trains have some: the map only spans them.
     """
 
     starts: Floats
@@ -52,6 +59,7 @@ class ClockMap:
     slopes: Floats
     jumps: list[dict[str, float]] = field(default_factory=list)
     diagnostics: dict[str, Any] = field(default_factory=dict)
+    holes: list[tuple[float, float]] = field(default_factory=list)
 
     @classmethod
     def constant(cls, offset: float = 0.0, ppm: float = 0.0) -> ClockMap:
@@ -98,8 +106,9 @@ class ClockMap:
 
     @property
     def uncertain(self) -> Intervals:
-        """Session times between the two pulses around each jump: the jump lies somewhere in it, so times in it may be off by its size."""
+        """Session times that may be off: between the two pulses around each jump, which lies somewhere there (by its size), and where no pulses pair."""
         spans = [(self.to_session(j["after"]), self.to_session(j["before"])) for j in self.jumps]
+        spans += [(self.to_session(a), self.to_session(b)) for a, b in self.holes]
         spans = [(min(a, b), max(a, b)) for a, b in spans]
         out = Intervals()
         for a, b in spans:
@@ -109,7 +118,7 @@ class ClockMap:
     def describe(self) -> dict[str, Any]:
         """The map and its diagnostics as plain numbers, as a store holds them."""
         breakpoints = [[float(a), float(b), float(1e6 * (s - 1))] for a, b, s in zip(self.starts, self.values, self.slopes)]
-        return self.diagnostics | {"jumps": self.jumps, "breakpoints": breakpoints}
+        return self.diagnostics | {"jumps": self.jumps, "holes": [list(h) for h in self.holes], "breakpoints": breakpoints}
 
     def sentence(self) -> str:
         """What the clock did, for people."""
@@ -159,16 +168,76 @@ def fit_clock(own: ArrayLike, reference: ArrayLike, *, offset: float | None = No
     p, r = np.asarray(own, dtype=np.float64).ravel(), np.asarray(reference, dtype=np.float64).ravel()
     matches = match_pulses(p, r, offset=offset, max_ppm=max_ppm, max_jump=max_jump)
     i, j = matches.own, matches.other
-    cuts = _jumps(p[i], r[j] - p[i])
-    clock = _assemble(p[i], r[j], cuts)
+    if matches.period is not None:
+        i, j = _by_pattern(p, r, i, j, matches.period)
+    clock = _assemble(p[i], r[j], _jumps(p[i], r[j] - p[i]))
     # Near jumps the pairing lost some pulses, and took some that only happened to lie near: pair again, now that the map is known.
-    for _ in range(2):
-        i, j = _pair(clock, p, r, _noise(p[i], r[j] - p[i]))
+    reach = max_jump if matches.period is None else min(max_jump, 0.45 * matches.period)
+    paired = 0
+    for _ in range(6):
+        noise = _noise(p[i], r[j] - p[i])
+        i, j = _fill(clock, *_pair(clock, p, r, noise), p, r, noise, reach)
         if len(i) < 3:
             raise InputError(f"{len(i)} pulses pair with the reference's, expected at least 3: give the right pulses, or a rough offset")
         clock = _assemble(p[i], r[j], _jumps(p[i], r[j] - p[i]))
-        clock, i, j = _simplest(clock, i, j, p, r)
-    return ClockMap(clock.starts, clock.values, clock.slopes, clock.jumps, _diagnose(clock, p, r, i, j, matches))
+        if len(i) <= paired:
+            break
+        paired = len(i)
+    clock, i, j = _simplest(clock, i, j, p, r)
+    holes = _holes(clock, i, j, p, r)
+    diagnostics = _diagnose(clock, p, r, i, j, matches)
+    _refuse(diagnostics, holes, offset, matches.period)
+    return ClockMap(clock.starts, clock.values, clock.slopes, clock.jumps, diagnostics, holes)
+
+
+def _refuse(d: dict[str, Any], holes: list[tuple[float, float]], offset: float | None, period: float | None) -> None:
+    """Raise where the map cannot be what was meant."""
+    lost = sum(b - a for a, b in holes)
+    if lost > 0.25 * (d["last"] - d["first"]):
+        raise InputError(
+            f"in {lost:.0f} of {d['last'] - d['first']:.0f} s no pulses pair ({d['matched']} of {d['pulses']} pulses do): the clock jumps too often, "
+            "or the trains are not of one source: give the right pulses"
+        )
+    if d["n_jumps"] > max(8, d["matched"] / 50):
+        raise InputError(
+            f"the best fit has {d['n_jumps']} jumps in {d['matched']} pulses, more than a clock makes: they are paired wrongly (regular pulses after a jump "
+            "of half a period or more), or are not of one source: use irregular pulses, or cut the recording at the jump"
+        )
+    if offset is not None and period is not None and abs(d["offset"] - offset) > 0.5 * period + 1e-4 * abs(d["first"]):
+        raise InputError(f"the pulses fit at an offset of {d['offset']:.3f} s, more than half a period ({period / 2:.3g} s) from the given {offset:g} s")
+
+
+def _by_pattern(
+    p: Floats, r: Floats, i: NDArray[np.int64], j: NDArray[np.int64], period: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
+    """Pairs of nearly regular pulses, moved by whole periods where that makes the small irregularities of both trains agree.
+
+    The frames of a camera come at 30 Hz give or take a fraction of a millisecond: that pattern tells one pulse from the next where the pulses are timed
+    better than they come, also after a jump of more than half a period.
+    """
+    moves = np.arange(-_PERIODS, _PERIODS + 1)
+    own, other = [], []
+    for a in range(0, len(i), _WINDOW):
+        iw, jw = i[a : a + _WINDOW], j[a : a + _WINDOW]
+        if len(iw) < 20 and own:
+            iw, jw = i[len(i) - min(len(i), _WINDOW) :], j[len(i) - min(len(i), _WINDOW) :]
+        moved = []
+        for k in moves:
+            want = r[jw] + k * period
+            right = np.clip(np.searchsorted(r, want), 1, len(r) - 1)
+            jk = np.where(want - r[right - 1] <= r[right] - want, right - 1, right)
+            good = np.abs(r[jk] - want) < 0.3 * period
+            moved.append((good.sum(), _noise(p[iw[good]], r[jk[good]] - p[iw[good]]) if good.sum() > 10 else np.inf, iw[good], jk[good]))
+        best = min(range(len(moves)), key=lambda n: moved[n][1])
+        stay = _PERIODS
+        take = best if moved[best][1] < 0.5 * moved[stay][1] and moved[best][0] >= 0.7 * moved[stay][0] else stay
+        own.append(moved[take][2] if take != stay else iw)
+        other.append(moved[take][3] if take != stay else jw)
+    a, b = np.concatenate(own), np.concatenate(other)
+    order = np.argsort(a, kind="stable")
+    a, b = a[order], b[order]
+    keep = np.r_[True, (np.diff(a) > 0) & (b[1:] > np.maximum.accumulate(b)[:-1])]
+    return a[keep], b[keep]
 
 
 def _simplest(
@@ -224,42 +293,78 @@ def _pair(clock: ClockMap, p: Floats, r: Floats, noise: float) -> tuple[NDArray[
     right = np.clip(np.searchsorted(r, want), 1, len(r) - 1)
     j = np.where(want - r[right - 1] <= r[right] - want, right - 1, right)
     d = np.abs(r[j] - want)
-    good = d < max(12 * noise, 50e-6)
+    good = d < max(5 * noise, 30e-6)
     best = np.full(len(r), np.inf)
     np.minimum.at(best, j[good], d[good])
     good &= d <= best[j]
     i, j = np.flatnonzero(good), j[good]
     keep = np.r_[True, j[1:] > np.maximum.accumulate(j)[:-1]] if len(j) else np.empty(0, dtype=bool)
     i, j = i[keep], j[keep]
-    for jump in clock.jumps:
-        more = _between_jumps(clock, jump, p, r, noise)
-        a, b = np.r_[i, more[0]], np.r_[j, more[1]]
-        order = np.argsort(a, kind="stable")
-        if (np.diff(a[order]) > 0).all() and (np.diff(b[order]) > 0).all():
-            i, j = a[order], b[order]
     return i.astype(np.int64), j.astype(np.int64)
 
 
-def _between_jumps(clock: ClockMap, jump: dict[str, float], p: Floats, r: Floats, noise: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs among pulses that neither side of a jump explains: two jumps may lie so near that only a few pulses tell of the time between them."""
-    i = np.flatnonzero((p > jump["after"]) & (p < jump["before"]))
-    lo, hi = clock.to_session(jump["after"]), clock.to_session(jump["before"])
-    j = np.flatnonzero((r > lo) & (r < hi))
-    none = np.empty(0, dtype=np.int64)
-    if len(i) < _FEWEST or len(j) < _FEWEST:
-        return none, none
-    k = int(np.searchsorted(clock.starts, jump["at"], side="right")) - 1
-    d = r[j][None, :] - (p[i] * clock.slopes[k])[:, None]
-    width = max(12 * noise, 50e-6)
-    flat = np.sort(d.ravel())
+def _fill(
+    clock: ClockMap, i: NDArray[np.int64], j: NDArray[np.int64], p: Floats, r: Floats, noise: float, reach: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
+    """The pairs, with those of stretches that the map does not explain: between two jumps that follow each other closely, and at the ends."""
+    borders = np.r_[-1, i, len(p)]
+    partners = np.r_[-1, j, len(r)]
+    more: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+    for k in np.flatnonzero(np.diff(borders) > _FEWEST):
+        own = np.arange(borders[k] + 1, borders[k + 1])
+        other = np.arange(partners[k] + 1, partners[k + 1])
+        for at in range(0, len(own), _STRETCH):
+            some = own[at : at + _STRETCH]
+            want = _straight(clock, p[some], p[borders[k]] if borders[k] >= 0 else p[some[-1]])
+            near = other[(r[other] > want[0] - reach) & (r[other] < want[-1] + reach)]
+            found = _shifted(want, r[near], noise, reach) if min(len(some), len(near)) >= _FEWEST else None
+            if found is not None:
+                more.append((some[found[0]], near[found[1]]))
+                other = other[other > near[found[1][-1]]]
+    if not more:
+        return i, j
+    a, b = np.concatenate([i, *(m[0] for m in more)]), np.concatenate([j, *(m[1] for m in more)])
+    order = np.argsort(a, kind="stable")
+    return a[order], b[order]
+
+
+def _straight(clock: ClockMap, t: Floats, at: float) -> Floats:
+    """The piece that holds at own time `at`, extended to `t`: without the jumps between."""
+    k = max(0, int(np.searchsorted(clock.starts, at, side="right")) - 1)
+    return clock.values[k] + clock.slopes[k] * (t - clock.starts[k])
+
+
+def _shifted(want: Floats, r: Floats, noise: float, reach: float) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Pairs of `want` and `r` at the one shift, up to `reach`, that pairs most of them; None where that is too few to be no accident."""
+    d = r[None, :] - want[:, None]
+    width = max(8 * noise, 50e-6, 5e-6 * (want[-1] - want[0]))
+    flat = np.sort(d[np.abs(d) <= reach])
+    if not len(flat):
+        return None
     count = np.searchsorted(flat, flat + width, side="right") - np.arange(len(flat))
     best = int(count.argmax())
-    if count[best] < max(_FEWEST, 0.6 * min(len(i), len(j))):
-        return none, none
-    inside = (d >= flat[best]) & (d <= flat[best] + width)
-    rows, columns = np.nonzero(inside)
-    first = np.r_[True, (np.diff(rows) > 0) & (np.diff(columns) > 0)]
-    return i[rows[first]], j[columns[first]]
+    rows, columns = np.nonzero((d >= flat[best]) & (d <= flat[best] + width))
+    rise = np.r_[True, (np.diff(rows) > 0) & (np.diff(columns) > 0)]
+    rows, columns = rows[rise], columns[rise]
+    if (np.diff(columns) <= 0).any() or len(rows) < max(_FEWEST + (len(want) > 4), 0.55 * min(len(want), len(r))):
+        return None
+    return rows.astype(np.int64), columns.astype(np.int64)
+
+
+def _holes(clock: ClockMap, i: NDArray[np.int64], j: NDArray[np.int64], p: Floats, r: Floats) -> list[tuple[float, float]]:
+    """Own times (after, before) of stretches in which both trains have pulses and none pair: what the clock did there is not known."""
+    out = []
+    borders, partners = np.r_[-1, i, len(p)], np.r_[-1, j, len(r)]
+    for k in np.flatnonzero((np.diff(borders) > _HOLE) & (np.diff(partners) > _HOLE)):
+        first = p[borders[k]] if borders[k] >= 0 else p[0]
+        last = p[borders[k + 1]] if borders[k + 1] < len(p) else p[-1]
+        out.append((float(first), float(last)))
+    # At the ends a few are enough: nothing on the other side holds the line.
+    if i[0] >= _FEWEST and j[0] >= _FEWEST and (not out or out[0][0] > p[0]):
+        out.insert(0, (float(p[0]), float(p[i[0]])))
+    if len(p) - 1 - i[-1] >= _FEWEST and len(r) - 1 - j[-1] >= _FEWEST and (not out or out[-1][1] < p[-1]):
+        out.append((float(p[i[-1]]), float(p[-1])))
+    return out
 
 
 def _distance(want: Floats, r: Floats) -> Floats:
@@ -354,6 +459,9 @@ def _assemble(t: Floats, r: Floats, cuts: list[int]) -> ClockMap:
         starts += own.tolist()
         values += piece_values.tolist()
         slopes += (1 + rates).tolist()
+    tiny = next((cut for cut, jump in zip(cuts, jumps) if abs(jump["size"]) < _SMALLEST), None)
+    if tiny is not None:
+        return _assemble(t, r, [c for c in cuts if c != tiny])
     return ClockMap(np.array(starts), np.array(values), np.array(slopes), jumps)
 
 
@@ -429,6 +537,7 @@ def _diagnose(clock: ClockMap, p: Floats, r: Floats, i: NDArray[np.int64], j: ND
         "reference_pulses": len(r), "matched": len(i), "missing": int(((r >= r[j[0]]) & (r <= r[j[-1]])).sum() - len(j)),
         "spurious": int(((p >= first) & (p <= last)).sum() - len(i)), "residual_rms_us": float(1e6 * np.sqrt(np.mean(residual**2))),
         "residual_max_us": float(1e6 * np.abs(residual).max()), "residual_median_us": float(1e6 * np.median(np.abs(residual))), "period": matches.period,
+        "n_jumps": len(clock.jumps),
     }  # fmt: skip
 
 

@@ -45,7 +45,7 @@ class Planted:
         return np.abs(found - true)[~clock.uncertain.contains(true)]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)  # a pulse without partner may lie right by accident: rarely, not never
 @given(seed=st.integers(0, 100_000), ppm=st.floats(5, 100), sign=st.sampled_from([-1, 1]), offset=st.floats(-2000, 2000), jumps=st.integers(0, 4))
 def test_planted_offset_drift_and_jumps_are_recovered(seed: int, ppm: float, sign: int, offset: float, jumps: int) -> None:
     planted = Planted(seed, ppm=sign * ppm, offset=offset, jumps=jumps)
@@ -125,3 +125,71 @@ def test_an_own_time_in_a_skipped_stretch_is_missing() -> None:
 def test_trains_that_cannot_be_fitted(own: Any, other: Any, what: str) -> None:
     with pytest.raises(InputError, match=what):
         fit_clock(own, other)
+
+
+@pytest.mark.parametrize("jump", [0.1, 0.3, 0.45])
+@pytest.mark.parametrize("near", [None, 100.3])
+def test_regular_pulses_after_a_jump_of_less_than_half_a_period(jump: float, near: float | None) -> None:
+    own = np.arange(10.0, 3600.0)
+    reference = own * (1 + 20e-6) + 100.3 + jump * (own > 1500)
+    clock = fit_clock(own, reference, offset=near)
+    assert np.abs(clock.to_session(own) - reference).max() < 1e-4
+
+
+@pytest.mark.parametrize("ppm", [-50, 50])
+def test_a_rough_offset_holds_at_the_first_pulse_however_far_the_clocks_drift(ppm: float) -> None:
+    for own, offset in ((np.arange(10.0, 43_200.0), 100.3), (np.arange(0.0, 1800.0, 1 / 30), 0.004)):
+        clock = fit_clock(own, own * (1 + 1e-6 * ppm) + offset, offset=round(offset, 1))
+        assert clock.diagnostics["offset"] == pytest.approx(offset, abs=2e-3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sparse_pulses_over_a_day(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    own = np.cumsum(rng.uniform(30, 90, 1440))
+    reference = own * (1 + 30e-6) + 10_000 + 1e-3 * (own > 40_000)
+    seen = np.sort(np.r_[own[rng.random(1440) > 0.05], rng.uniform(0, own[-1], 70)]) + 0.0
+    clock = fit_clock(np.unique(seen + rng.normal(0, 50e-6, len(seen))), reference)
+    error = np.abs(clock.to_session(own) - reference)
+    assert error[~clock.uncertain.contains(reference)].max() < 1.1e-3  # the jump may stay below the noise of so few pulses
+    assert np.median(error) < 100e-6
+
+
+@pytest.mark.parametrize("after", [3, 6, 20])
+def test_a_jump_among_the_first_pulses(after: float) -> None:
+    rng = np.random.default_rng(1)
+    own = np.cumsum(rng.uniform(0.5, 1.5, 1800))
+    reference = own * (1 + 20e-6) + 5 + 0.3 * (own > own[0] + after)
+    clock = fit_clock(own[rng.random(1800) > 0.05], reference[rng.random(1800) > 0.05])
+    sure = ~clock.uncertain.contains(reference)
+    assert sure.mean() > 0.98
+    assert np.abs(clock.to_session(own) - reference)[sure].max() < 1e-3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_jumps_ten_pulses_apart(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    own = np.cumsum(rng.uniform(0.5, 1.5, 3600))
+    steps = sum(((0.2 if n % 2 == 0 else -0.2) * (own > 1500 + 10 * n) for n in range(8)), np.zeros(3600))
+    reference = own * (1 + 30e-6) + 3 + steps
+    clock = fit_clock(own[rng.random(3600) > 0.05], np.sort(reference[rng.random(3600) > 0.05]))
+    assert np.abs(clock.to_session(own) - reference)[~clock.uncertain.contains(reference)].max() < 1e-3
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_frames_of_a_camera_are_told_apart_by_their_jitter_also_after_a_jump(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    true = 4 + np.arange(3300) / 30 + rng.normal(0, 4e-4, 3300)
+    own = (true - 3.7) * (1 + 45e-6)
+    own = np.where(own > 62, own + 0.024, own)  # more than half a frame
+    clock = fit_clock(own, np.round(true[rng.random(3300) > 0.05] * 20_000) / 20_000)
+    assert np.median(np.abs(clock.to_session(own) - true)) < 100e-6
+    assert np.abs(clock.to_session(own) - true)[np.abs(own - 62) > 1].max() < 1e-3
+
+
+def test_more_jumps_than_a_clock_makes_are_refused() -> None:
+    rng = np.random.default_rng(0)
+    own = np.cumsum(rng.uniform(0.5, 1.5, 600))
+    reference = own + 5 + np.cumsum(rng.choice([-0.1, 0.1], 600) * (np.arange(600) % 12 == 0))
+    with pytest.raises(InputError, match=r"jumps|no pulses pair|not of one"):
+        fit_clock(own, np.sort(reference))
