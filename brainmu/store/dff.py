@@ -21,6 +21,8 @@ __all__ = ["DffSettings", "dff_of"]
 
 Note = Callable[[str], None]
 _FIT_BINS = 1 << 16
+_SLOPES_AGREE = 0.25
+"""Of the larger: slopes of the channels with and without their bleaching that differ by more are said."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,11 @@ class DffSettings:
 
     Attributes
     ----------
-    method : "isosbestic", "exponential", "both", "baseline" or None
-        What is taken as F0 of photometry: the isosbestic channel fitted robustly to the signal (Lerner et al. 2015); a constant and decaying exponentials;
-        exponentials for the bleaching of both channels and the isosbestic channel for what they share besides (motion). Calcium imaging has its running
-        baseline. None takes "isosbestic" where there is an isosbestic channel and "exponential" where not.
+    method : "both", "isosbestic", "exponential", "baseline" or None
+        What is taken as F0 of photometry. "both": a constant and decaying exponentials for the bleaching of each channel, then the isosbestic channel for
+        what the two share besides (motion). "isosbestic": the isosbestic channel fitted robustly to the signal as it is (Lerner et al. 2015), which
+        overcorrects motion, to the point of inverting it, where the two bleach differently. "exponential": the exponentials alone. Calcium imaging has
+        its running baseline. None takes "both" where there is an isosbestic channel and "exponential" where not.
     signal, isosbestic : str or None
         Channels of photometry, where the channel tables do not say which belong together.
     window, sigma : float, s
@@ -167,19 +170,27 @@ class _Fitted:
 
 
 def _fit(pair: _Pair, name: str, method: str | None, note: Note) -> dict[str, Any]:
-    method = method or ("isosbestic" if pair.control is not None else "exponential")
+    method = method or ("both" if pair.control is not None else "exponential")
     if method != "exponential" and pair.control is None:
         raise InputError(f"derive: dff: channel {name!r} has no isosbestic channel, which method {method!r} needs: name it, or use method: exponential")
     t, f, c = pair.binned()
+    decay = bleaching(t, f)
     if method == "exponential":
-        return {"method": method, "decay": bleaching(t, f).tolist()}
+        return {"method": method, "decay": decay.tolist()}
+    whole = fit_control(f, c)  # also refuses a control that does not change
+    control_decay = bleaching(t, c)
+    detrended = fit_control(f - bleaching_curve(t, decay), c - bleaching_curve(t, control_decay), intercept=False)
     if method == "both":
-        decay, control_decay = bleaching(t, f), bleaching(t, c)
-        fit = fit_control(f - bleaching_curve(t, decay), c - bleaching_curve(t, control_decay), intercept=False)
-        more: dict[str, Any] = {"decay": decay.tolist(), "control_decay": control_decay.tolist(), "slope": fit.slope}
+        fit, more = detrended, {"decay": decay.tolist(), "control_decay": control_decay.tolist(), "slope": detrended.slope}
+        if not c.mean() > 0:
+            note(f"dff: the isosbestic channel of {name!r} is {c.mean():.3g} on average, and light is positive: its bleaching cannot be told from it")
     else:
-        fit = fit_control(f, c)
-        more = {"intercept": fit.intercept, "slope": fit.slope}
+        fit, more = whole, {"intercept": whole.intercept, "slope": whole.slope, "detrended_slope": detrended.slope}
+        if abs(whole.slope - detrended.slope) > _SLOPES_AGREE * max(abs(whole.slope), abs(detrended.slope)):
+            note(
+                f"dff: the isosbestic channel of {name!r} is fitted with a slope of {whole.slope:.3g}, but {detrended.slope:.3g} without the bleaching of the "
+                "two: they bleach differently or share little else, and motion may come out wrong, even inverted; method: both avoids that"
+            )
     if fit.slope <= 0:
         note(f"dff: the isosbestic channel of {name!r} falls where the signal rises (slope {fit.slope:.3g}): check which is which, or use method: exponential")
     return {"method": method, **more, "explained": fit.explained}

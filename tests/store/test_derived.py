@@ -111,11 +111,33 @@ def test_dff_finds_the_transients_under_motion_and_bleaching(method):
     assert (dff.unit, dff.names, dff.attrs["centred"]) == ("dF/F", ["g"], True)
     assert np.corrcoef(dff.read()[:, 0], truth)[0, 1] > 0.97
     fit = dff.attrs["derived"]["fit"]["g"]
-    assert fit["method"] == (method or "isosbestic")
+    assert fit["method"] == (method or "both")
     assert fit["slope"] == pytest.approx(2.5, rel=0.05)
     # Without the control the motion stays in.
     alone = derive(rec, [{"dff": {"method": "exponential"}}])["dff"].read()[:, 0]
     assert np.corrcoef(alone, truth)[0, 1] < 0.9
+
+
+def test_dff_keeps_motion_out_where_the_channels_bleach_differently():
+    rng, rate = np.random.default_rng(3), 20.0
+    t = np.arange(30_000) / rate
+    slow = np.convolve(rng.standard_normal(len(t)), np.ones(20) / np.sqrt(20), "same")
+    motion = 0.024 * slow / slow.std()
+    f = 100 * (0.6 + 0.4 * np.exp(-t / 600)) * (1 + motion) + 0.2 * rng.standard_normal(len(t))
+    c = 80 * (0.75 + 0.25 * np.exp(-t / 900)) * (1 + motion) + 0.2 * rng.standard_normal(len(t))
+    table = pd.DataFrame({"name": ["g", "iso"], "isosbestic": ["iso", ""]})
+    rec = Recording.from_arrays("m", signals={"photometry": dict(values=np.c_[f, c], rate=rate, unit="V", kind="photometry", channels=table)})
+
+    def left(method, notes):
+        dff = derive(rec, [{"dff": {"method": method}}], notes.append)["dff"].read()[:, 0]
+        return np.polyfit(motion, dff, 1)[0]
+
+    quiet: list[str] = []
+    assert abs(left(None, quiet)) < 0.2
+    assert not quiet
+    notes: list[str] = []
+    assert left("isosbestic", notes) < -0.5, "the plain fit follows the bleaching and inverts motion"
+    assert any("without the bleaching of the two" in n and "method: both" in n for n in notes)
 
 
 def test_dff_of_interleaved_channels_and_without_a_control():
@@ -132,6 +154,8 @@ def test_dff_of_interleaved_channels_and_without_a_control():
     notes: list[str] = []
     rec.signals["photometry_415"] = Signal(-control[0::2], rate=10.0, unit="a.u.", kind="photometry", channels=["G0_415"])
     derive(rec, ["dff"], notes.append)
+    assert any("light is positive" in n for n in notes)
+    derive(rec, [{"dff": {"method": "isosbestic"}}], notes.append)
     assert any("falls where the signal rises" in n for n in notes)
     del rec.signals["photometry_415"]
     with pytest.raises(MissingDataError, match="names the isosbestic channel 'G0_415', which is not there"):
