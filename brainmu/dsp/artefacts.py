@@ -36,6 +36,8 @@ class Findings:
         Least and greatest value (NaN where all are missing), in steps of the source.
     count, total, squares : float64 (channel,)
         Number of present samples and the sums of their values and squares.
+    beyond : list of int (channel,)
+        Samples among the missing that are infinite: not recorded as missing, but not to be kept.
     levels : list of dict
         Measures of windows, as :func:`brainmu.dsp.levels.measure` gives them: block after block.
     """
@@ -51,6 +53,7 @@ class Findings:
     count: list[int] = field(default_factory=list)
     total: list[float] = field(default_factory=list)
     squares: list[float] = field(default_factory=list)
+    beyond: list[int] = field(default_factory=list)
     levels: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -99,9 +102,11 @@ def examine(block: NDArray[Any], first: int, *, inner: tuple[int, int], flat: in
     n, channels = core.shape
     if not n:
         empty: list[Spans] = [[] for _ in range(channels)]
-        return Findings(*inner, empty, empty, empty, empty, [np.nan] * channels, [np.nan] * channels, [0] * channels, [0.0] * channels, [0.0] * channels)
+        none = [np.nan] * channels
+        return Findings(*inner, empty, empty, empty, empty, none, none, [0] * channels, [0.0] * channels, [0.0] * channels, [0] * channels)
     bad = _absent(block, absent)
     out.missing = [_runs(bad[a:b, c], 1, inner[0]) if bad is not None else [] for c in range(channels)]
+    out.beyond = [0] * channels if bad is None or core.dtype.kind != "f" else np.isinf(core).sum(axis=0).tolist()
     present = None if bad is None or not bad[a:b].any() else ~bad[a:b]
     if present is None:
         low, high = (e.astype(np.float64) for e in column_extremes(core))
@@ -129,6 +134,7 @@ def join(parts: list[Findings]) -> Findings:
     out.count = [sum(p.count[c] for p in parts) for c in range(channels)]
     out.total = [sum(p.total[c] for p in parts) for c in range(channels)]
     out.squares = [sum(p.squares[c] for p in parts) for c in range(channels)]
+    out.beyond = [sum(p.beyond[c] for p in parts if p.beyond) for c in range(channels)]
     out.levels = [piece for p in parts for piece in p.levels]
     out.missing = [_united([s for p in parts for s in p.missing[c]]) for c in range(channels)]
     out.flat = [_united([s for p in parts for s in p.flat[c]]) for c in range(channels)]

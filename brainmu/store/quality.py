@@ -102,22 +102,27 @@ def quality_warnings(stream: Stream, findings: Findings, marked: int) -> list[st
     out = []
     n = findings.last - findings.first
     names, who = stream.signal.names, f"signal {stream.name!r}"
-    if stream.voltage and n:
+    beyond = sum(findings.beyond)
+    if beyond:
+        out.append(f"{who}: {_count(beyond, 'sample')} {'is' if beyond == 1 else 'are'} infinite or too large for float32, kept as missing")
+    if n and not any(findings.count):
+        out.append(f"{who}: holds no finite value" if names else f"{who}: has no channel")
+    elif stream.voltage and n:
         dead = [c for c, d in zip(names, findings.dead) if d]
         if dead:
-            out.append(f"{who}: {_count(dead, 'dead channel')} (one value or none throughout): {_list(dead)}")
+            out.append(f"{who}: {_count(len(dead), 'dead channel')} (one value or none throughout): {_list(dead)}")
         for kind, spans in (("flat", findings.flat), ("saturated", findings.saturated)):
             share = np.array([sum(j - i for i, j in c) for c in spans]) / n
             bad = [c for c, x, d in zip(names, share, findings.dead) if x > 0.01 and not d]
             if bad:
-                out.append(f"{who}: {_count(bad, 'channel')} {kind} for more than 1 % of the time: {_list(bad)}")
+                out.append(f"{who}: {_count(len(bad), 'channel')} {kind} for more than 1 % of the time: {_list(bad)}")
         out += _doubts(stream, findings)
     if stream.reference is not None:
         left, kept = [f"{c} ({why})" for c, why in stream.reference.left_out.items()], stream.reference.kept
         if left:
             out.append(f"{who}: the {stream.reference.how} reference leaves out {_list(left)}")
         if kept:
-            out.append(f"{who}: {_count(kept, 'channel')} of groups with fewer than three good ones keep the reference of the recording: {_list(kept)}")
+            out.append(f"{who}: {_count(len(kept), 'channel')} of groups with fewer than three good ones keep the reference of the recording: {_list(kept)}")
     if marked:
         out.append(f"signal {stream.name!r}: {marked} samples at -32768 are stored as -32767, because -32768 marks a missing sample")
     return out
@@ -129,7 +134,7 @@ def _doubts(stream: Stream, findings: Findings) -> list[str]:
     verdict = judge(stream, findings)
     noisy = [f"{names[c]} ({why})" for c, why in verdict.noisy.items()]
     if noisy:
-        out.append(f"{who}: {_count(noisy, 'noisy channel')}: {_list(noisy)}")
+        out.append(f"{who}: {_count(len(noisy), 'noisy channel')}: {_list(noisy)}")
     common = sum(b - a for a, b in verdict.common) * (stream.rate or 0.0) / max(1, stream.n)
     if common > _MUCH:
         out.append(f"{who}: {100 * common:.0f} % of the time is an artefact on at least half of the channels at once: movement, or a loose contact")
@@ -145,8 +150,8 @@ def _doubts(stream: Stream, findings: Findings) -> list[str]:
     return out
 
 
-def _count(which: list[str], what: str) -> str:
-    return f"{len(which)} {what}{'s' * (len(which) > 1)}"
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n > 1)}"
 
 
 def _list(which: list[str]) -> str:

@@ -32,6 +32,7 @@ BRAIN = frozenset({"lfp", "eeg"})
 _BLOCK_VALUES = 1 << 22
 _PROBES = 16
 _LEAST_REFERENCE = 3
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass
@@ -315,7 +316,7 @@ class Stream:
             out[raw == MISSING] = np.nan
         with np.errstate(over="ignore", invalid="ignore"):
             out *= self.factor
-        if not np.isfinite(out.sum()):
+        if raw.dtype.kind == "f":
             out[np.isinf(out)] = np.nan
         return out
 
@@ -327,7 +328,10 @@ class Stream:
         return a * down // up, self.signal.n_samples if b >= self.n else b * down // up
 
     def _raw(self, i: int, j: int) -> NDArray[Any]:
-        """Source samples in their own steps: int16 with -32768 as missing, other integers, or floats with NaN as missing."""
+        """Source samples in their own steps: int16 with -32768 as missing, other integers, or floats with NaN as missing.
+
+        A float that is too large to be stored is infinite, and all that is infinite counts as missing.
+        """
         s = self.signal
         raw = np.asarray(s.values[i:j])
         if raw.shape != (j - i, s.n_channels):
@@ -356,10 +360,19 @@ class Stream:
             if absent is not None:
                 raw[absent] = np.nan
         else:
-            raw = raw.astype(np.float64 if raw.dtype.itemsize > 4 else np.float32, copy=bool(gaps))
+            raw = self._storable(raw.astype(np.float64 if raw.dtype.itemsize > 4 else np.float32, copy=bool(gaps)))
         for p, q in gaps:
             raw[p:q] = np.nan
         return raw
+
+    def _storable(self, raw: NDArray[Any]) -> NDArray[Any]:
+        """Floats, infinite where float32 could not hold them in `unit`."""
+        with np.errstate(divide="ignore", over="ignore"):
+            most = _LARGEST / np.abs(np.asarray(self.factor, dtype=np.float64))
+        if not raw.size or (raw.dtype == np.float32 and np.min(most) >= _LARGEST):
+            return raw
+        beyond = np.abs(raw) > most
+        return np.where(beyond, raw.dtype.type(np.inf), raw) if beyond.any() else raw
 
     def _stored(self, raw: NDArray[Any]) -> NDArray[Any]:
         if self.dtype == "int16":
@@ -371,13 +384,15 @@ class Stream:
         else:
             with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinite, and infinite is missing
                 out = (raw.astype(np.float64) * self.factor).astype(np.float32)
-        if not np.isfinite(out.sum(dtype=np.float64)):
-            out = np.where(np.isinf(out), np.float32(np.nan), out)
-        return out
+        absent = np.isinf(out)
+        return np.where(absent, np.float32(np.nan), out) if absent.any() else out
 
 
 def _with_nan(raw: NDArray[Any]) -> NDArray[Any]:
-    """Source samples with NaN where int16 holds the missing mark."""
+    """Source samples with NaN where int16 holds the missing mark, or floats are infinite."""
+    if raw.dtype.kind == "f":
+        absent = np.isinf(raw)
+        return np.where(absent, raw.dtype.type(np.nan), raw) if absent.any() else raw
     if raw.dtype == np.int16:
         absent = raw == MISSING
         if absent.any():

@@ -101,3 +101,32 @@ def test_an_unknown_unit_is_kept_and_the_likely_one_named(tmp_path: Path) -> Non
         session = preprocess(rec, tmp_path / f"{len(unit)}.zarr")
         assert any(says in w for w in session.provenance["warnings"])
         np.testing.assert_allclose(session.signals["eeg"].read(), x.astype(np.float32))
+
+
+@pytest.mark.parametrize("options", [{}, {"lfp_rate": 500.0}, {"notch": 50.0, "reference": "median"}])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_infinite_and_huge_samples_are_missing_and_counted(tmp_path: Path, dtype: str, options: dict[str, Any]) -> None:
+    x = (np.random.default_rng(1).standard_normal((60_000, 4)) * 50e-6).astype(dtype)
+    clean = x.copy()
+    x[20_000:20_010, 1] = np.inf
+    x[30_000, 2] = -np.inf
+    x[40_000:40_002, 3] = 1e37 if dtype == "f4" else 1e200  # V: beyond float32 only once it is in uV, or at once
+    clean[x != clean] = np.nan
+    said, stored = {}, {}
+    for name, values in (("inf", x), ("nan", clean)):
+        rec = Recording.from_arrays("r", signals={"lfp": {"values": values, "rate": 1000.0, "unit": "V", "kind": "lfp"}})
+        session = preprocess(rec, tmp_path / f"{name}.zarr", **options)
+        said[name], stored[name] = session.provenance["warnings"], session.signals["lfp"].read()
+    assert "signal 'lfp': 13 samples are infinite or too large for float32, kept as missing" in said["inf"]
+    assert not any("nan" in w or "infinite" in w for w in said["nan"])
+    np.testing.assert_array_equal(stored["inf"], stored["nan"])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+@pytest.mark.parametrize("kind", ["lfp", "other"])
+def test_a_signal_without_a_finite_value_says_so(tmp_path: Path, value: float, kind: str) -> None:
+    rec = Recording.from_arrays("r", signals={"x": {"values": np.full((5_000, 2), value), "rate": 1000.0, "unit": "uV", "kind": kind}})
+    said = preprocess(rec, tmp_path / "a.zarr").provenance["warnings"]
+    assert "signal 'x': holds no finite value" in said
+    assert any("10000 samples are infinite" in w for w in said) == (not np.isnan(value))
+    assert not any("deviation" in w or "dead" in w for w in said)
