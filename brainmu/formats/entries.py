@@ -17,11 +17,12 @@ from brainmu.core.signal import KINDS
 from brainmu.core.units import unit_factor
 from brainmu.errors import FormatError, InputError
 from brainmu.formats.arrays import load_array, open_array
+from brainmu.formats.eventlogs import read_events
 from brainmu.formats.lazy import Stacked
 from brainmu.formats.manifest import ClockEntry, LabelEntry, Manifest, SignalEntry, SpikesEntry
 from brainmu.formats.sources import ArrayFile
 from brainmu.formats.tables import read_table, table_names
-from brainmu.formats.timing import lay_out, seconds
+from brainmu.formats.timing import lay_out, seconds, settled_unit, unit_in_name
 
 __all__ = ["read_clock", "read_label", "read_signal", "read_spikes", "use_file"]
 
@@ -65,9 +66,9 @@ def read_spikes(m: Manifest, entry: SpikesEntry, rec: Recording) -> Spikes:
     if entry.unit is not None:
         other = _reference(m, entry.unit, "spikes: unit")
         unit = np.asarray(load_array(use_file(m, rec, other.file), other)).ravel()
-        t = seconds(times, entry.time_unit, entry.rate, where)
+        t = seconds(times, _unit(m, ref, entry.time_unit), entry.rate, where)
     elif times.dtype == object:
-        cells = [seconds(np.asarray(c, dtype=np.float64), entry.time_unit, entry.rate, where) for c in times.ravel()]
+        cells = [seconds(np.asarray(c, dtype=np.float64), entry.time_unit or "s", entry.rate, where) for c in times.ravel()]
         unit = np.repeat(np.arange(len(cells)), [len(c) for c in cells])
         t = np.concatenate(cells) if cells else np.empty(0)
     else:
@@ -100,7 +101,7 @@ def read_clock(m: Manifest, entry: ClockEntry, name: str, rec: Recording) -> dic
         out["pulses"] = entry.pulses  # a label or a signal of this recording
     elif entry.pulses is not None:
         ref = _reference(m, entry.pulses, f"clock {name!r}: pulses")
-        times = seconds(load_array(use_file(m, rec, ref.file), ref), entry.time_unit, entry.rate, str(m.root / ref.file)) + entry.start
+        times = seconds(load_array(use_file(m, rec, ref.file), ref), _unit(m, ref, entry.time_unit), entry.rate, str(m.root / ref.file)) + entry.start
         out["pulses"] = times
     if not out:
         raise InputError(f"clock {name!r} says nothing: give its pulses, or offset (s) and ppm where they are known, or reference: true")
@@ -158,6 +159,13 @@ def _reference(m: Manifest, value: Any, what: str) -> ArrayFile:
     return m.build(ArrayFile, {"file": value} if isinstance(value, str) else value, what, "spikes")
 
 
+def _unit(m: Manifest, ref: ArrayFile, said: str | None) -> str:
+    """The unit of an array of times: what time_unit says, or the names of the columns of a table, such as timestamp_ms."""
+    for column in table_names(m.root / ref.file, ref) or []:
+        said = settled_unit(column, unit_in_name(column)[1], said, str(m.root / ref.file)) if unit_in_name(column)[1] else said
+    return said or "s"
+
+
 def _timing(m: Manifest, entry: SignalEntry, name: str, rec: Recording, values: Any) -> dict[str, Any]:
     """values with rate and start, or with times; evenly spaced times become a rate (with gaps, if pieces are missing)."""
     if entry.times is None:
@@ -169,7 +177,7 @@ def _timing(m: Manifest, entry: SignalEntry, name: str, rec: Recording, values: 
     if entry.rate is not None and entry.time_unit != "samples":
         raise InputError(f"signal {name!r} has both rate and times: give one of them (or time_unit: samples)")
     ref = _reference(m, entry.times, f"signal {name!r}: times")
-    t = seconds(load_array(use_file(m, rec, ref.file), ref), entry.time_unit, entry.rate, str(m.root / ref.file)) + entry.start
+    t = seconds(load_array(use_file(m, rec, ref.file), ref), _unit(m, ref, entry.time_unit), entry.rate, str(m.root / ref.file)) + entry.start
     if len(t) != values.shape[0]:
         raise FormatError(f"signal {name!r}: {len(t)} times in {m.root / ref.file} for {values.shape[0]} samples: give one time a sample")
     if entry.missing is not None:
@@ -264,7 +272,7 @@ def _intervals(m: Manifest, entry: LabelEntry, name: str, rec: Recording) -> Int
         values = values.T
     if values.ndim != 2 or values.shape[1] != 2:
         raise FormatError(f"{path}: has shape {values.shape}, expected (n, 2): start and stop of each interval (choose with columns:)")
-    t = seconds(values, entry.time_unit, entry.rate, str(path)).reshape(-1, 2)
+    t = seconds(values, _unit(m, _at(entry, entry.file), entry.time_unit), entry.rate, str(path)).reshape(-1, 2)
     try:
         return Intervals(t + entry.start)
     except InputError as error:
@@ -280,25 +288,8 @@ def _events(m: Manifest, entry: LabelEntry, name: str, rec: Recording) -> EventT
         values = np.asarray(load_array(path, ref))
         values = values[:, None] if values.ndim == 1 else values
         frame = pd.DataFrame(values)
-    frame = frame.rename(columns={column: ours for ours, column in entry.rename.items()})
-    absent = [c for c in entry.rename if c not in frame]
-    if absent:
-        have = ", ".join(map(str, frame.columns))
-        raise InputError(f"label {name!r}: rename says {absent[0]} is column {entry.rename[absent[0]]!r}, which {entry.file} has not; it has {have}")
-    if not {"start", "onset"} & set(frame.columns):
-        have = ", ".join(map(str, frame.columns))
-        raise InputError(f"label {name!r}: {entry.file} has columns {have}: say which is start (and stop or duration) with rename:")
-    frame.columns = pd.Index([str(c) for c in frame.columns])
-    for column in ("start", "onset", "stop", "duration", "peak"):
-        if column in frame:
-            t = seconds(pd.to_numeric(frame[column], errors="coerce"), entry.time_unit, entry.rate, str(path))
-            frame[column] = t + (entry.start if column not in ("duration",) else 0.0)
-    if "stop" not in frame and "duration" not in frame:
-        frame["stop"] = frame["start"] if "start" in frame else frame["onset"]
-    for column, value in (("kind", entry.kind), ("content", entry.content)):
-        if value is not None and column not in frame:
-            frame[column] = value
-    try:
-        return EventTable.from_frame(frame, attrs=dict(entry.attrs))
-    except InputError as error:
-        raise FormatError(f"{path}: {error}") from None
+    table = read_events(
+        path, frame=frame, rename=entry.rename, time_unit=entry.time_unit, rate=entry.rate, start=entry.start, kind=entry.kind, content=entry.content
+    )
+    table.attrs.update(entry.attrs)
+    return table

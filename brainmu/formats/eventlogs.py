@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 from brainmu.core import EventTable
 from brainmu.errors import FormatError, InputError
 from brainmu.formats.sources import need_file
-from brainmu.formats.timing import TIME_UNITS, seconds
+from brainmu.formats.timing import TIME_UNITS, seconds, settled_unit, unit_in_name
 
 __all__ = ["read_events", "read_log"]
 
 _START = ("start", "onset", "time", "timestamp", "t", "begin", "start_time", "onset_time", "stim_on", "on")
 _STOP = ("stop", "end", "offset", "stop_time", "end_time", "stim_off", "off")
 _LENGTH = ("duration", "length", "dur")
-_UNIT = re.compile(r"^(.*?)[\s_]*[(\[_\s](s|sec|secs|seconds|ms|msec|us|min|samples)[)\]]?$")
-_UNIT_NAMES = {"sec": "s", "secs": "s", "seconds": "s", "msec": "ms"}
+_TIMES = {*_START, *_STOP, *_LENGTH, "peak"}
 _BINARY = {
     "1": True,
     "0": False,
@@ -70,7 +69,7 @@ def _engine(sep: str) -> Literal["c", "python"]:
 
 
 def read_events(
-    path: str | Path, *, rename: Mapping[str, str] | None = None, time_unit: str | None = None, rate: float | None = None, start: float = 0.0,
+    path: str | Path, *, rename: Mapping[str, Any] | None = None, time_unit: str | None = None, rate: float | None = None, start: float = 0.0,
     kind: str | None = None, content: str | None = None, frame: pd.DataFrame | None = None, point: bool = True,
 ) -> EventTable:  # fmt: skip
     """Events of a log (.csv, .tsv, .txt with a header line).
@@ -82,7 +81,7 @@ def read_events(
     Parameters
     ----------
     rename : mapping
-        ``{our name: column of the file}`` where the names are others.
+        ``{our name: column of the file}`` where the names are others. A unit in the file's name holds: ``{"start": "cue_ms"}`` is in ms.
     time_unit : str
         "s", "ms", "us", "min", "h" or "samples" (then `rate`, Hz), where the column names do not say. Default s.
     start : float, s
@@ -113,50 +112,64 @@ def read_events(
     p = Path(path)
     table = (read_log(p) if frame is None else frame).copy()
     if absent := [c for c in (rename or {}).values() if c not in table]:
-        raise InputError(f"{p}: rename names the column {absent[0]!r}, which is not there; it has {', '.join(table.columns)}")
-    table = table.rename(columns={theirs: ours for ours, theirs in (rename or {}).items()})
+        raise InputError(f"{p}: rename names the column {absent[0]!r}, which is not there; it has {', '.join(map(str, table.columns))}")
+    table.columns = _renamed(p, list(table.columns), rename or {})
     found = {role: _column(p, table, names) for role, names in (("start", _START), ("stop", _STOP), ("duration", _LENGTH))}
     if found["start"] is None:
         hint = " (is there a header line?)" if any(_number(c) for c in table.columns) else ""
         raise InputError(f"{p}: has columns {', '.join(table.columns)}{hint}, none of which is the onset of an event: say which with rename={{'start': …}}")
     times = {role: _times(p, table, *place, time_unit, rate) for role, place in found.items() if place is not None}
     if "stop" in times and "duration" in times and not np.allclose(times["stop"] - times["start"], times["duration"], atol=2e-3, equal_nan=True):
-        raise FormatError(f"{p}: its stop and duration contradict each other: leave one out")
+        stop, length = (found[k][0] for k in ("stop", "duration") if found[k] is not None)  # type: ignore[index]
+        raise FormatError(f"{p}: its stop ({stop}) and duration ({length}) contradict each other: leave one out, or rename it")
     begin = times["start"]
     end = times["stop"] if "stop" in times else begin + np.nan_to_num(times["duration"]) if "duration" in times else begin if point else None
     if end is None:
         raise InputError(f"{p}: has neither stop nor duration among {', '.join(table.columns)}")
     end = np.where(np.isfinite(end), end, begin)  # BIDS writes n/a for an event without a length: a point
-    rest = table.drop(columns=[place[0] for place in found.values() if place is not None])
+    peak = _column(p, table, ("peak",))
+    rest = table.drop(columns=[place[0] for place in (*found.values(), peak) if place is not None])
     rest = rest.rename(columns={"trial_type": "kind"}) if "kind" not in rest and "trial_type" in rest else rest
     if taken := [c for c in ("self", "attrs") if c in rest]:
         raise InputError(f"{p}: a column is called {taken[0]!r}, which a table of events needs for itself: rename it")
-    columns: dict[str, Any] = {str(c): _checked(p, str(c), rest[c]) for c in rest.columns if str(c) != "peak"}
+    columns: dict[str, Any] = {str(c): _checked(p, str(c), rest[c]) for c in rest.columns}
     for name, value in (("kind", kind), ("content", content)):
         if value is not None:
             columns.setdefault(name, value)
-    if "peak" in rest:
-        columns["peak"] = _times(p, rest, "peak", None, time_unit, rate) + start
+    if peak is not None:
+        columns["peak"] = _times(p, table, *peak, time_unit, rate) + start
     try:
         return EventTable(begin + start, end + start, **columns)
     except InputError as error:
         raise FormatError(f"{p}: {error}") from None
 
 
+def _renamed(path: Path, names: list[Any], rename: Mapping[str, Any]) -> pd.Index:
+    """Our names for the columns; a time keeps the unit that its own name ends in (cue_ms becomes start_ms)."""
+    out = [str(n) for n in names]
+    for ours, theirs in rename.items():
+        (stem, unit), (_, old) = unit_in_name(ours), unit_in_name(theirs)
+        if old is not None and unit is not None and old != unit:
+            raise InputError(f"{path}: rename makes the column {theirs!r} ({old}) {ours!r} ({unit}): give both the same unit")
+        keeps = old is not None and unit is None and stem in _TIMES
+        out[names.index(theirs)] = f"{ours}_{old}" if keeps else ours
+    if twice := sorted({n for n in out if out.count(n) > 1}):
+        raise InputError(f"{path}: has two columns {twice[0]!r}{' after rename' if rename else ''}: rename one of them")
+    return pd.Index(out, dtype=object)
+
+
 def _column(path: Path, table: pd.DataFrame, names: tuple[str, ...]) -> tuple[str, str | None] | None:
     """The column that is one of `names`, the earlier the better, and the unit that its own name says."""
     plain: dict[str, tuple[str, str | None]] = {}
     for column in table.columns:
-        word = str(column).strip().lower()
-        match = _UNIT.match(word)
-        for key, unit in ((word, None), *([(match.group(1).strip(), match.group(2))] if match else [])):
-            plain.setdefault(re.sub(r"[\s_]+", "_", key), (str(column), _UNIT_NAMES.get(unit, unit) if unit else None))
+        stem, unit = unit_in_name(column)
+        plain.setdefault(re.sub(r"[\s_]+", "_", str(column).strip().lower()), (str(column), None))
+        plain.setdefault(re.sub(r"[\s_]+", "_", stem), (str(column), unit))
     return next((plain[n] for n in names if n in plain), None)
 
 
 def _times(path: Path, table: pd.DataFrame, column: str, own: str | None, unit: str | None, rate: float | None) -> NDArray[np.float64]:
-    if own is not None and unit is not None and own != unit:
-        raise InputError(f"{path}: column {column!r} says {own} and time_unit is {unit!r}: leave time_unit out, or rename the column")
+    unit = settled_unit(column, own, unit, str(path))
     values = table[column]
     if not pd.api.types.is_numeric_dtype(values):
         text = values.astype(str).str.strip()
@@ -168,7 +181,7 @@ def _times(path: Path, table: pd.DataFrame, column: str, own: str | None, unit: 
                 f"{path}: column {column!r} holds {bad.iloc[0]!r} in row {int(bad.index[0]) + 1}, expected numbers ({', '.join(TIME_UNITS)} or samples)"
             )
         values = numbers
-    out = seconds(values, own or unit or "s", rate, f"{path} {column}")
+    out = seconds(values, unit, rate, f"{path} {column}")
     if column.lower().split("_")[0].split(" ")[0] not in _LENGTH and not np.isfinite(out).all() and (column.lower() not in _STOP):
         raise FormatError(f"{path}: row {int(np.flatnonzero(~np.isfinite(out))[0]) + 1} has no time in column {column!r}: complete or drop it")
     return out

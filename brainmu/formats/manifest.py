@@ -52,7 +52,7 @@ class SignalEntry(ArrayFile):
     rate: float | None = None
     start: float = 0.0
     times: Any = None
-    time_unit: str = "s"
+    time_unit: str | None = None
     unit: str | None = None
     kind: str | None = None
     scale: float | None = None
@@ -86,7 +86,7 @@ class SpikesEntry:
     times: Any
     unit: Any = None
     units: Any = None
-    time_unit: str = "s"
+    time_unit: str | None = None
     rate: float | None = None
     start: float = 0.0
     clock: str = ""
@@ -113,7 +113,7 @@ class ClockEntry:
     """
 
     pulses: Any = None
-    time_unit: str = "s"
+    time_unit: str | None = None
     rate: float | None = None
     start: float = 0.0
     near: float | None = None
@@ -162,7 +162,7 @@ class LabelEntry(ArrayFile):
     scorer: str = ""
     kind: str | None = None
     content: str | None = None
-    time_unit: str = "s"
+    time_unit: str | None = None
     rate: float | None = None
     clock: str = ""
     rename: dict[str, Any] = dataclasses.field(default_factory=dict)

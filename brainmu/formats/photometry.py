@@ -18,7 +18,7 @@ from brainmu.errors import FormatError, InputError
 from brainmu.formats.lazy import RawRows, Rows
 from brainmu.formats.sources import ArrayFile, need_file
 from brainmu.formats.tables import read_table, table_layout
-from brainmu.formats.timing import lay_out, seconds
+from brainmu.formats.timing import lay_out, seconds, settled_unit, unit_in_name
 
 __all__ = ["detect", "read"]
 
@@ -55,7 +55,7 @@ def _is_doric(names: list[str]) -> bool:
 
 
 def read(
-    path: Path, *, signal: Names = None, isosbestic: Names = None, time: str | None = None, time_unit: str = "s", rate: float | None = None,
+    path: Path, *, signal: Names = None, isosbestic: Names = None, time: str | None = None, time_unit: str | None = None, rate: float | None = None,
     unit: str = "a.u.", start: float = 0.0,
 ) -> Recording:  # fmt: skip
     """Fluorescence as it was measured; dF/F is a derived stream (``derive: [dff]``).
@@ -267,7 +267,7 @@ def _regions(regions: list[str], nm: int, leds: set[int]) -> pd.DataFrame:
 
 # -- Doric and other tables ---------------------------------------------------------------------------------------------
 def _columns(
-    path: Path, rec: Recording, signal: list[str], isosbestic: list[str], time: str | None, time_unit: str, rate: float | None, unit: str, start: float
+    path: Path, rec: Recording, signal: list[str], isosbestic: list[str], time: str | None, time_unit: str | None, rate: float | None, unit: str, start: float
 ) -> None:  # fmt: skip
     skip = 0
     with path.open(encoding="utf-8-sig", errors="replace") as f:
@@ -298,7 +298,7 @@ def _columns(
         timing: dict[str, Any] = {"values": values, "rate": rate, "start": start}
         t = start + np.arange(len(values)) / rate
     else:
-        t = seconds(frame[clock], time_unit, None, f"{path} {clock}")
+        t = seconds(frame[clock], settled_unit(clock, unit_in_name(clock)[1], time_unit, str(path)), None, f"{path} {clock}")
         if not np.isfinite(t).all() or (np.diff(t) <= 0).any():
             bad = int(np.flatnonzero(~np.isfinite(t) | np.r_[False, np.diff(t) <= 0])[0])
             raise FormatError(f"{path}: {clock} is {frame[clock].iloc[bad]} in row {bad + 1}, expected times that increase: drop or complete that row")

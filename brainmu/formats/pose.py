@@ -19,7 +19,7 @@ from brainmu.formats.arrays import load_array
 from brainmu.formats.pandas_hdf import Column, is_readable, read_frame, table_levels
 from brainmu.formats.sources import ArrayFile, need_file
 from brainmu.formats.tables import TABLE_SUFFIXES, table_names
-from brainmu.formats.timing import lay_out, seconds
+from brainmu.formats.timing import lay_out, seconds, settled_unit, unit_in_name
 
 __all__ = ["detect", "read"]
 
@@ -61,7 +61,7 @@ def read(
     *,
     rate: float | None = None,
     times: str | Path | None = None,
-    time_unit: str = "s",
+    time_unit: str | None = None,
     time_column: str | int | None = None,
     part: str | None = None,
     track: int | str = 0,
@@ -76,7 +76,7 @@ def read(
     rate : float, Hz
         Frames a second of the video, which neither program writes into the file.
     times : path
-        Instead of `rate`: an array file (.npy, .csv, …) with the time of each frame, in `time_unit`; `time_column` names its column.
+        Instead of `rate`: an array file (.npy, .csv, …) with the time of each frame, in `time_unit` (default: as its column says, else s); `time_column` names it.
     part : str
         Body part that is the animal's position; by default the one that is seen best.
     track : int, str or "all"
@@ -165,7 +165,7 @@ class _Timing:
     path: Path
     rate: float | None
     times: str | Path | None
-    unit: str
+    unit: str | None
     column: str | int | None
     start: float
 
@@ -175,7 +175,9 @@ class _Timing:
         file = Path(self.times)
         file = file if file.is_absolute() or file.exists() else self.path.parent / file
         ref = ArrayFile(str(file), columns=self._column(file))
-        t = seconds(load_array(need_file(file, "the time of each frame"), ref), self.unit, None, str(file)) + self.start
+        own = None if ref.columns is None else unit_in_name(ref.columns)[1]
+        unit = settled_unit(ref.columns, own, self.unit, str(file))
+        t = seconds(load_array(need_file(file, "the time of each frame"), ref), unit, None, str(file)) + self.start
         if len(t) != len(values):
             raise FormatError(f"{self.path}: {len(values)} frames, and {file.name} has {len(t)} times: give one time a frame (time_column= picks a column)")
         if str(file.resolve()) not in rec.source["files"]:
@@ -189,9 +191,9 @@ class _Timing:
         if self.column is not None or file.suffix.lower() not in TABLE_SUFFIXES or not file.is_file():
             return self.column
         names = table_names(file, ArrayFile(str(file)))
-        if names is None or len(names) == 1:
+        if names is None:
             return None
-        known = [n for n in names if n.strip().lower() in _TIME_COLUMNS]
+        known = names if len(names) == 1 else [n for n in names if unit_in_name(n)[0] in _TIME_COLUMNS]
         if len(known) != 1:
             raise InputError(f"{file}: has columns {', '.join(names)}: say which holds the time of each frame with time_column=")
         return known[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +10,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainmu.core import Intervals
-from brainmu.errors import FormatError
+from brainmu.errors import FormatError, InputError
 from brainmu.formats.lazy import Spread
 
-__all__ = ["TIME_UNITS", "Grid", "as_grid", "lay_out", "seconds"]
+__all__ = ["TIME_UNITS", "Grid", "as_grid", "lay_out", "seconds", "settled_unit", "unit_in_name"]
 
 TIME_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0, "h": 3600.0}
+_SPELLINGS = {
+    "s": "s sec secs second seconds", "ms": "ms msec msecs millisecond milliseconds", "us": "us usec µs μs microsecond microseconds",
+    "min": "min mins minutes", "h": "h hr hours", "samples": "samples",
+}  # fmt: skip
+_UNIT_OF = {word: unit for unit, words in _SPELLINGS.items() for word in words.split()}
+_NAMED_UNIT = re.compile(rf"^(.*?)[\s_]*[(\[_\s]\s*({'|'.join(sorted(_UNIT_OF, key=len, reverse=True))})\s*[)\]]?$")
 
 
 @dataclass(frozen=True)
@@ -94,3 +101,17 @@ def seconds(values: ArrayLike, unit: str, rate: float | None, where: str) -> NDA
     if unit not in TIME_UNITS:
         raise FormatError(f"{where}: time_unit is {unit!r}, expected one of {', '.join(TIME_UNITS)}, samples")
     return t * TIME_UNITS[unit]
+
+
+def unit_in_name(column: object) -> tuple[str, str | None]:
+    """The name of a column without the unit of time that it ends in, and that unit: onset_ms, time (s)."""
+    word = str(column).strip().lower()
+    match = _NAMED_UNIT.match(word)
+    return (match.group(1).strip(), _UNIT_OF[match.group(2)]) if match else (word, None)
+
+
+def settled_unit(column: object, own: str | None, said: str | None, where: str) -> str:
+    """The unit of a column of times: what its name says (`own`) or what was said (`said`), "s" where neither is; both must agree."""
+    if own is not None and said is not None and own != said:
+        raise InputError(f"{where}: column {str(column)!r} says {own} and time_unit is {said!r}: leave time_unit out, or rename the column")
+    return own or said or "s"

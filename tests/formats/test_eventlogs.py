@@ -41,6 +41,8 @@ def test_a_trial_log(tmp_path):
         ({"onset": [1500.0], "offset": [1700.0]}, {"time_unit": "ms"}),
         ({"onset_samples": [45000], "stop_samples": [51000]}, {"rate": 30000.0}),
         ({"TTL": [1.5], "off": [1.7]}, {"rename": {"start": "TTL"}}),
+        ({"start_us": [1.5e6], "stop_us": [1.7e6]}, {"rename": {"start": "start_us", "stop": "stop_us"}}),
+        ({"cue_ms": [1500.0], "long_s": [0.2]}, {"rename": {"onset": "cue_ms", "duration": "long_s"}}),
         ({"Start Time [s]": [1.5], "End_Time": [1.7]}, {}),
     ],
 )
@@ -72,6 +74,12 @@ def test_what_is_refused(tmp_path):
         read_events(log(tmp_path / "a.csv", onset=[3.0], stop=[4.0], duration=[2.0]))
     with pytest.raises(InputError, match="says ms and time_unit is 's'"):
         read_events(log(tmp_path / "a.csv", onset_ms=[3.0]), time_unit="s")
+    with pytest.raises(InputError, match=r"makes the column 'cue_ms' \(ms\) 'start_s' \(s\): give both the same unit"):
+        read_events(log(tmp_path / "a.csv", cue_ms=[3.0]), rename={"start_s": "cue_ms"})
+    with pytest.raises(InputError, match="says ms and time_unit is 's'"):
+        read_events(log(tmp_path / "a.csv", cue_ms=[3.0]), rename={"start": "cue_ms"}, time_unit="s")
+    with pytest.raises(InputError, match="two columns 'start' after rename"):
+        read_events(log(tmp_path / "a.csv", start=[1.0], cue=[3.0]), rename={"start": "cue"})
     with pytest.raises(InputError, match="rename names the column 'x'"):
         read_events(log(tmp_path / "a.csv", onset=[3.0]), rename={"stop": "x"})
     with pytest.raises(NotFoundError):

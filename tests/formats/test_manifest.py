@@ -184,7 +184,7 @@ WRONG = [
     ("3: REM, 0: UNS", "0: UNS", "holds 3, which map does not name", 22, InputError),
     ("epoch: 4, ", "", "epoch is None, expected", 22, InputError),
     ("type: hypnogram", "type: hypno", "expected one of hypnogram, events, intervals", 22, ConfigError),
-    ("rename: {start: on}", "rename: {start: onn}", "which trials.csv has not; it has on, arm, assigned", 23, InputError),
+    ("rename: {start: on}", "rename: {start: onn}", "rename names the column 'onn', which is not there; it has on, arm, assigned", 23, InputError),
     ("rename: {start: on}", "kind: x", "key 'kind' appears twice", 23, ConfigError),
     ("rename: {start: on}", "rk: no", "rk: is 'no', expected bool", 23, ConfigError),
     ("[10, 12.5]]", "[7, 12.5]]", "starts at 7.0 s before row 0 stops", 24, InputError),
@@ -233,7 +233,7 @@ def test_other_mistakes(folder):
         ("labels: {s: {type: hypnogram, file: t.csv, epoch: 4, map: {W: WAKE}}}", "1\n2\n", "map names 'W', and t.csv holds integers"),
         ("labels: {s: {type: hypnogram, file: t.csv, epoch: 4, codec: accusleep}}", "1\nnan\n", "holds nan, expected whole numbers"),
         ("labels: {s: {type: hypnogram, file: t.csv, epoch: 4, columns: st}}", "t,st\n0,W\n4,Quiet\n", "stage 'Quiet' is not known"),
-        ("labels: {s: {type: events, file: t.csv}}", "start,stop\n0,1\nx,3\n", "hold 1 NaN or infinite"),
+        ("labels: {s: {type: events, file: t.csv}}", "start,stop\n0,1\nx,3\n", "'start' holds 'x' in row 2, expected numbers"),
         ("labels: {s: {type: events, file: t.csv}}", "start,stop\n5,3\n", "stops at 3.0 s before it starts"),
         ("spikes: {times: {file: t.csv, columns: t}, unit: {file: t.csv, columns: u}}", "t,u\nabc,1\n", "times are not all numbers"),
         ("spikes: {times: {file: t.csv, columns: t}, unit: {file: t.csv, columns: u}}", "t,u\n1,1.5\n", "expected whole numbers"),
@@ -249,6 +249,41 @@ def test_strange_contents(tmp_path, entry, table, message):
         read(tmp_path)
     assert "brainmu.yaml, line" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "extra"),
+    [
+        ("trial,start_ms,stop_ms", ""),
+        ("trial,start_ms,stop_ms", "rename: {start: start_ms, stop: stop_ms}, time_unit: ms"),
+        ("trial,start_ms,stop_ms", "rename: {start: start_ms, stop: stop_ms}"),
+        ("trial,cue (ms),gone_msec", "rename: {start: cue (ms), stop: gone_msec}"),
+        ("trial,a,b", "rename: {start_ms: a, stop_ms: b}"),
+        ("trial,a,b", "rename: {start: a, stop: b}, time_unit: ms"),
+    ],
+)
+def test_a_unit_in_the_name_of_a_column_holds(tmp_path, table, extra):
+    (tmp_path / "t.csv").write_text(f"{table}\n1,1500,2500\n2,61000,61500\n")
+    _with(tmp_path, f"id: a\nlabels: {{e: {{type: events, file: t.csv, start: 10, {extra}}}}}\n")
+    e = read(tmp_path).events("e")
+    assert (e.start.tolist(), e.stop.tolist(), e.trial.tolist()) == ([11.5, 71.0], [12.5, 71.5], [1, 2])
+
+
+def test_units_of_time_that_disagree_are_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("start_ms,stop_ms,unit\n1500,2500,1\n61000,61500,1\n")
+    columns = "{file: t.csv, columns: start_ms}"
+    for entry, held in [
+        (f"signals: {{s: {{file: t.csv, columns: unit, times: {columns}, unit: a.u., kind: features%s}}}}", lambda r: r.signals["s"].times),
+        (f"spikes: {{times: {columns}, unit: {{file: t.csv, columns: unit}}%s}}", lambda r: r.spikes.times),
+        (f"clocks: {{c: {{pulses: {columns}%s}}}}\nlabels: {{i: {{type: intervals, bounds: [[0, 1]]}}}}", lambda r: r.clocks["c"]["pulses"]),
+        ("labels: {i: {type: intervals, file: t.csv, columns: [start_ms, stop_ms]%s}}", lambda r: r.labels["i"].bounds[:, 0]),
+        ("labels: {i: {type: events, file: t.csv%s}}", lambda r: r.events("i").start),
+    ]:
+        _with(tmp_path, "id: a\n" + entry % "")
+        assert held(read(tmp_path)).tolist() == [1.5, 61.0], entry
+        _with(tmp_path, "id: a\n" + entry % ", time_unit: s")
+        with pytest.raises(InputError, match=r"column 'start_ms' says ms and time_unit is 's': leave time_unit out.*brainmu\.yaml, line"):
+            read(tmp_path)
 
 
 def test_harmless_oddities(tmp_path):

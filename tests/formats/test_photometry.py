@@ -171,3 +171,10 @@ def test_damaged_photometry(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(FormatError, match=message):
         read(tmp_path / name)
+
+
+def test_a_time_column_says_its_unit(tmp_path):
+    file = tmp_path / "plain.csv"
+    file.write_text("timestamp_ms,gcamp,iso\n" + "".join(f"{10 * k},{1 + k % 3},{1 + k % 2}\n" for k in range(50)))
+    signal = read(file, format="photometry", time="timestamp_ms", signal="gcamp", isosbestic="iso").signals["photometry"]
+    assert (signal.rate, signal.duration) == (100.0, 0.5)
