@@ -76,7 +76,7 @@ def read(
     rate : float, Hz
         Frames a second of the video, which neither program writes into the file.
     times : path
-        Instead of `rate`: an array file (.npy, .csv, …) with the time of each frame, in `time_unit` (default: as its column says, else s); `time_column` names it.
+        Instead of `rate`: an array file (.npy, .csv, …) with each frame's time, in `time_unit` (default: as its column says, else s); `time_column` names it.
     part : str
         Body part that is the animal's position; by default the one that is seen best.
     track : int, str or "all"
