@@ -230,7 +230,9 @@ def _by_pattern(
             moved.append((good.sum(), _noise(p[iw[good]], r[jk[good]] - p[iw[good]]) if good.sum() > 10 else np.inf, iw[good], jk[good]))
         best = min(range(len(moves)), key=lambda n: moved[n][1])
         stay = _PERIODS
-        take = best if moved[best][1] < 0.5 * moved[stay][1] and moved[best][0] >= 0.7 * moved[stay][0] else stay
+        # Truly regular pulses agree as well at every period: then they stay.
+        alone = moved[best][1] < 0.5 * min(moved[n][1] for n in range(len(moves)) if n != best)
+        take = best if alone and moved[best][0] >= 0.7 * moved[stay][0] else stay
         own.append(moved[take][2] if take != stay else iw)
         other.append(moved[take][3] if take != stay else jw)
     a, b = np.concatenate(own), np.concatenate(other)
@@ -390,9 +392,13 @@ def _jumps(t: Floats, d: Floats) -> list[int]:
 
 
 def _noise(t: Floats, d: Floats) -> float:
-    """Standard deviation of a pulse's timing, s: from second differences, which drift and (but for a few) jumps leave alone."""
-    second = np.diff(d, 2) if len(d) > 3 else np.diff(d)
-    return 1.4826 * float(np.median(np.abs(second - np.median(second)))) / np.sqrt(6 if len(d) > 3 else 2) + 1e-7
+    """Standard deviation of a pulse's timing, s: from second differences, which bends and (but for a few) jumps leave alone."""
+    if len(d) < 3:
+        return 1e-7
+    line = d - float(np.median(np.diff(d) / np.diff(t))) * t  # unevenly spaced pulses would turn drift into noise
+    order = 2 if len(d) > 3 else 1
+    change = np.diff(line, order)
+    return 1.4826 * float(np.median(np.abs(change - np.median(change)))) / np.sqrt(6 if order == 2 else 2) + 1e-7
 
 
 def _largest_step(t: Floats, d: Floats, noise: float) -> int | None:
