@@ -317,7 +317,7 @@ def _fill(
         other = np.arange(partners[k] + 1, partners[k + 1])
         for at in range(0, len(own), _STRETCH):
             some = own[at : at + _STRETCH]
-            want = _straight(clock, p[some], p[borders[k]] if borders[k] >= 0 else p[some[-1]])
+            want = _straight(clock, p[some], float(p[borders[k]] if borders[k] >= 0 else p[some[-1]]))
             near = other[(r[other] > want[0] - reach) & (r[other] < want[-1] + reach)]
             found = _shifted(want, r[near], noise, reach) if min(len(some), len(near)) >= _FEWEST else None
             if found is not None:
