@@ -178,7 +178,8 @@ class Recording:
     def doubts(self) -> list[str]:
         """What does not fit together, and is most often a wrong rate or epoch in a manifest: sentences, empty where all fits.
 
-        A label that ends more than a tenth of the signals' length after they do, and voltage signals that start together and differ in length by more
+        A label that ends more than a tenth of the signals' length after they do (events, intervals and spikes: and more than a minute, unless they run on a
+        clock of their own, which is not aligned yet), and voltage signals that start together and differ in length by more
         than a tenth.
         """
         out = []
@@ -195,6 +196,16 @@ class Recording:
                 if isinstance(label, Hypnogram) and len(label) and label.stop > max(ends) + 0.1 * span:
                     out.append(
                         f"label {name!r} ends at {label.stop:.0f} s and the signals at {max(ends):.0f} s: check its epoch ({label.epoch:g} s) and the rates"
+                    )
+            timed: dict[str, float] = {k: float(np.max(v.stop)) for k, v in self.labels.items() if isinstance(v, EventTable | Intervals) and len(v)}
+            if self.spikes is not None and len(self.spikes):
+                timed["spikes"] = float(self.spikes.times[-1])
+            elsewhere = {stream for clock in self.clocks.values() if isinstance(clock, dict) for stream in clock.get("streams", [])}
+            for what, last in timed.items():
+                if what not in elsewhere and last > max(ends) + max(0.1 * span, 60.0):
+                    subject = "the last spike is" if what == "spikes" else f"label {what!r} ends"
+                    out.append(
+                        f"{subject} at {last:.0f} s and the signals end at {max(ends):.0f} s: check time_unit, and the rate of the times and of the signals"
                     )
         return out
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainmu.core import EventTable, Hypnogram, Recording, Signal, Spikes
+from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal, Spikes
 from brainmu.core.units import unit_factor
 from brainmu.errors import InputError, MissingDataError
 
@@ -119,5 +119,11 @@ def test_doubts_name_what_does_not_fit():
     fits = Hypnogram.from_stages(["WAKE", "NREM"], epoch=4)
     assert Recording.from_arrays("a", signals={"eeg": eeg}, labels={"scoring": fits}).doubts() == []
     assert "check their rates" in Recording.from_arrays("a", signals={"eeg": eeg, "emg": slow}).doubts()[0]
+    late, near = EventTable([5.0, 1500.0], [6.0, 1500.5]), EventTable([5.0, 60.0], [6.0, 69.0])
+    labels = {"cues": late, "near": near, "run": Intervals([[0.0, 5000.0]])}
+    said = Recording.from_arrays("a", signals={"eeg": eeg}, labels=labels, spikes=Spikes([1.0, 9e4], [0, 0])).doubts()
+    assert [s.split(" and the signals end at 10 s: check time_unit")[0] for s in said] == [
+        "label 'cues' ends at 1500 s", "label 'run' ends at 5000 s", "the last spike is at 90000 s",
+    ]  # fmt: skip
     long = Hypnogram.from_stages(["WAKE", "NREM"], epoch=40)
     assert "check its epoch (40 s)" in Recording.from_arrays("a", signals={"eeg": eeg}, labels={"scoring": long}).doubts()[0]
