@@ -1,6 +1,8 @@
-"""Position and speed from tracked points: lost points, gaps and uneven frame times respected."""
+"""Position and speed from tracked points: lost points, jumps of the tracking, gaps and uneven frame times respected."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,10 +10,12 @@ from scipy import ndimage
 
 from brainmu.errors import InputError
 
-__all__ = ["bridge_lost", "reach", "runs_of", "smooth_position", "speed_of"]
+__all__ = ["bridge_lost", "jumps", "reach", "runs_of", "smooth_position", "speed_of"]
 
 _TAILS = 4.0
 """The Gaussian is cut off at this many SDs."""
+_SHORTEST_STEP = 0.04
+"""Seconds that a jump is judged over at least: at hundreds of frames a second the jitter of tracking alone is fast."""
 
 
 def reach(sigma: float, bridge: float) -> float:
@@ -54,6 +58,52 @@ def bridge_lost(times: ArrayLike, values: ArrayLike, longest: float) -> NDArray[
     share = (t[lost] - t[a]) / (t[b] - t[a])
     x[lost] = x[a] + share[:, None] * (x[b] - x[a])
     return x
+
+
+def jumps(times: ArrayLike, values: ArrayLike, top: float, longest: float = 0.5) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Points that the tracking jumped to and came back from, and steps beyond `top` that stay when these points are lost.
+
+    Points are away if they were reached by a step faster than `top` from the seen point before, and left by another within `longest` s. (Steps of less than
+    40 ms are judged as if they took 40 ms.) What lies within `longest` s of a point decides.
+
+    Parameters
+    ----------
+    times : float64 (n,), s
+        Increasing.
+    values : float (n, axis)
+    top : float
+        Speed, units of `values` per second.
+    longest : float, s
+
+    Returns
+    -------
+    away, staying : bool (n,)
+        The points to take as lost; the seen points, among the others, that a step faster than `top` ends at.
+
+    Examples
+    --------
+    >>> t = np.arange(5) / 50
+    >>> jumps(t, [[0.0], [0.0], [2.0], [0.01], [0.01]], top=2.0)[0].nonzero()[0].tolist()
+    [2]
+    """
+    t, x = np.asarray(times, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    where = np.flatnonzero(np.isfinite(x).all(axis=1))
+    away, staying = np.zeros(len(t), dtype=bool), np.zeros(len(t), dtype=bool)
+    fast = _fast(t[where], x[where], top, longest)
+    # Stretches of seen points begin after a fast step or a hole; only those between two fast steps are away.
+    border = np.flatnonzero(fast | (np.diff(t[where]) > longest))
+    for a, b in itertools.pairwise(border):
+        if fast[a] and fast[b] and t[where[b + 1]] - t[where[a]] <= longest:
+            away[where[a + 1 : b + 1]] = True
+    rest = where[~away[where]]
+    staying[rest[1:]] = _fast(t[rest], x[rest], top, longest)
+    return away, staying
+
+
+def _fast(t: NDArray[np.float64], x: NDArray[np.float64], top: float, longest: float) -> NDArray[np.bool_]:
+    """Steps (n - 1,) faster than `top`, holes aside."""
+    dt = np.diff(t)
+    return (dt <= longest) & (np.linalg.norm(np.diff(x, axis=0), axis=1) > top * np.maximum(dt, _SHORTEST_STEP))
 
 
 def runs_of(times: NDArray[np.float64], values: NDArray[np.float64], longest: float) -> NDArray[np.intp]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from brainmu.config import load_config, suggest
 from brainmu.core import Recording, Signal
 from brainmu.core.units import unit_factor
-from brainmu.dsp.behaviour import reach, smooth_position, speed_of
+from brainmu.dsp.behaviour import jumps, reach, smooth_position, speed_of
 from brainmu.errors import ConfigError, InputError, MissingDataError
 from brainmu.store.dff import DffSettings, dff_of
 from brainmu.store.tiles import TILE_VALUES, Tiles, described, exact, like
@@ -36,13 +36,19 @@ class PositionSettings:
         Lost points between seen ones at most this far apart are interpolated linearly; nothing reaches across longer holes.
     signal : str or None
         Only this position signal; default all.
+    max_speed : float or None, m/s (of a position in px: px/s)
+        Points that the tracking reaches and leaves faster than this, within `bridge`, count as lost. 0 keeps every point. None is 2 m/s for positions in
+        metres of all but humans, more than a rat or mouse runs in an arena, and 0 for the others.
     """
 
     sigma: float = 0.1
     bridge: float = 0.5
     signal: str | None = None
+    max_speed: float | None = None
 
     def __post_init__(self) -> None:
+        if self.max_speed is not None and not 0 <= self.max_speed < float("inf"):
+            raise ConfigError(f"max_speed is {self.max_speed}, expected m/s (px/s for a position in px) > 0, or 0 to keep every point")
         if not (self.sigma >= 0 and self.bridge >= 0):
             raise ConfigError(f"sigma is {self.sigma} s and bridge {self.bridge} s, expected numbers >= 0")
 
@@ -144,6 +150,11 @@ def derive(recording: Recording, entries: Sequence[Any], note: Note | None = Non
     return out
 
 
+_TOP_SPEED = 2.0
+"""m/s, where `max_speed` is not given: rats and mice run at up to about 1.5 m/s."""
+_RUNNERS = ("human", "homo sapiens")
+
+
 # -- position ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _Track:
@@ -153,16 +164,32 @@ class _Track:
     factor: float
     sigma: float
     bridge: float
+    top: float
     speed: bool
 
     def __call__(self, first: int, last: int) -> NDArray[Any]:
+        a, t, x = self._around(first, last, reach(self.sigma, self.bridge) + 2 * self.bridge)
+        if self.top:
+            x[jumps(t, x, self.top, self.bridge)[0]] = np.nan
+        x = smooth_position(t, x, self.sigma, self.bridge, self.source.rate)
+        return (speed_of(t, x, self.bridge)[:, None] if self.speed else x)[first - a : last - a]
+
+    def _around(self, first: int, last: int, pad: float) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:
+        """Samples [first, last) and `pad` s to either side: the first one's number, times and positions."""
         s = self.source
-        pad = reach(self.sigma, self.bridge)
         ends = s.read_times(first, first + 1)[0] - pad, s.read_times(last - 1, last)[0] + pad
         a, b = max(0, s.index(ends[0]) - 2), min(s.n_samples, s.index(ends[1]) + 2)
-        t = s.read_times(a, b)
-        x = smooth_position(t, exact(s, a, b) * self.factor, self.sigma, self.bridge, s.rate)
-        return (speed_of(t, x, self.bridge)[:, None] if self.speed else x)[first - a : last - a]
+        return a, s.read_times(a, b), exact(s, a, b) * self.factor
+
+    def jumps(self) -> tuple[int, int]:
+        """How many points count as lost because the tracking jumped to them, and how many steps too fast stay. Reads the whole source."""
+        lost = stay = 0
+        for first in range(0, self.source.n_samples if self.top else 0, TILE_VALUES):
+            last = min(first + TILE_VALUES, self.source.n_samples)
+            a, t, x = self._around(first, last, 2 * self.bridge)
+            away, staying = jumps(t, x, self.top, self.bridge)
+            lost, stay = lost + int(away[first - a : last - a].sum()), stay + int(staying[first - a : last - a].sum())
+        return lost, stay
 
 
 def _step(s: Signal) -> float:
@@ -187,9 +214,21 @@ def _position(recording: Recording, name: str, settings: PositionSettings, note:
         if unit != "m":
             note(f"{name}: position {key!r} is in {unit or 'an unknown unit'}, so {name} is in {unit or 'units'}{'/s' if name == 'speed' else ''}, not metres")
         # A slow camera's neighbouring frames are no hole: bridge at least one and a half steps.
-        used = dataclasses.replace(settings, bridge=max(settings.bridge, 1.5 * _step(source)))
+        top = settings.max_speed
+        if top is None:
+            top = _TOP_SPEED if unit == "m" and recording.species.lower() not in _RUNNERS else 0.0
+        used = dataclasses.replace(settings, bridge=max(settings.bridge, 1.5 * _step(source)), max_speed=top)
         fast = name == "speed"
-        track = _Track(source, factor, used.sigma, used.bridge, fast)
+        track = _Track(source, factor, used.sigma, used.bridge, top, fast)
+        lost, stay = track.jumps()
+        said = f"faster than {top:g} {unit or 'units'}/s (max_speed)"
+        if lost:
+            note(f"{name}: {lost} {'points' if lost > 1 else 'point'} of {key!r} that the tracking jumped to and back, {said}, taken as lost")
+        if stay:
+            note(
+                f"{name}: {stay} {'steps' if stay > 1 else 'step'} of {key!r} {said} and without a way back, kept: "
+                "the tracking jumped for long, the animal was lifted, or the scale is wrong"
+            )
         values = Tiles((source.n_samples, 1 if fast else len(axes)), TILE_VALUES // 2, track)
         attrs = described(name, [key], used, channels=axes)
         own = name if len(found) == 1 or key == "position" else f"{name}_{key.removeprefix('position_')}"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brainmu.dsp.behaviour import bridge_lost, reach, runs_of, smooth_position, speed_of
+from brainmu.dsp.behaviour import bridge_lost, jumps, reach, runs_of, smooth_position, speed_of
 from brainmu.errors import InputError
 
 T = np.arange(3000) / 50.0
@@ -78,3 +78,19 @@ def test_what_is_refused():
         bridge_lost(T, XY[:5], 1.0)
     assert smooth_position([], np.empty((0, 2)), 0.1).shape == (0, 2)
     assert np.isnan(speed_of([0.0, 5.0], [[0.0], [1.0]])).all()
+
+
+def test_jumps_are_told_from_running_lost_points_and_jitter():
+    rng = np.random.default_rng(2)
+    x = XY + 0.002 * rng.standard_normal(XY.shape)
+    x[500:520] = np.nan
+    assert not np.any(jumps(T, x, 2.0))
+    planted = np.r_[100, 200, 201, 202, 519 + 3, 1000:1010]
+    x[planted] += [2.0, 0.0]
+    x[2000:] += [0.5, 0.5]
+    away, staying = jumps(T, x, 2.0)
+    np.testing.assert_array_equal(np.flatnonzero(away), planted)
+    np.testing.assert_array_equal(np.flatnonzero(staying), [2000])
+    fine = np.arange(5000) / 500
+    assert not np.any(jumps(fine, 0.003 * rng.standard_normal((5000, 2)), 2.0)), "jitter of 3 mm is 1.5 m/s and more from frame to frame"
+    assert not np.any(jumps(T[:0], XY[:0], 2.0)) and not np.any(jumps(T[:1], XY[:1], 2.0))

@@ -25,6 +25,7 @@ def circle(noise=0.002):
     xy = 0.4 * np.c_[np.cos(T / 10 * 2 * np.pi), np.sin(T / 10 * 2 * np.pi)] + noise * RNG.standard_normal((N, 2))
     xy[RNG.random(N) < 0.05] = np.nan
     xy[20_000:20_200] = np.nan
+    xy[32_760:32_775:3] += 1.0  # the tracking jumps, where tiles meet
     return xy.astype("f4")
 
 
@@ -50,7 +51,7 @@ def test_speed_and_position():
     p, v = out["position_smoothed"], out["speed"]
     assert (p.unit, p.names, v.unit, v.kind, v.n_channels, v.rate) == ("m", ["x", "y"], "m/s", "speed", 1, RATE)
     assert v.attrs == {
-        "derived": {"name": "speed", "from": ["position"], "parameters": {"sigma": 0.2, "bridge": 0.5}, "channels": ["x", "y"]},
+        "derived": {"name": "speed", "from": ["position"], "parameters": {"sigma": 0.2, "bridge": 0.5, "max_speed": 2.0}, "channels": ["x", "y"]},
         "centred": True,
     }
     speed = v.read()[:, 0]
@@ -61,6 +62,31 @@ def test_speed_and_position():
     assert hole.sum() < 720
     xy = 0.4 * np.c_[np.cos(T / 10 * 2 * np.pi), np.sin(T / 10 * 2 * np.pi)]
     assert np.nanmax(np.abs(p.read() - xy)) < 0.02
+
+
+def test_a_jump_of_the_tracking_is_no_running():
+    xy = 0.4 * np.c_[np.cos(T / 10 * 2 * np.pi), np.sin(T / 10 * 2 * np.pi)]
+    clean = derive(tracked(values=xy), ["speed"])["speed"].read()
+    xy = xy.copy()
+    xy[[30_000, 32_767, 32_768, 32_769, 70_000]] += [2.0, 0.0]
+    notes: list[str] = []
+    speed = derive(tracked(values=xy), ["speed"], notes.append)["speed"].read()
+    np.testing.assert_allclose(speed, clean, atol=0.02)
+    assert notes == ["speed: 5 points of 'position' that the tracking jumped to and back, faster than 2 m/s (max_speed), taken as lost"]
+    notes.clear()
+    everything = derive(tracked(values=xy), [{"speed": {"max_speed": 0}}], notes.append)["speed"]
+    assert np.nanmax(everything.read()) > 2 and not notes
+    pixels = tracked(values=500 * xy, unit="px")
+    assert np.nanmax(derive(pixels, ["speed"])["speed"].read()) > 1000
+    assert np.nanmax(derive(pixels, [{"speed": {"max_speed": 1000}}])["speed"].read()) < 200
+    moved = tracked(values=xy + np.where(T > 500, 0.6, 0.0)[:, None])
+    derive(moved, ["speed"], notes.append)
+    assert "1 step of 'position' faster than 2 m/s (max_speed) and without a way back, kept" in notes[-1]
+    person = tracked(values=xy)
+    person.species = "human"
+    assert derive(person, ["speed"])["speed"].attrs["derived"]["parameters"]["max_speed"] == 0.0
+    with pytest.raises(ConfigError, match="max_speed is -1"):
+        PreprocessConfig(derive=({"speed": {"max_speed": -1.0}},))
 
 
 @pytest.mark.parametrize("irregular", [False, True])
@@ -252,7 +278,7 @@ def test_the_store_holds_them(tmp_path):
     session = stores[16]
     speed = session.signals["speed"]
     assert speed.attrs["centred"] is True
-    assert speed.attrs["derived"]["parameters"] == {"sigma": 0.25, "bridge": 0.5}
+    assert speed.attrs["derived"]["parameters"] == {"sigma": 0.25, "bridge": 0.5, "max_speed": 2.0}
     np.testing.assert_array_equal(speed.read(), derive(rec, entries)["speed"].read())
     np.testing.assert_array_equal(speed.read(), stores[64].signals["speed"].read())
     assert session.provenance["config"]["derive"] == entries
