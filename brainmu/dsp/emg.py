@@ -33,8 +33,10 @@ def emg_from_lfp_signal(
 ) -> Signal:
     """Zero-lag correlation of 300-600 Hz between separate sites outside the hippocampus, in windows of half a second.
 
-    Muscle activity is volume conducted, so distant sites share it, while spikes and ripples are local. Give the signal as it was recorded: the
-    band is gone once it has been resampled to less than 1,250 Hz.
+    Muscle activity is volume conducted, so distant sites share it, while most spikes and ripples are local. Most, not all: spike-like transients that sites
+    have in common (synchronous firing, a shared reference or amplifier, movement of the cable) correlate without any muscle, so check the result against
+    a real electromyogram or movement where there is one. Give the signal as it was recorded: the band is gone once it has been resampled to less than
+    1,250 Hz.
 
     Parameters
     ----------
