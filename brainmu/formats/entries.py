@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal, Spikes
 from brainmu.core.hypnogram import CODECS
@@ -25,6 +26,10 @@ from brainmu.formats.tables import read_table, table_names
 from brainmu.formats.timing import lay_out, seconds, settled_unit, unit_in_name
 
 __all__ = ["read_clock", "read_label", "read_signal", "read_spikes", "use_file"]
+
+_VOLTAGES = ("lfp", "eeg", "emg", "eog", "ecg")
+_FASTEST = 1e6
+"""Hz. A greater rate is a mistake of units; what is derived at other rates would fill all memory."""
 
 
 def read_signal(m: Manifest, entry: SignalEntry, name: str, rec: Recording) -> Signal:
@@ -46,16 +51,30 @@ def read_signal(m: Manifest, entry: SignalEntry, name: str, rec: Recording) -> S
     values = parts[0] if len(parts) == 1 else Stacked(parts)
     timing = _timing(m, entry, name, rec, values)
     factor, unit = unit_factor(entry.unit, kind=entry.kind)
-    if entry.kind in ("lfp", "eeg", "emg", "eog", "ecg") and unit != "uV":
+    if entry.kind in _VOLTAGES and unit != "uV":
         rec.warn(f"signal {name}: its unit is {unit!r}, which is not a voltage: values stay unscaled, thresholds in µV do not apply")
     elif entry.kind == "position" and unit != "m":
         rec.warn(f"signal {name}: position is in {unit!r}, not metres: speeds and errors are in that unit")
+    if entry.kind in _VOLTAGES and unit == "uV":
+        _doubt_voltage(name, np.dtype(values.dtype), entry, rec)
     scale = factor * (1.0 if entry.scale is None else entry.scale)
     channels = _channels(entry, values.shape[1], m.root / files[0] if len(files) == 1 else None)
     signal = Signal(**timing, unit=unit, kind=entry.kind, channels=channels, scale=scale, missing=entry.missing, attrs=dict(entry.attrs))
     if entry.region:
         signal.channels.loc[signal.channels["region"] == "", "region"] = entry.region
     return signal
+
+
+def _doubt_voltage(name: str, dtype: np.dtype[Any], entry: SignalEntry, rec: Recording) -> None:
+    """Say that numbers of this type are seldom volts as they stand."""
+    if dtype.kind == "b":
+        rec.warn(f"signal {name}: true and false are taken as 1 and 0 {entry.unit}: is it a sync or digital line (kind: sync)?")
+    elif dtype.kind == "u":
+        rec.warn(f"signal {name}: holds {dtype}, which has no negative values: if it is offset binary, its mean is not 0 V; save it as signed integers")
+    elif dtype.kind == "i" and entry.scale is None:
+        rec.warn(
+            f"signal {name}: holds {dtype} and no scale is given: values are taken as 1 {entry.unit} a step; give scale: if the amplifier's step is another"
+        )
 
 
 def read_spikes(m: Manifest, entry: SpikesEntry, rec: Recording) -> Spikes:
@@ -77,6 +96,7 @@ def read_spikes(m: Manifest, entry: SpikesEntry, rec: Recording) -> Spikes:
     if bad.any():
         first = int(np.flatnonzero(bad)[0])
         raise FormatError(f"{where}: {int(bad.sum())} of {len(t)} spike times are NaN or infinite (the first is spike {first}): drop them first")
+    _doubt_spikes(t + entry.start, unit, rec)
     units = None
     if entry.units is not None:
         table = _reference(m, entry.units, "spikes: units")
@@ -90,6 +110,20 @@ def read_spikes(m: Manifest, entry: SpikesEntry, rec: Recording) -> Spikes:
             rec.warn(f"spikes: {len(silent)} of {len(units)} units have no spikes ({shown}), left out")
             units = units[~units["id"].isin(silent)]
     return Spikes(t + entry.start, unit, units)
+
+
+def _doubt_spikes(t: NDArray[np.float64], unit: NDArray[Any], rec: Recording) -> None:
+    """Say what is strange about spikes that are kept as they are: out of order, before the session, or listed twice."""
+    if t.shape != unit.shape or not len(t) or unit.dtype.kind not in "iuf":
+        return  # errors of Spikes
+    if (back := np.diff(t) < 0).any() and (np.diff(unit) == 0)[back].any():
+        rec.warn(f"spikes: their times were not in order (the first that goes back is spike {int(np.flatnonzero(back)[0]) + 1}): they were sorted")
+    if (early := int((t < 0).sum())) > 0:
+        rec.warn(f"spikes: {early} of {len(t)} lie before session time zero (the first at {t.min():g} s): check start and time_unit")
+    order = np.lexsort((t, unit))
+    twice = int(((np.diff(t[order]) == 0) & (np.diff(unit[order]) == 0)).sum())
+    if twice:
+        rec.warn(f"spikes: {twice} of {len(t)} are listed twice (same time and unit) and kept: drop duplicates if the sorter's file was joined from pieces")
 
 
 def read_clock(m: Manifest, entry: ClockEntry, name: str, rec: Recording) -> dict[str, Any]:
@@ -173,6 +207,10 @@ def _timing(m: Manifest, entry: SignalEntry, name: str, rec: Recording, values: 
             raise InputError(f"signal {name!r} has neither rate nor times: give rate (Hz)")
         if not entry.rate > 0:
             raise InputError(f"signal {name!r}: rate is {entry.rate:g} Hz, expected a positive number")
+        if entry.rate > _FASTEST:
+            raise InputError(
+                f"signal {name!r}: rate is {entry.rate:g} Hz, expected samples a second, at most {_FASTEST:g}: is it in mHz, or a number of samples?"
+            )
         return {"values": values, "rate": entry.rate, "start": entry.start}
     if entry.rate is not None and entry.time_unit != "samples":
         raise InputError(f"signal {name!r} has both rate and times: give one of them (or time_unit: samples)")
@@ -183,6 +221,8 @@ def _timing(m: Manifest, entry: SignalEntry, name: str, rec: Recording, values: 
     if entry.missing is not None:
         return {"values": values, "times": t}
     laid = lay_out(values, t)
+    if "rate" in laid and laid["rate"] > _FASTEST:
+        raise InputError(f"signal {name!r}: its times are {1 / laid['rate']:g} s apart ({laid['rate']:g} Hz): check time_unit")
     if "gaps" in laid:
         rec.warn(f"signal {name}: {len(laid['gaps'])} gaps of {laid['gaps'].duration:.3f} s in all are missing samples (NaN)")
     return laid

@@ -347,3 +347,46 @@ labels: {scoring: {format: accusleep, file: hypno.csv, epoch: 4}}
     (tmp_path / "brainmu.yaml").write_text(text.replace("accusleep", "acusleep"))
     with pytest.raises(BrainmuError, match=r"did you mean 'accusleep'.*line 7"):
         read(tmp_path)
+
+
+def test_strange_spikes_are_said(tmp_path):
+    np.savez(tmp_path / "s.npz", t=np.array([5.0, 1.0, 1.0, -3.0, 9.0]), u=np.array([0, 0, 0, 1, 1]))
+    _with(tmp_path, "id: a\nspikes: {times: {file: s.npz, key: t}, unit: {file: s.npz, key: u}}")
+    rec = read(tmp_path)
+    said = " | ".join(rec.warnings)
+    for part in (
+        "not in order (the first that goes back is spike 1): they were sorted",
+        "1 of 5 lie before session time zero (the first at -3 s)",
+        "1 of 5 are listed twice",
+    ):
+        assert part in said
+    assert rec.spikes.times.tolist() == [-3.0, 1.0, 1.0, 5.0, 9.0]
+    np.savez(tmp_path / "s.npz", t=np.array([1.0, 5.0, 0.5, 5.0]), u=np.array([0, 0, 1, 1]))  # unit after unit is a usual order
+    assert read(tmp_path).warnings == []
+
+
+def test_a_rate_that_cannot_be_is_refused_before_it_fills_the_memory(tmp_path):
+    np.savez(tmp_path / "x.npz", x=np.zeros(1000), t=np.arange(1000) * 0.01)
+    _with(tmp_path, "id: a\nsignals:\n  lfp: {file: x.npz, key: x, rate: 1000000000, unit: uV, kind: lfp}\n")
+    with pytest.raises(InputError, match=r"signal 'lfp': rate is 1e\+09 Hz, expected samples a second.*brainmu\.yaml, line 3"):
+        read(tmp_path)
+    _with(tmp_path, "id: a\nsignals:\n  lfp: {file: x.npz, key: x, times: {file: x.npz, key: t}, time_unit: us, unit: uV, kind: lfp}\n")
+    with pytest.raises(InputError, match=r"signal 'lfp': its times are 1e-08 s apart .*check time_unit .*line 3"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "extra", "said"),
+    [
+        ("u2", "scale: 0.195", "holds uint16, which has no negative values"),
+        ("?", "", "true and false are taken as 1 and 0 uV"),
+        ("i2", "", "values are taken as 1 uV a step"),
+        ("i2", "scale: 1", None),
+        ("f4", "", None),
+    ],
+)
+def test_numbers_that_are_seldom_volts(tmp_path, dtype, extra, said):
+    np.save(tmp_path / "x.npy", np.ones(10, dtype=dtype))
+    _with(tmp_path, f"id: a\nsignals: {{x: {{file: x.npy, rate: 100, unit: uV, kind: lfp, {extra}}}}}")
+    warned = read(tmp_path).warnings
+    assert warned == [] if said is None else said in warned[0]
