@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from brainmu.core import Intervals, Recording, Signal, Spikes, Window
 from brainmu.core.recording import Label
+from brainmu.core.window import SampleTimes
 from brainmu.errors import InputError, NotFoundError, StoreError
 from brainmu.store import export
 from brainmu.store.arrays import ChunkCache, MappedArray, read_array
@@ -177,10 +178,10 @@ class Session(Recording):
             self._fetch(start, stop)
         for name, s in self.signals.items():
             i, j = s.index(start), s.index(stop)
-            signals[name], times[name] = s.read(i, j), s.read_times(i, j)
+            signals[name], times[name] = s.read(i, j), functools.partial(s.read_times, i, j)
         spikes = self.spikes
         when, who = spikes.span(start, stop) if spikes is not None else (np.empty(0), np.empty(0, dtype=np.int32))
-        return Window(self.id, start, stop, signals, times, when, who)
+        return Window(self.id, start, stop, signals, SampleTimes(times), when, who)
 
     # -- reading --------------------------------------------------------------------------------------------------
     def _groups(self, parent: str) -> list[tuple[str, dict[str, Any]]]:
