@@ -80,7 +80,7 @@ def read(path: str | os.PathLike[str], *, format: str | None = None, **options: 
         shown = ", ".join(str(p.name) for p, _ in found[:8]) + (f", … ({len(found)} in all)" if len(found) > 8 else "")
         raise FormatError(f"{path}: holds several recordings ({shown}): name one of them, or take all with read_all")
     place, name = found[0]
-    rec = _read(place, name, options, "read")[0]
+    rec = _read_found(Path(path), place, name, options, "read")[0]
     _mention_arrays(Path(path), [(place, name)], [rec])
     return rec
 
@@ -88,7 +88,7 @@ def read(path: str | os.PathLike[str], *, format: str | None = None, **options: 
 def read_all(path: str | os.PathLike[str], *, format: str | None = None, **options: Any) -> list[Recording]:
     """Every recording of a file, folder or manifest, in order of name. Options and errors are those of :func:`read`."""
     found = _places(Path(path), format, options)
-    recordings = [rec for place, name in found for rec in _read(place, name, options, "read_all")]
+    recordings = [rec for place, name in found for rec in _read_found(Path(path), place, name, options, "read_all")]
     _mention_arrays(Path(path), found, recordings)
     return recordings
 
@@ -209,6 +209,17 @@ def _read(path: Path, name: str, options: dict[str, Any], verb: str) -> list[Rec
     return recordings
 
 
+def _read_found(path: Path, place: Path, name: str, options: dict[str, Any], verb: str) -> list[Recording]:
+    """Read a file that was found in the folder `path`; where it lacks something, plain arrays beside it may be what was meant."""
+    try:
+        return _read(place, name, options, verb)
+    except InputError as error:
+        arrays = _arrays_beside(path, {str(place.resolve())}) if path.is_dir() and place.parent == path and name != "manifest" else ""
+        if not arrays:
+            raise
+        raise type(error)(f"{error}; {arrays} lie beside it, and a manifest describes them together: brainmu info {path} --write-manifest") from None
+
+
 def _mention_others(path: Path, name: str, rec: Recording) -> None:
     """Say which readable files beside the recording were not read."""
     unread = [p for p in sorted(path.iterdir()) if p.is_file() and str(p.resolve()) not in rec.source["files"]]
@@ -229,10 +240,14 @@ def _mention_arrays(path: Path, found: list[tuple[Path, str]], recordings: list[
     if not path.is_dir() or not recordings or not all(place.is_file() and place.parent == path for place, _ in found):
         return
     used = {f for r in recordings for f in r.source["files"]}
-    arrays = [p.name for p in sorted(path.iterdir()) if p.suffix.lower() in ARRAY_SUFFIXES and str(p.resolve()) not in used and not _is_prose(p)]
-    if arrays:
-        shown = ", ".join(arrays[:4]) + (f", … ({len(arrays)} in all)" if len(arrays) > 4 else "")
+    if shown := _arrays_beside(path, used):
         recordings[0].warn(f"{shown} beside it was not read: plain arrays need a manifest (brainmu info {path} --write-manifest)")
+
+
+def _arrays_beside(path: Path, used: set[str]) -> str:
+    """Names of the plain arrays in a folder, but for those that are `used`."""
+    arrays = [p.name for p in sorted(path.iterdir()) if p.suffix.lower() in ARRAY_SUFFIXES and str(p.resolve()) not in used and not _is_prose(p)]
+    return ", ".join(arrays[:4]) + (f", … ({len(arrays)} in all)" if len(arrays) > 4 else "")
 
 
 def _is_prose(path: Path) -> bool:

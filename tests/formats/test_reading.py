@@ -103,3 +103,14 @@ def test_importing_the_room_is_light():
     code = "import sys, brainmu.formats; print([m for m in ('mne', 'pynwb', 'neo', 'h5py', 'torch', 'matplotlib') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+def test_loose_arrays_beside_a_recognised_file_that_lacks_its_rate(tmp_path):
+    (tmp_path / "vidDLC.csv").write_text("scorer,a,a,a\nbodyparts,nose,nose,nose\ncoords,x,y,likelihood\n0,1,1,1\n1,1,1,1\n")
+    with pytest.raises(InputError, match="carry no time") as alone:
+        read_all(tmp_path)
+    assert "--write-manifest" not in str(alone.value)
+    np.save(tmp_path / "lfp.npy", np.zeros((10, 1)))
+    for reader in (read, read_all):
+        with pytest.raises(InputError, match=r"carry no time.*; lfp\.npy lie beside it.*brainmu info .* --write-manifest"):
+            reader(tmp_path)
