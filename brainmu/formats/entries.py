@@ -305,7 +305,7 @@ def _bounds(entry: LabelEntry, name: str) -> Any:
 
 def _intervals(m: Manifest, entry: LabelEntry, name: str, rec: Recording) -> Intervals:
     if entry.bounds is not None:
-        return Intervals(_bounds(entry, name))
+        return _disjoint(_bounds(entry, name), f"label {name!r}: bounds", InputError)
     path = use_file(m, rec, entry.file)
     values = np.asarray(load_array(path, _at(entry, entry.file)))
     if values.ndim == 2 and values.shape[0] == 2 and values.shape[1] != 2 and entry.transpose is not False:
@@ -313,10 +313,22 @@ def _intervals(m: Manifest, entry: LabelEntry, name: str, rec: Recording) -> Int
     if values.ndim != 2 or values.shape[1] != 2:
         raise FormatError(f"{path}: has shape {values.shape}, expected (n, 2): start and stop of each interval (choose with columns:)")
     t = seconds(values, _unit(m, _at(entry, entry.file), entry.time_unit), entry.rate, str(path)).reshape(-1, 2)
-    try:
-        return Intervals(t + entry.start)
-    except InputError as error:
-        raise FormatError(f"{path}: {error}") from None
+    return _disjoint(t + entry.start, f"{path}", FormatError)
+
+
+def _disjoint(b: NDArray[np.float64], where: str, error: type[InputError] | type[FormatError]) -> Intervals:
+    """Intervals, or what is wrong with them in words for the author of a manifest."""
+    wrong = ~np.isfinite(b).all(1) | (b[:, 1] <= b[:, 0])
+    if wrong.any():
+        k = int(np.flatnonzero(wrong)[0])
+        raise error(f"{where}: interval {k + 1} is [{b[k, 0]:g}, {b[k, 1]:g}] s, expected numbers, the stop after the start: correct or remove it")
+    if (clash := b[1:, 0] < b[:-1, 1]).any():
+        k = int(np.flatnonzero(clash)[0])
+        raise error(
+            f"{where}: interval {k + 2} [{b[k + 1, 0]:g}, {b[k + 1, 1]:g}] s starts before interval {k + 1} [{b[k, 0]:g}, {b[k, 1]:g}] s stops: "
+            "list them in order and unite those that overlap, or use type: events, which may overlap"
+        )
+    return Intervals(b)
 
 
 def _events(m: Manifest, entry: LabelEntry, name: str, rec: Recording) -> EventTable:

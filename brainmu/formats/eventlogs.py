@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from brainmu.core import EventTable
 from brainmu.errors import FormatError, InputError
 from brainmu.formats.sources import need_file
+from brainmu.formats.tables import decimal_comma
 from brainmu.formats.timing import TIME_UNITS, seconds, settled_unit, unit_in_name
 
 __all__ = ["read_events", "read_log"]
@@ -178,7 +179,8 @@ def _times(path: Path, table: pd.DataFrame, column: str, own: str | None, unit: 
         numbers = pd.to_numeric(text, errors="coerce")
         if (bad := text[numbers.isna() & ~values.isna() & (text != "")]).size:
             raise FormatError(
-                f"{path}: column {column!r} holds {bad.iloc[0]!r} in row {int(bad.index[0]) + 1}, expected numbers ({', '.join(TIME_UNITS)} or samples)"
+                f"{path}: column {column!r} holds {bad.iloc[0]!r} in row {int(bad.index[0]) + 1}, expected numbers{decimal_comma(bad.iloc[0])} "
+                f"({', '.join(TIME_UNITS)} or samples)"
             )
         values = numbers
     out = seconds(values, unit, rate, f"{path} {column}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from brainmu.errors import FormatError
 from brainmu.formats.lazy import OnDemand
 from brainmu.formats.sources import ArrayFile
 
-__all__ = ["TABLE_SUFFIXES", "count_rows", "open_table", "read_table", "table_layout", "table_names"]
+__all__ = ["TABLE_SUFFIXES", "count_rows", "decimal_comma", "open_table", "read_table", "table_layout", "table_names"]
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
 
@@ -42,6 +43,11 @@ def table_layout(path: Path, ref: ArrayFile) -> tuple[int, list[Any], bool]:
     if not (ref.header if ref.header is not None else not any(_is_number(c) or c in ("", "nan", "NaN", "n/a") for c in cells)):
         return ref.skiprows + first, list(range(len(cells))), False
     return ref.skiprows + first + 1, cells, True
+
+
+def decimal_comma(cell: object) -> str:
+    """What to say of a cell such as 5,5; empty for any other."""
+    return " with a decimal point (it has a decimal comma: save the table with points)" if re.fullmatch(r"\s*[-+]?\d*,\d+\s*", str(cell)) else ""
 
 
 def _is_number(cell: str) -> bool:
@@ -70,6 +76,8 @@ def read_table(path: Path, ref: ArrayFile, *, numeric: bool = False) -> pd.DataF
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:
         raise FormatError(f"{path}: not a table ({' '.join(str(error).split())}), expected columns separated by {sep!r}: say delimiter: or skiprows:") from None
     if frame.shape[1] != len(names):
+        if sep == "," and len(names) == 1 and ";" in str(names[0]):
+            raise FormatError(f"{path}: its columns are split by semicolons: say delimiter: ';' (and where numbers have decimal commas, save them with points)")
         raise FormatError(f"{path}: its first line has {len(names)} columns and the rows have {frame.shape[1]}: say skiprows: or delimiter:")
     frame.columns = pd.Index(names, dtype=object)
     frame = frame.iloc[:, use]
@@ -78,7 +86,8 @@ def read_table(path: Path, ref: ArrayFile, *, numeric: bool = False) -> pd.DataF
             if not pd.api.types.is_numeric_dtype(frame[c]):
                 bad = frame.index[pd.to_numeric(frame[c], errors="coerce").isna() & frame[c].notna()]
                 row = int(bad[0]) if len(bad) else 0
-                raise FormatError(f"{path}: column {c!r} holds {frame[c].iloc[row]!r} in row {row + 1}, expected numbers: choose others with columns:")
+                cell = frame[c].iloc[row]
+                raise FormatError(f"{path}: column {c!r} holds {cell!r} in row {row + 1}, expected numbers{decimal_comma(cell)}: choose others with columns:")
     return frame
 
 

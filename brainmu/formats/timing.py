@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from brainmu.core import Intervals
 from brainmu.errors import FormatError, InputError
 from brainmu.formats.lazy import Spread
+from brainmu.formats.tables import decimal_comma
 
 __all__ = ["TIME_UNITS", "Grid", "as_grid", "lay_out", "seconds", "settled_unit", "unit_in_name"]
 
@@ -93,6 +94,8 @@ def seconds(values: ArrayLike, unit: str, rate: float | None, where: str) -> NDA
     try:
         t = np.asarray(values, dtype=np.float64).ravel()
     except (ValueError, TypeError) as error:
+        if comma := next((c for c in np.asarray(values, dtype=object).ravel() if decimal_comma(c)), None):
+            raise FormatError(f"{where}: time {comma!r} has a decimal comma: save the table with decimal points") from None
         raise FormatError(f"{where}: times are not all numbers ({error}): choose the right column, or drop those rows") from None
     if unit == "samples":
         if rate is None or not rate > 0:

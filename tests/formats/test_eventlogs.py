@@ -94,7 +94,7 @@ def test_what_is_refused(tmp_path):
         ("1.0,2.0\n3.0,4.0\n", r"has columns 1\.0, 2\.0 \(is there a header line"),
         ("onset,self\n1,2\n", "a column is called 'self'"),
         ("onset,delivered\n1,\n2,1\n", "'missing' is neither"),
-        ("onset;duration\n1,5;2,5\n", "holds '1,5' in row 1"),
+        ("onset;duration\n1,5;2,5\n", "holds '1,5' in row 1, expected numbers with a decimal point .it has a decimal comma"),
         ("onset,duration\n1,-2\n", "stops at .* before it starts"),
     ],
 )
