@@ -99,7 +99,7 @@ def preprocess(
         warn(common, [f"{recording.id}: {w}" for w in [*recording.warnings, *recording.doubts()]])
     if storage_option:
         options["storage_options"] = key_values(storage_option, "--storage-option")
-    before = {id(r): set(r.warnings) for _, r in recordings}
+    before = {id(r): {*r.warnings, *r.doubts()} for _, r in recordings}
     done = []
     for path, recording, outcome in _stores(recordings, out, single, jobs, scheduler, overwrite, common, options):
         if outcome.error is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -163,13 +163,15 @@ class Stream:
         return max(3, round(self.config.flat * self.signal.rate)) if self.signal.rate else 3
 
     # -- sentences ------------------------------------------------------------------------------------------------
-    def warnings(self) -> Iterator[str]:
-        """What a reader of the store must know about this signal."""
+    def warnings(self, said: Sequence[str] = ()) -> Iterator[str]:
+        """What a reader of the store must know about this signal, beyond what was `said` of the recording."""
         s = self.signal
         if self.voltage and self.unit != "uV":
             hint = unit_hint(s.unit) or "; expected V, mV, uV or nV"
             yield f"signal {self.name!r}: unit {s.unit or 'unknown'!r} is not one of voltage, values are kept unscaled{hint}"
-        if s.kind == "position" and self.unit != "m":
+        # A position derived from another has its unit, and says so by itself.
+        known = "derived" in s.attrs or any(s.unit in w.split() and (self.name in w or "position" in w.lower()) for w in map(_words, said))
+        if s.kind == "position" and self.unit != "m" and not known:
             yield f"signal {self.name!r}: unit {s.unit or 'unknown'!r} of position is kept unscaled; expected m, cm or mm"
         if s.clock not in ("session", ""):
             yield f"signal {self.name!r}: runs on the clock {s.clock!r} and is not aligned to the session's"
@@ -386,6 +388,10 @@ class Stream:
                 out = (raw.astype(np.float64) * self.factor).astype(np.float32)
         absent = np.isinf(out)
         return np.where(absent, np.float32(np.nan), out) if absent.any() else out
+
+
+def _words(sentence: str) -> str:
+    return sentence.translate(str.maketrans(":;,.()'\"", " " * 8))
 
 
 def _with_nan(raw: NDArray[Any]) -> NDArray[Any]:

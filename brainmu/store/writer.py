@@ -107,7 +107,7 @@ def preprocess_with(
     if recording.duration > _LONGEST:
         years = recording.duration / 3.156e7
         raise InputError(f"{recording.id}: lasts {recording.duration:.3g} s ({years:.0f} years): check the unit of its times (time_unit) and its rates")
-    notes: list[str] = list(recording.warnings)
+    notes: list[str] = [*recording.warnings, *recording.doubts()]
     streams = streams_of(recording, settings, notes.append)
     url, target = url_of(out), Path(out).absolute()
     with Sources(recording) as sources:
@@ -183,7 +183,7 @@ def streams_of(recording: Recording, config: PreprocessConfig, note: Callable[[s
     signals = recording.signals | (derive(recording, config.derive, note) if config.derive else {})
     out = [Stream(name, s, config) for name, s in split_by_treatment(signals, config, note).items()]
     for stream in out:
-        for sentence in stream.warnings():
+        for sentence in stream.warnings(recording.warnings):
             note(sentence)
     return out
 

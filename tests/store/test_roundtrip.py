@@ -240,3 +240,22 @@ def test_a_wrong_unit_of_time_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"m1: lasts 4e\+09 s \(127 years\): check the unit of its times"):
         preprocess(rec, tmp_path / "m1.zarr")
     assert not list(tmp_path.iterdir())
+
+
+def test_times_far_beyond_the_signals_are_doubted(tmp_path: Path) -> None:
+    signals = {"lfp": {"values": np.random.default_rng(0).standard_normal((6000, 2)), "rate": 100.0, "unit": "mV", "kind": "lfp", "start": 3600.0}}
+    good = Recording.from_arrays("m1", signals=signals, spikes=Spikes([3610.0, 3700.0], [0, 0]))
+    assert preprocess(good, tmp_path / "a.zarr").provenance["warnings"] == []
+    samples = Spikes(np.array([3610.0, 3659.0]) * 20_000, [0, 0])
+    wrong = Recording.from_arrays("m1", signals=signals, spikes=samples, labels={"ripples": Intervals([[3600e3, 3601e3]])})
+    said = "\n".join(preprocess(wrong, tmp_path / "b.zarr").provenance["warnings"])
+    assert "spike" in said and "73180000 s" in said and "'ripples'" in said and "signals end at 3660 s" in said
+
+
+def test_positions_in_px_are_said_once(tmp_path: Path) -> None:
+    rec = Recording.from_arrays("m1", signals={"position": {"values": np.ones((60, 2)), "rate": 30.0, "unit": "px", "kind": "position"}})
+    assert sum("px" in w for w in preprocess(rec, tmp_path / "a.zarr").provenance["warnings"]) == 1
+    rec.warn("positions are in px: pass pixels_per_cm= to have metres")
+    assert sum("px" in w for w in preprocess(rec, tmp_path / "b.zarr").provenance["warnings"]) == 1
+    derived = preprocess(rec, tmp_path / "c.zarr", derive=["position_smoothed"]).provenance["warnings"]
+    assert [w.split(" ")[0] for w in derived if "px" in w] == ["positions", "position_smoothed:"]
