@@ -32,6 +32,8 @@ BRAIN = frozenset({"lfp", "eeg"})
 _BLOCK_VALUES = 1 << 22
 _PROBES = 16
 _LEAST_REFERENCE = 3
+_MOST_DOWN = 1000
+"""Times that a rate is brought down: 1.25 MHz to 1,250 Hz. More is a rate in wrong units, and a filter of gigabytes."""
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -88,6 +90,11 @@ class Stream:
         target = self.config.lfp_rate
         self.resampler: Resampler | None = None
         if self.voltage and target is not None and s.rate is not None and s.rate > target:
+            if s.rate > _MOST_DOWN * target:
+                raise InputError(
+                    f"signal {self.name!r}: its rate is {s.rate:g} Hz and lfp_rate {target:g} Hz, expected at most {_MOST_DOWN} times less: "
+                    "check the rate, or give a greater lfp_rate (null keeps the rate)"
+                )
             resampler = Resampler(s.rate, target)
             self.resampler = None if (resampler.up, resampler.down) == (1, 1) else resampler
         self.rate = self.resampler.rate if self.resampler else s.rate

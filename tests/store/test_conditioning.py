@@ -152,3 +152,11 @@ def test_what_does_not_apply_is_said(tmp_path: Path) -> None:
 def test_settings_that_cannot_be_are_refused(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         PreprocessConfig(**options)
+
+
+def test_a_rate_that_cannot_be_is_refused_before_any_filter_is_made(tmp_path):
+    rec = Recording.from_arrays("m1", signals={"lfp": dict(values=np.zeros((100, 2)), rate=1e12, unit="uV", kind="lfp")})
+    with pytest.raises(InputError, match=r"signal 'lfp': its rate is 1e\+12 Hz and lfp_rate 1250 Hz, expected at most 1000 times less"):
+        preprocess(rec, tmp_path / "a.zarr")
+    assert not (tmp_path / "a.zarr").exists()
+    assert preprocess(rec, tmp_path / "a.zarr", lfp_rate=None).signals["lfp"].rate == 1e12
