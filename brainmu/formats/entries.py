@@ -21,7 +21,7 @@ from brainmu.formats.arrays import load_array, open_array
 from brainmu.formats.eventlogs import read_events
 from brainmu.formats.lazy import Stacked
 from brainmu.formats.manifest import ClockEntry, LabelEntry, Manifest, SignalEntry, SpikesEntry
-from brainmu.formats.sources import ArrayFile
+from brainmu.formats.sources import ArrayFile, need_file
 from brainmu.formats.tables import read_table, table_names
 from brainmu.formats.timing import lay_out, seconds, settled_unit, unit_in_name
 
@@ -45,7 +45,7 @@ def read_signal(m: Manifest, entry: SignalEntry, name: str, rec: Recording) -> S
     files = entry.files if entry.files is not None else [entry.file]
     if not isinstance(files, list) or not files or not all(isinstance(f, str) and f for f in files):
         raise InputError(f"signal {name!r} names no file: give file: (one) or files: (a list, side by side as channels)")
-    parts = [open_array(use_file(m, rec, f), _at(entry, f)) for f in files]
+    parts = [_tracked(m, entry, name, f, rec) if entry.format else open_array(use_file(m, rec, f), _at(entry, f)) for f in files]
     if len({p.shape[0] for p in parts}) > 1:
         raise FormatError(f"signal {name!r}: its files have {', '.join(str(p.shape[0]) for p in parts)} samples, expected the same number in each")
     values = parts[0] if len(parts) == 1 else Stacked(parts)
@@ -58,11 +58,29 @@ def read_signal(m: Manifest, entry: SignalEntry, name: str, rec: Recording) -> S
     if entry.kind in _VOLTAGES and unit == "uV":
         _doubt_voltage(name, np.dtype(values.dtype), entry, rec)
     scale = factor * (1.0 if entry.scale is None else entry.scale)
-    channels = _channels(entry, values.shape[1], m.root / files[0] if len(files) == 1 else None)
+    channels = _channels(entry, values.shape[1], m.root / files[0] if len(files) == 1 and not entry.format else None)
+    if channels is None and entry.format and len(files) == 1:
+        channels = ["x", "y"]
     signal = Signal(**timing, unit=unit, kind=entry.kind, channels=channels, scale=scale, missing=entry.missing, attrs=dict(entry.attrs))
     if entry.region:
         signal.channels.loc[signal.channels["region"] == "", "region"] = entry.region
     return signal
+
+
+def _tracked(m: Manifest, entry: SignalEntry, name: str, file: str, rec: Recording) -> Any:
+    """Position of a tracked body part (frame, 2), NaN where it was not seen."""
+    from brainmu.formats import pose
+
+    if entry.track == "all":
+        raise InputError(f"signal {name!r}: track is 'all', expected one animal: name each in a signal of its own")
+    path = use_file(m, rec, file)
+    if not pose.detect(need_file(path, "tracked body parts")):
+        raise FormatError(f"{path}: format is {entry.format}, and this is no table of DeepLabCut or analysis file of SLEAP: leave format out")
+    tracked = pose.read(path, rate=1.0, part=entry.part, track=entry.track, likelihood=entry.likelihood)
+    for sentence in tracked.warnings:
+        if "pixels_per_cm" not in sentence:
+            rec.warn(f"signal {name}: {sentence.replace('part=', 'part:').replace('track=', 'track:')}")
+    return tracked.signals["position"].values
 
 
 def _doubt_voltage(name: str, dtype: np.dtype[Any], entry: SignalEntry, rec: Recording) -> None:

@@ -44,11 +44,17 @@ class SignalEntry(ArrayFile):
     region : str
     clock : str
         Name of the clock it was recorded on, one of `clocks:`; default is the session's.
+    format : "deeplabcut", "sleap" or "pose"
+        The file holds tracked body parts; the signal is the position (x, y) of `part` of the animal `track`, where it is seen with `likelihood` or more.
     attrs : mapping
     """
 
     file: str = ""
     files: Any = None
+    format: Literal["deeplabcut", "sleap", "pose"] | None = None
+    part: str | None = None
+    track: Any = 0
+    likelihood: float | None = None
     rate: float | None = None
     start: float = 0.0
     times: Any = None

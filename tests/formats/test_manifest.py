@@ -395,3 +395,26 @@ def test_numbers_that_are_seldom_volts(tmp_path, dtype, extra, said):
     _with(tmp_path, f"id: a\nsignals: {{x: {{file: x.npy, rate: 100, unit: uV, kind: lfp, {extra}}}}}")
     warned = read(tmp_path).warnings
     assert warned == [] if said is None else said in warned[0]
+
+
+def test_a_tracked_body_part_is_a_signal(tmp_path):
+    rows = "".join(f"{k},{k},{2 * k},{0.2 if k == 3 else 0.99},7,7,1\n" for k in range(20))
+    head = "scorer,a,a,a,a,a,a\nbodyparts,nose,nose,nose,tail,tail,tail\ncoords,x,y,likelihood,x,y,likelihood\n"
+    (tmp_path / "v.csv").write_text(head + rows)
+    text = "id: a\nsignals: {position: {file: v.csv, format: deeplabcut, part: nose, rate: 10, unit: cm, scale: 0.5, kind: position%s}}"
+    _with(tmp_path, text % "")
+    rec = read(tmp_path)
+    xy = rec.signals["position"].read()
+    assert (rec.signals["position"].names, xy.shape, np.isnan(xy[:, 0]).nonzero()[0].tolist()) == (["x", "y"], (20, 2), [3])
+    np.testing.assert_allclose(xy[5], [0.025, 0.05])
+    assert any("5.0% of nose" in w for w in rec.warnings)
+    _with(tmp_path, text % ", likelihood: 0.1")
+    assert np.isfinite(read(tmp_path).signals["position"].read()).all()
+    for extra, message in ((", track: all", "track is 'all'"), (", track: 3", "number 3 was asked for")):
+        _with(tmp_path, text % extra)
+        with pytest.raises(InputError, match=message):
+            read(tmp_path)
+    (tmp_path / "v.csv").write_text("x,y\n1,2\n")
+    _with(tmp_path, text % "")
+    with pytest.raises(FormatError, match="this is no table of DeepLabCut"):
+        read(tmp_path)
