@@ -61,7 +61,7 @@ def test_bad_trains(own: list[float], other: list[float], what: str) -> None:
 
 def test_trains_of_different_sources_are_refused() -> None:
     rng = np.random.default_rng(0)
-    with pytest.raises(InputError, match="not of one *source"):
+    with pytest.raises(InputError, match=r"not of one *source"):
         match_pulses(np.cumsum(rng.uniform(0.5, 1.5, 1000)), np.cumsum(rng.uniform(0.5, 1.5, 1000)))
 
 
