@@ -29,8 +29,8 @@ class Unreadable:
         raise AssertionError("was read")
 
 
-def huge(**about: Any) -> Recording:
-    return Recording.from_arrays("huge", signals={"lfp": {"values": Unreadable(10**13), **LFP}}, **about)
+def huge() -> Recording:
+    return Recording.from_arrays("huge", signals={"lfp": {"values": Unreadable(10**13), **LFP}})
 
 
 def test_time_size_gaps_and_clocks() -> None:
@@ -60,10 +60,11 @@ def test_the_time_said_is_of_the_order_of_the_time_taken(tmp_path: Path) -> None
 def test_too_little_space_is_said_at_once(tmp_path: Path) -> None:
     source = tmp_path / "source.bin"
     source.write_bytes(b"x")
-    rec = huge(source={"files": [str(source)]})
+    fast = {"values": Unreadable(10**13), **LFP, "rate": 1e6}  # four months
+    rec = Recording.from_arrays("huge", signals={"lfp": fast}, source={"files": [str(source)]})
     for jobs in (1, 2):
-        with pytest.raises(StoreError, match=r"there is too little space: about 400\.0 TB more are needed and .* are free in"):
-            preprocess(rec, tmp_path / "deep" / "er" / "a.zarr", jobs=jobs)
+        with pytest.raises(StoreError, match=r"there is too little space: about 320\.0 TB more are needed and .* are free in"):
+            preprocess(rec, tmp_path / "deep" / "er" / "a.zarr", jobs=jobs, lfp_rate=None)
     assert [p.name for p in tmp_path.iterdir()] == ["source.bin"]
 
 
