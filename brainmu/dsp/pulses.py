@@ -35,6 +35,8 @@ class Matches:
         Indices into the two trains, both increasing.
     period : float or None, s
         Where the trains are regular: every offset that differs by this much fits nearly as well.
+    patterned : bool
+        Whether the small irregularities of regular trains told which pulse is which.
     rivals : int
         Number of pulses that the next best offset would pair (0 where there is none).
     """
@@ -43,6 +45,7 @@ class Matches:
     other: NDArray[np.int64]
     period: float | None = None
     rivals: int = 0
+    patterned: bool = False
 
 
 def match_pulses(own: ArrayLike, other: ArrayLike, *, offset: float | None = None, max_ppm: float = MAX_PPM, max_jump: float = 1.0) -> Matches:
@@ -79,7 +82,11 @@ def match_pulses(own: ArrayLike, other: ArrayLike, *, offset: float | None = Non
     p, r = _train(own, "own"), _train(other, "reference")
     tolerance = min(_TOLERANCE, 0.2 * float(min(np.median(np.diff(p)), np.median(np.diff(r)))))
     period = _period(p, r, tolerance)
-    anchor, shift, slope, rivals = _anchor(p, r, tolerance, period, offset, max_ppm)
+    patterned = False
+    if period is not None:
+        anchor, shift, slope, rivals, patterned = _regular_anchor(p, r, period, offset)
+    else:
+        anchor, shift, slope, rivals = _anchor(p, r, tolerance, offset, max_ppm)
     jump = max_jump if period is None else min(max_jump, 0.45 * period)
     forward = _follow(p[anchor:], r, shift, slope, tolerance, jump, max_ppm)
     # The way back is the way forth through mirrored trains.
@@ -93,7 +100,7 @@ def match_pulses(own: ArrayLike, other: ArrayLike, *, offset: float | None = Non
             f"{len(i)} of {len(p)} pulses pair with the reference's {len(r)}, fewer than half where both were running: these trains are not of one source, "
             "or the offset is wrong: give the right pulses, or a rough offset"
         )
-    return Matches(i, j, period, rivals)
+    return Matches(i, j, period, rivals, patterned)
 
 
 def edges(trace: ArrayLike, threshold: float, *, edge: str = "rising", last: bool | None = None) -> tuple[NDArray[np.int64], bool]:
@@ -140,12 +147,8 @@ def _period(p: Floats, r: Floats, tolerance: float) -> float | None:
 
 
 # -- the anchor -----------------------------------------------------------------------------------------------------
-def _anchor(
-    p: Floats, r: Floats, tolerance: float, period: float | None, offset: float | None, max_ppm: float
-) -> tuple[int, float, float, int]:  # fmt: skip
+def _anchor(p: Floats, r: Floats, tolerance: float, offset: float | None, max_ppm: float) -> tuple[int, float, float, int]:
     """First pulse of a stretch of `p` that was laid along `r`; shift and slope of ``r - p`` there; pulses that the runner-up pairs."""
-    if period is not None:
-        return _regular_anchor(p, r, period, offset)
     best: tuple[float, int, float, float, int] | None = None
     share = 0.0
     # Short stretches as well: where pulses are minutes apart, a long one holds several jumps.
@@ -225,11 +228,14 @@ def _refined(chunk: Floats, r: Floats, shift: float, slope: float, tolerance: fl
     return shift + float(np.median(d - tilt * (chunk[i] - chunk[0]))), slope + tilt
 
 
-def _regular_anchor(p: Floats, r: Floats, period: float, offset: float | None) -> tuple[int, float, float, int]:
-    """A pair in the middle of two regular trains, at the lag that `offset` gives at the first common pulse, or that :func:`_regular_lag` finds."""
+def _regular_anchor(p: Floats, r: Floats, period: float, offset: float | None) -> tuple[int, float, float, int, bool]:
+    """As :func:`_anchor`, for regular trains, and whether a pattern told: a pair in the middle, at the lag that `offset` gives at the first common pulse,
+    that the pattern gives, or that :func:`_regular_lag` finds.
+    """
     (i, a), (j, b) = _on_grid(p, period), _on_grid(r, period)
     if min(len(i), len(j)) < 3:
         raise InputError("the pulses are regular and fewer than 3 of them are in step: give the right pulses")
+    by_pattern = _lag_by_pattern(p[i], a, r[j], b)
     if offset is not None:
         # At the first pulse that both have: further on the clocks have drifted apart.
         first = int(np.searchsorted(p[i], r[j[0]] - offset - 0.5 * period))
@@ -242,7 +248,7 @@ def _regular_anchor(p: Floats, r: Floats, period: float, offset: float | None) -
             )
         lag, rival = int(b[k] - a[first]), 0
     else:
-        lag, rival = _lag_by_pattern(p[i], a, r[j], b), 0
+        lag, rival = by_pattern, 0
         if lag is None:
             lag, rival = _regular_lag(a, b, period, float(r[j[0]] - p[i[0]]))
     common = np.intersect1d(a + lag, b, return_indices=True)
@@ -250,7 +256,7 @@ def _regular_anchor(p: Floats, r: Floats, period: float, offset: float | None) -
         raise InputError(f"the pulses overlap in {len(common[0])} places at the given offset, expected at least 3: check the offset")
     mid = len(common[0]) // 2
     at, partner = int(i[common[1][mid]]), int(j[common[2][mid]])
-    return at, float(r[partner] - p[at]), _step(r, period) / _step(p, period) - 1, rival
+    return at, float(r[partner] - p[at]), _step(r, period) / _step(p, period) - 1, rival, by_pattern is not None
 
 
 def _lag_by_pattern(p: Floats, a: NDArray[np.int64], r: Floats, b: NDArray[np.int64]) -> int | None:

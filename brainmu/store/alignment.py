@@ -245,7 +245,7 @@ def _span(rec: Recording, stream: str) -> tuple[float, float]:
 
 def _say_doubts(out: Recording, name: str, m: ClockMap, rec: Recording, streams: list[str]) -> None:
     d = m.diagnostics
-    if d.get("period"):
+    if d.get("period") and not d.get("patterned"):
         near = rec.clocks[name].get("near") if isinstance(rec.clocks.get(name), dict) else None
         if near is None:
             out.warn(

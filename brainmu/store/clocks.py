@@ -49,7 +49,8 @@ class ClockMap:
     diagnostics : dict
         offset (s, at the first pulse), ppm (over all, jumps apart), drift (s, what the clock gains or loses over the span), pulses, reference_pulses,
         matched, missing (reference pulses that the stream lacks while it ran), spurious (pulses without partner between the first and the last that
-        have one), residual_rms_us, residual_max_us, first and last pulse (own s), period (s, of regular pulses).
+        have one), residual_rms_us, residual_max_us, first and last pulse (own s), period (s, of regular pulses), patterned (their
+        small irregularities told which pulse is which).
     holes : list of (after, before)
         Own times of stretches in which no pulses pair although both trains have some: the map only spans them.
     """
@@ -542,7 +543,7 @@ def _diagnose(clock: ClockMap, p: Floats, r: Floats, i: NDArray[np.int64], j: ND
         "offset": offset, "ppm": float(1e6 * (drift - total) / span), "drift": drift, "first": float(first), "last": float(last), "pulses": len(p),
         "reference_pulses": len(r), "matched": len(i), "missing": int(((r >= r[j[0]]) & (r <= r[j[-1]])).sum() - len(j)),
         "spurious": int(((p >= first) & (p <= last)).sum() - len(i)), "residual_rms_us": float(1e6 * np.sqrt(np.mean(residual**2))),
-        "residual_max_us": float(1e6 * np.abs(residual).max()), "residual_median_us": float(1e6 * np.median(np.abs(residual))), "period": matches.period,
+        "residual_max_us": float(1e6 * np.abs(residual).max()), "residual_median_us": float(1e6 * np.median(np.abs(residual))), "period": matches.period, "patterned": matches.patterned,
         "n_jumps": len(clock.jumps),
     }  # fmt: skip
 

@@ -183,6 +183,7 @@ def test_frames_of_a_camera_are_told_apart_by_their_jitter_also_after_a_jump(see
     own = (true - 3.7) * (1 + 45e-6)
     own = np.where(own > 62, own + 0.024, own)  # more than half a frame
     clock = fit_clock(own, np.round(true[rng.random(3300) > 0.05] * 20_000) / 20_000)
+    assert clock.diagnostics["patterned"]
     assert np.median(np.abs(clock.to_session(own) - true)) < 100e-6
     assert np.abs(clock.to_session(own) - true)[np.abs(own - 62) > 1].max() < 1e-3
 
