@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from brainmu.store.alignment import align
     from brainmu.store.batch import preprocess_many
-    from brainmu.store.clocks import ClockMap, fit_clock
+    from brainmu.store.clock_fit import fit_clock
+    from brainmu.store.clocks import ClockMap
     from brainmu.store.config import PreprocessConfig
     from brainmu.store.places import is_url
     from brainmu.store.planning import format_plan, plan
@@ -20,8 +21,8 @@ __all__ = ["ClockMap", "PreprocessConfig", "Session", "align", "fit_clock", "for
 
 _HOME = {
     "ClockMap": "clocks", "PreprocessConfig": "config", "Session": "session",
-    "align": "alignment", "fit_clock": "clocks", "format_plan": "planning", "is_url": "places", "open": "session", "plan": "planning", "preprocess": "writer",
-    "preprocess_many": "batch", "verify": "verification",
+    "align": "alignment", "fit_clock": "clock_fit", "format_plan": "planning", "is_url": "places", "open": "session", "plan": "planning",
+    "preprocess": "writer", "preprocess_many": "batch", "verify": "verification",
 }  # fmt: skip
 
 

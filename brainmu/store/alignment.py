@@ -14,7 +14,8 @@ from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal, Sp
 from brainmu.core.recording import Label
 from brainmu.dsp.pulses import edges
 from brainmu.errors import InputError, MissingDataError
-from brainmu.store.clocks import ClockMap, fit_clock
+from brainmu.store.clock_fit import fit_clock
+from brainmu.store.clocks import ClockMap
 from brainmu.store.warp import Warped
 
 __all__ = ["align", "pulse_times"]
