@@ -48,7 +48,7 @@ class ClockMap:
     def constant(cls, offset: float = 0.0, ppm: float = 0.0) -> ClockMap:
         """Session time is ``own * (1 + ppm / 1e6) + offset``.
 
-        >>> ClockMap.constant(offset=2.0, ppm=50).to_session(1000.0)
+        >>> round(ClockMap.constant(offset=2.0, ppm=50).to_session(1000.0), 6)
         1002.05
         """
         slope = 1 + 1e-6 * ppm
