@@ -176,11 +176,14 @@ class Folder:
         for name, data in self.documents():
             self.put(name, data)
         (self.root / CHECKSUMS).write_bytes(checksum_lines({k: v["sha256"] for k, v in self.done.items()}))
-        self._journal.close()
-        self.scratch.rename(self.scratch.with_name("old-run"))
-        shutil.rmtree(self.root / _WORK)
+        work = self.root / _WORK
         with ThreadPoolExecutor(16) as pool:  # the file system commits what is asked for at once together
-            list(pool.map(_sync, [*self.root.rglob("*"), self.root]))
+            list(pool.map(_sync, [p for p in [*self.root.rglob("*"), self.root] if work not in (p, *p.parents)]))
+        # The journal goes last of all: a kill while a slow disk takes the files must not cost what is finished.
+        old = self.scratch.rename(self.scratch.with_name("old-run"))
+        shutil.rmtree(old)
+        self._journal.close()
+        shutil.rmtree(work)
 
 
 class Sink(Protocol):
@@ -301,6 +304,7 @@ def writing(out: Path, job: JobKey) -> Iterator[Folder]:
                 out.rename(old)
             partial.rename(out)
             shutil.rmtree(old, ignore_errors=True)
+            _sync(out)
             _sync(out.parent)
     except StoreError:
         raise
@@ -334,16 +338,23 @@ def probe(out: Path) -> None:
         If the disk refuses.
     """
     partial = out.with_name(out.name + ".partial")
-    made = [p for p in [partial, *partial.parents] if not p.exists()]
+    place = next(p for p in [partial, *partial.parents] if p.exists())
+    if place not in (partial, out.parent):  # nobody writes where there is no folder yet, and others may be about to make it
+        _touch(place)
+        return
     try:
         with _locked(partial, out):
-            test = partial / f".probe-{uuid.uuid4().hex}"
-            test.touch()
-            test.unlink()
+            _touch(partial)
     finally:
-        for path in made:
+        if place != partial:
             with contextlib.suppress(OSError):
-                path.rmdir()
+                partial.rmdir()
+
+
+def _touch(folder: Path) -> None:
+    test = folder / f".probe-{uuid.uuid4().hex}"
+    test.touch()
+    test.unlink()
 
 
 def file_sha256(path: Path) -> str:
@@ -361,9 +372,12 @@ def checksum_lines(sums: dict[str, str]) -> bytes:
 def _locked(partial: Path, out: Path) -> Iterator[None]:
     # The lock lies on the folder itself: no lock file to leave behind, and the kernel drops it when its holder dies.
     while True:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            partial.mkdir()
+        try:
+            partial.mkdir(parents=True)
+        except FileNotFoundError:
+            continue  # another thread's probe has just removed the parent that it had made
+        except FileExistsError:
+            pass
         if not partial.is_dir():
             raise StoreError(f"{partial}: is a file, where {out.name} is to be written: move it away")
         try:

@@ -81,6 +81,19 @@ def test_killed_runs_end_in_the_same_bytes(tmp_path: Path, source: Path, kills: 
     kill_and_finish(source, tmp_path, kills)
 
 
+def test_killed_while_the_disk_takes_the_finished_files(tmp_path: Path, source: Path) -> None:
+    assert start(source, tmp_path / "undisturbed.zarr").wait(120) == 0
+    out = tmp_path / "a.zarr"
+    killed = CHILD.replace("print(", "import os, signal\nos.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)\nprint(", 1)
+    assert subprocess.run([sys.executable, "-c", killed, str(source), str(out), str(1 << 18)], stdout=subprocess.DEVNULL).returncode == -signal.SIGKILL
+    partial = tmp_path / "a.zarr.partial"
+    times = {p.relative_to(partial): p.stat().st_mtime_ns for p in partial.glob("signals/lfp/values/c/*/0")}
+    assert len(times) > 3 and not out.exists()
+    assert start(source, out).wait(120) == 0
+    assert tree_bytes(out) == tree_bytes(tmp_path / "undisturbed.zarr")
+    assert {p: (out / p).stat().st_mtime_ns for p in times} == times
+
+
 def test_finished_shards_are_kept_and_damaged_or_stray_ones_are_not(tmp_path: Path, source: Path) -> None:
     x = np.load(source, mmap_mode="r")
     rec = Recording.from_arrays("r", signals={"lfp": {"values": x, "rate": 1000.0, "unit": "uV", "kind": "lfp"}}, source={"files": [str(source)]})
