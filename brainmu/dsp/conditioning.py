@@ -92,6 +92,12 @@ class Notch:
         window /= window.sum()
         return window, window * sum(np.cos(2 * np.pi * f / self.rate * k) for f in self.frequencies)
 
+    @functools.cached_property
+    def whole(self) -> NDArray[np.float64]:
+        """What is subtracted where nothing is missing."""
+        window, waves = self._kernels
+        return 2 * (waves - waves.sum() * window)
+
     def describe(self) -> dict[str, Any]:
         """What a store says of it."""
         return {
@@ -104,7 +110,7 @@ class Notch:
         window, waves = self._kernels
         inner = x[:, self.reach : x.shape[1] - self.reach]
         if present is None:
-            return inner - _convolved(x, [2 * (waves - waves.sum() * window)])[0]
+            return inner - _through(x, self)
         level, hum = _convolved(x, [window, waves])
         weight, leak = _convolved(present, [window, waves])
         weight = np.maximum(weight, window[0])
@@ -173,7 +179,7 @@ class Band:
         return out
 
     @functools.cached_property
-    def _whole(self) -> NDArray[np.float64]:
+    def whole(self) -> NDArray[np.float64]:
         """What the kernels amount to where nothing is missing."""
         return np.sum([sign * h for sign, h in self._kernels], axis=0)
 
@@ -195,7 +201,7 @@ class Band:
         """`x` (channel, time) within the band, `reach` samples shorter on either side; `present` is 1 where a sample counts."""
         inner = x[:, self.reach : x.shape[1] - self.reach]
         if present is None:
-            y = _convolved(x, [self._whole])[0]
+            y = _through(x, self)
             return inner + y if self.high is None else y
         kernels = [h for _, h in self._kernels]
         out = inner.copy() if self.high is None else np.zeros(inner.shape)
@@ -221,6 +227,24 @@ def _convolved(x: NDArray[np.float64], kernels: list[NDArray[np.float64]]) -> li
     gains: list[Any] = [sp_fft.rfft(h, n) for h in kernels]
     filtered: list[Any] = [sp_fft.irfft(spectrum * gain, n, axis=1) for gain in gains]
     return [y[:, cut] for y in filtered]
+
+
+def _through(x: NDArray[np.float64], stage: Stage) -> NDArray[np.float64]:
+    """Rows of `x`, which miss nothing, convolved with the stage's whole kernel: the way that nearly all samples take."""
+    from scipy import fft as sp_fft
+
+    n = sp_fft.next_fast_len(x.shape[1], real=True)
+    spectrum: Any = sp_fft.rfft(x, n, axis=1)
+    spectrum *= _gain(stage, n)
+    filtered: Any = sp_fft.irfft(spectrum, n, axis=1, overwrite_x=True)
+    return filtered[:, 2 * stage.reach : x.shape[1]]
+
+
+@functools.lru_cache(maxsize=8)
+def _gain(stage: Stage, n: int) -> Any:
+    from scipy import fft as sp_fft
+
+    return sp_fft.rfft(stage.whole, n)
 
 
 class FilterChain:
@@ -250,8 +274,9 @@ class FilterChain:
         return [stage.describe() for stage, _ in self.stages]
 
     def block(
-        self, read: Callable[[int, int], NDArray[np.float64]], first: int, last: int, n: int, *, pool: ThreadPoolExecutor | None = None
-    ) -> NDArray[np.float64]:  # fmt: skip
+        self, read: Callable[[int, int], NDArray[np.float64]], first: int, last: int, n: int, *, pool: ThreadPoolExecutor | None = None,
+        dtype: type = np.float64,
+    ) -> NDArray[Any]:  # fmt: skip
         """Outputs [first, last) (time, channel) of a signal of `n` samples; any block gives the bits the whole signal would.
 
         Parameters
@@ -260,12 +285,14 @@ class FilterChain:
             ``read(i, j)`` gives input rows [i, j) (time, channel), NaN where missing; called once, in this thread.
         pool : ThreadPoolExecutor or None
             Where to run segments and channels at once.
+        dtype : type
+            Of the outputs.
         """
         begin, end = first // self.segment * self.segment, min(n, -(-last // self.segment) * self.segment)
         i, j = max(0, begin - self.reach), min(n, end + self.reach)
         x = np.asarray(read(i, j))
         channels = x.shape[1]
-        out = np.empty((max(0, last - first), channels))
+        out = np.empty((max(0, last - first), channels), dtype)
         wide = max(1, _FFT_VALUES // self._fft)
 
         def run(job: tuple[int, int]) -> None:
@@ -285,8 +312,8 @@ class FilterChain:
         low, high = a - self.reach, b + self.reach
         i, j = max(0, low), min(n, high)
         part = x[i - offset : j - offset]
-        if low >= 0 and high <= n and np.isfinite(part.sum()):
-            rows = np.ascontiguousarray(part.T)
+        if low >= 0 and high <= n and np.isfinite(part.sum(dtype=np.float64)):
+            rows = np.ascontiguousarray(part.T, dtype=np.float64)
             for stage, only in self.stages:
                 y = stage.apply(rows, None)
                 if only is not None:
@@ -334,11 +361,11 @@ def filtered(x: ArrayLike, stages: Stage | Sequence[Stage], *, threads: int = 2)
     >>> bool(np.abs(filtered(hum + 7, Notch(1000.0, 50.0)) - 7).max() < 0.05)
     True
     """
-    a = np.asarray(x, dtype=np.float64)
+    a = np.asarray(x)
     columns = a[:, None] if a.ndim == 1 else a
     chain = FilterChain([(s, None) for s in (stages if isinstance(stages, Sequence) else [stages])])
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        y = chain.block(lambda i, j: columns[i:j], 0, len(columns), len(columns), pool=pool).astype(np.float32)
+        y = chain.block(lambda i, j: columns[i:j], 0, len(columns), len(columns), pool=pool, dtype=np.float32)
     return y[:, 0] if a.ndim == 1 else y
 
 
