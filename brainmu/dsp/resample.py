@@ -167,7 +167,7 @@ class Resampler:
     @functools.cached_property
     def _tile(self) -> int:
         # A tile that divides or is divided by `up` keeps the number of distinct matrices small.
-        near = [n for n in range(_TILE, 2 * _TILE) if self.up % n == 0 or n % self.up == 0]
+        near = [n for n in range(_TILE, 4 * _TILE) if self.up % n == 0 or n % self.up == 0]
         return near[0] if near else _TILE
 
     def segment(self, channels: int) -> int:
