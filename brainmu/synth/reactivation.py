@@ -39,7 +39,11 @@ class RippleModel:
     awake_replay : float
         Share of the ripples in pauses on the track that replay that track.
     spindle_rate : float, 1/s
-        Spindles in NREM; half of them follow a slow wave, and their rate waxes and wanes every 50 s (infraslow sigma [4]_).
+        Spindles in NREM.
+    spindle_coupling : float
+        Share of spindles that begin on an up state, 0.2 s after the down state of a slow wave; the rest come at any phase.
+    infraslow_depth, infraslow_period : float, 1 and s
+        The rate of spindles waxes and wanes by this share with this period (infraslow sigma of 0.02 Hz [4]_).
 
     References
     ----------
@@ -61,12 +65,15 @@ class RippleModel:
     shuffled_share: float = 0.1
     awake_replay: float = 0.3
     spindle_rate: float = 0.11
+    spindle_coupling: float = 0.5
+    infraslow_depth: float = 0.6
+    infraslow_period: float = 50.0
 
     def __post_init__(self) -> None:
         check_model(
             self,
-            positive=("ripple_frequency", "ripple_amplitude", "ripple_length", "ripple_shape", "slow_wave_interval"),
-            shares=("ripple_coupling", "shuffled_share", "awake_replay"),
+            positive=("ripple_frequency", "ripple_amplitude", "ripple_length", "ripple_shape", "slow_wave_interval", "infraslow_period"),
+            shares=("ripple_coupling", "shuffled_share", "awake_replay", "spindle_coupling", "infraslow_depth"),
         )
 
 
@@ -210,10 +217,11 @@ def _ripples(
 
 
 def _spindles(nrem: Intervals, waves: NDArray[np.float64], model: RippleModel, rng: np.random.Generator) -> EventTable:
-    t = _poisson(nrem, 1.6 * model.spindle_rate, rng)
-    t = t[rng.random(len(t)) < (1 + 0.6 * np.sin(2 * np.pi * t / 50.0)) / 1.6]
+    top = 1 + model.infraslow_depth
+    t = _poisson(nrem, top * model.spindle_rate, rng)
+    t = t[rng.random(len(t)) < (1 + model.infraslow_depth * np.sin(2 * np.pi * t / model.infraslow_period)) / top]
     if len(waves) and len(t):
-        after = rng.random(len(t)) < 0.5
+        after = rng.random(len(t)) < model.spindle_coupling
         k = np.clip(np.searchsorted(waves, t), 0, len(waves) - 1)
         t = np.sort(np.where(after, waves[k] + 0.2, t))
     length = np.clip(0.7 * np.exp(0.3 * rng.standard_normal(len(t))), 0.35, 2.0)
