@@ -1,11 +1,13 @@
 """Recordings whose answers are known: sleep, signals, spikes, replay and causal effects, each with its truth."""
 
+from brainmu.synth.calcium import INDICATORS, CalciumModel, CalciumTruth, Indicator, PhotometryModel, PhotometryTruth, calcium, photometry
 from brainmu.synth.corpus import corpus, iter_corpus
 from brainmu.synth.effects import Mechanism
 from brainmu.synth.human import EEGModel
 from brainmu.synth.instruments import FaultModel
 from brainmu.synth.reactivation import RippleModel
 from brainmu.synth.recording import PRESETS, recording
+from brainmu.synth.scorer import ScorerModel
 from brainmu.synth.signals import LFPModel
 from brainmu.synth.sleep import HumanSleep, RodentSleep
 from brainmu.synth.spikes import CellModel
@@ -13,21 +15,30 @@ from brainmu.synth.study import StudyTruth, study
 from brainmu.synth.truth import PlaceFields, TrueEffect, Truth
 
 __all__ = [
+    "INDICATORS",
     "PRESETS",
+    "CalciumModel",
+    "CalciumTruth",
     "CellModel",
     "EEGModel",
     "FaultModel",
     "HumanSleep",
+    "Indicator",
     "LFPModel",
     "Mechanism",
+    "PhotometryModel",
+    "PhotometryTruth",
     "PlaceFields",
     "RippleModel",
     "RodentSleep",
+    "ScorerModel",
     "StudyTruth",
     "TrueEffect",
     "Truth",
+    "calcium",
     "corpus",
     "iter_corpus",
+    "photometry",
     "recording",
     "study",
 ]

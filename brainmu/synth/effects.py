@@ -164,6 +164,8 @@ class Life:
         Grid of the pressure, 1 Hz.
     own, pressure, measured : float64 (n,), SD
         The pressure's own fluctuation; with what the reactivations pushed; and as an observer measures it.
+    need : float64 (n,)
+        Process S of the sleep model, 0 to 1.
     animal : dict
         Its random effects.
     """
@@ -175,6 +177,7 @@ class Life:
     own: NDArray[np.float64]
     pressure: NDArray[np.float64]
     measured: NDArray[np.float64]
+    need: NDArray[np.float64]
     animal: dict[str, Any]
 
 
@@ -202,18 +205,20 @@ def live(mechanism: Mechanism, sleep: RodentSleep, start: float, stop: float, rn
     own = np.clip(ornstein_uhlenbeck(rng, n, m.pressure_tau, 1.0), -_LIMIT, _LIMIT)
     noise = ornstein_uhlenbeck(rng, n, m.pressure_tau, 1.0)
     run = _Run(m, sleep, beta, u_wake, u_rate, start, stop, own, rng)
-    stages, starts, t, slept, stage = ["WAKE"], [start], start, 0.0, "WAKE"
+    stages, starts, t, slept, stage, need = ["WAKE"], [start], start, 0.0, "WAKE", sleep.need
     length = latency * float(np.exp(0.4 * rng.standard_normal()))
     while t < stop:
         if stage == "NREM":
-            end, following = run.nrem(t, slept)
+            end, following = run.nrem(t, slept, need)
             slept += end - t
         else:
             end = t + length
             if stage == "WAKE":
                 run.react(t, min(end, stop), m.wake_reactivation)
             following = "NREM" if stage == "WAKE" or rng.random() > sleep.rem_to_wake else "WAKE"
-        length = sleep.rem_length(rng) if following == "REM" else float(sleep.wake_length(rng, after_rem=stage == "REM")[0]) if following == "WAKE" else 0.0
+        need = float(sleep.carry(need, stage, end - t))
+        push = float(sleep.push(end, need))
+        length = sleep.rem_length(rng) if following == "REM" else float(sleep.wake_length(rng, 1, stage == "REM", push)[0]) if following == "WAKE" else 0.0
         slept = 0.0 if stage == "REM" else slept
         t, stage = end, following
         if t < stop:
@@ -223,7 +228,8 @@ def live(mechanism: Mechanism, sleep: RodentSleep, start: float, stop: float, rn
     pressure = own + run.pushed(time)
     measured = pressure if m.reliability == 1 else np.sqrt(m.reliability) * pressure + np.sqrt(1 - m.reliability) * noise
     animal = {"log_wake_hazard": float(u_wake), "log_reactivation_rate": float(u_rate), "log_hazard_ratio": beta}
-    return Life(bout_table(stages, starts, stop), events, run.ledger(), time, own, pressure, measured, animal)
+    bouts = bout_table(stages, starts, stop)
+    return Life(bouts, events, run.ledger(), time, own, pressure, measured, sleep.need_along(bouts, time), animal)
 
 
 class _Run:
@@ -296,8 +302,8 @@ class _Run:
         return np.asarray(values)[k] * np.exp(-(time - np.asarray(times)[k]) / self.m.feedback_tau)
 
     # -- one NREM bout --------------------------------------------------------------------------------------------
-    def nrem(self, begin: float, slept: float) -> tuple[float, str]:
-        """Walk a NREM bout that begins at `begin`; returns its end and the next stage."""
+    def nrem(self, begin: float, slept: float, need: float) -> tuple[float, str]:
+        """Walk a NREM bout that begins at `begin` with this much sleep need; returns its end and the next stage."""
         threshold = self.rng.exponential()
         a = begin
         while a < self.stop:
@@ -306,7 +312,7 @@ class _Run:
             last, pushed = self.last_gate, (self.pushed_now, self.pushed_at)
             self.react(a, b, 1.0)
             self._gate(begin, a, b)
-            wake, rem = self.hazards(a, b, begin, slept)
+            wake, rem = self.hazards(a, b, begin, slept, need)
             spent = np.cumsum(wake + rem) * STEP
             if spent[-1] < threshold:
                 threshold -= spent[-1]
@@ -320,13 +326,13 @@ class _Run:
             return end, following
         return self.stop, "WAKE"
 
-    def hazards(self, a: float, b: float, begin: float, slept: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def hazards(self, a: float, b: float, begin: float, slept: float, need: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Hazards (step,), 1/s, of waking and of REM on the grid of [a, b)."""
         m = self.m
         n = max(1, int(np.ceil((b - a) / STEP - 1e-9)))
         t = a + (np.arange(n) + 0.5) * STEP
         x = t - self.start
-        eta = np.full(n, self.u_wake)
+        eta = np.full(n, self.u_wake) + self.sleep.push(t, self.sleep.carry(need, "NREM", t - begin))
         if m.confounding:
             eta += m.confounding * (self._latent(x) + (self.pushed_grid(t) if self.pushing else 0.0))
         eta_rem = np.zeros(n)

@@ -1,23 +1,22 @@
-"""What instruments and people add: dead and drifting channels, pops, gaps, saturation, a sorter's mistakes, a scorer's errors."""
+"""What instruments add: dead and drifting channels, pops, gaps, saturation, a sorter's mistakes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from brainmu.core import EventTable, Hypnogram, Intervals, Spikes
+from brainmu.core import EventTable, Intervals, Spikes
 from brainmu.errors import InputError
 from brainmu.synth.limits import check_model
 
-__all__ = ["FaultModel", "Faults", "expert", "plan_faults", "sorted_by_machine"]
+__all__ = ["FaultModel", "Faults", "plan_faults", "sorted_by_machine"]
 
 
 @dataclass(frozen=True)
 class FaultModel:
-    """How good the instruments, the sorter and the scorer are. All zero (the default): perfect.
+    """How good the instruments and the sorter are. All zero (the default): perfect.
 
     Parameters
     ----------
@@ -31,13 +30,6 @@ class FaultModel:
         Clipping level; 0 for none.
     missed, contamination : float
         Share of spikes the sorter misses; share it adds to each unit from another unit of the recording.
-    scorer_error : float
-        Chance that an unambiguous epoch is mis-scored (REM twice as often, as experts do [1]_); epochs near a transition are
-        taken for the neighbour in proportion to how mixed they are.
-
-    References
-    ----------
-    .. [1] Barger Z et al. (2019). Robust, automated sleep scoring by a compact neural network. PLoS ONE 14:e0224642.
     """
 
     dead_channels: int = 0
@@ -48,10 +40,9 @@ class FaultModel:
     saturation: float = 0.0
     missed: float = 0.0
     contamination: float = 0.0
-    scorer_error: float = 0.0
 
     def __post_init__(self) -> None:
-        check_model(self, shares=("missed", "contamination", "scorer_error"))
+        check_model(self, shares=("missed", "contamination"))
         for name in ("missed", "contamination"):
             if getattr(self, name) == 1:
                 raise InputError(f"{name} is 1, expected a share below 1")
@@ -125,22 +116,3 @@ def sorted_by_machine(spikes: Spikes, model: FaultModel, rng: np.random.Generato
         wanted = rng.binomial(counts[i], model.contamination) / (1 - model.contamination)
         u[rng.choice(other, min(int(wanted), len(other) // 2), replace=False)] = i
     return Spikes(t, u, spikes.units)
-
-
-def expert(truth: Hypnogram, bouts: pd.DataFrame, model: FaultModel, rng: np.random.Generator) -> Hypnogram:
-    """A scorer's hypnogram: mixed epochs go to the neighbour in proportion, clear ones are now and then mistaken."""
-    if not model.scorer_error:
-        return truth
-    codes = truth.codes.copy()
-    edges = truth.start + np.arange(len(truth) + 1) * truth.epoch
-    knots = np.r_[bouts["start"].to_numpy(), bouts["stop"].to_numpy()[-1:]]
-    spent = [np.diff(np.interp(edges, knots, np.r_[0.0, np.cumsum(np.diff(knots) * (bouts["stage"] == s).to_numpy())])) for s in truth.stages]
-    share = np.stack(spent, axis=1) / truth.epoch
-    order = np.argsort(share, axis=1)
-    second, mixed = order[:, -2], share[np.arange(len(codes)), order[:, -2]]
-    swap = rng.random(len(codes)) < mixed
-    codes[swap] = second[swap]
-    dream = truth.mask("REM")
-    slip = rng.random(len(codes)) < model.scorer_error * np.where(dream, 2.0, 1.0)
-    codes[slip] = np.where(rng.random(slip.sum()) < 0.5, np.roll(codes, 1)[slip], rng.integers(len(truth.stages), size=slip.sum()))
-    return Hypnogram(codes, truth.stages, truth.epoch, truth.start, scorer="synthetic expert")

@@ -56,7 +56,8 @@ def simulate_interventions(m: Mechanism, sleep: RodentSleep, epoch: float = 4.0,
     seed : int
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, 77]))
-    herd = [live(m, sleep, 0.0, 5400.0, child) for child in rng.spawn(24)]
+    # Where the clock acts, moments of the whole day stand for the estimand.
+    herd = [live(m, sleep, 0.0, 3600.0 * sleep.day if sleep.drive else 5400.0, child) for child in rng.spawn(24)]
     out = {}
     if m.trials:
         moments = _gates(herd, copies, rng)
@@ -177,11 +178,12 @@ def _forward(
     names, copies = list(m.contents), np.arange(n)
     grid = x.at + (np.arange(steps)[:, None] + 0.5) * STEP
     latent, u, beta, pushed = np.empty((steps, n)), np.empty((2, n)), np.empty((len(names), n)), np.empty(n)
-    eta, eta_rem = eta.copy(), np.zeros((steps, n))
+    eta, eta_rem, drive = eta.copy(), np.zeros((steps, n)), np.zeros(n)
     for i, life in enumerate(herd):
         c = np.flatnonzero(x.animal == i)
         latent[:, c] = np.interp(grid[:, c], life.time, life.own)
         pushed[c] = np.interp(x.at[c], life.time, life.pressure - life.own)
+        drive[c] = sleep.push(x.at[c], np.interp(x.at[c], life.time, life.need))
         u[:, c] = [[life.animal["log_wake_hazard"]], [life.animal["log_reactivation_rate"]]]
         beta[:, c] = np.array([life.animal["log_hazard_ratio"][k] for k in names]).reshape(-1, 1)
         _carry(m, life, x.at, c, grid, eta, eta_rem)
@@ -198,7 +200,7 @@ def _forward(
 
     for s, draw in enumerate(rng.random((steps, n))):
         level = m.confounding * (latent[s] + pushed)
-        eta[s] += level
+        eta[s] += level + drive
         rate = rates.sum() * np.exp(level + u[1]) * STEP
         c = np.flatnonzero(draw < rate)
         which = np.minimum(np.searchsorted(share, draw[c] / rate[c], side="right"), len(names) - 1)
@@ -222,7 +224,7 @@ def _forward(
     j = np.minimum(k, steps - 1)
     chosen = rng.random(n) * (wake + rem)[j, copies] < wake[j, copies]
     woke = np.where((k < steps) & chosen, (k + rng.random(n)) * STEP, np.inf)
-    return woke, woke + sleep.wake_length(rng, n)
+    return woke, woke + sleep.wake_length(rng, n, push=drive)
 
 
 def _carry(

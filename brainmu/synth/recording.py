@@ -14,12 +14,13 @@ from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal, Sp
 from brainmu.errors import InputError
 from brainmu.synth.effects import Life, Mechanism, live
 from brainmu.synth.human import human_recording
-from brainmu.synth.instruments import FaultModel, Faults, expert, plan_faults, sorted_by_machine
+from brainmu.synth.instruments import FaultModel, Faults, plan_faults, sorted_by_machine
 from brainmu.synth.interventions import planted_effects, simulate_interventions
 from brainmu.synth.limits import number, whole
 from brainmu.synth.reactivation import Microstructure, RippleModel, microstructure
+from brainmu.synth.scorer import ScorerModel, scorings
 from brainmu.synth.signals import Drivers, LFPModel, drivers, emg_signal, lfp_signal, ripple_background
-from brainmu.synth.sleep import RodentSleep, bout_table, score
+from brainmu.synth.sleep import DRIVE_FROM, RodentSleep, bout_table, score
 from brainmu.synth.spikes import CellModel, spike_trains
 from brainmu.synth.track import Run, place_fields, run_laps
 from brainmu.synth.truth import PlaceFields, Truth
@@ -44,7 +45,9 @@ _SPECIES = {
         "compression": 12.0,
     },
 }  # fmt: skip
-_MODELS: dict[str, type] = {"sleep": RodentSleep, "ripples": RippleModel, "lfp": LFPModel, "cells": CellModel, "mechanism": Mechanism, "faults": FaultModel}
+_MODELS: dict[str, type] = {
+    "sleep": RodentSleep, "ripples": RippleModel, "lfp": LFPModel, "cells": CellModel, "mechanism": Mechanism, "faults": FaultModel, "scorer": ScorerModel,
+}  # fmt: skip
 
 
 def recording(
@@ -86,8 +89,8 @@ def recording(
         1.6 and 0.35 (mouse), 2.4 and 0.45 (rat).
     position_rate : float, Hz
     **parameters
-        Any field of :class:`Mechanism`, :class:`RodentSleep`, :class:`RippleModel`, :class:`LFPModel`, :class:`CellModel` or :class:`FaultModel` by its name
-        (for humans of :class:`HumanSleep` and :class:`EEGModel`).
+        Any field of :class:`Mechanism`, :class:`RodentSleep`, :class:`RippleModel`, :class:`LFPModel`, :class:`CellModel`, :class:`FaultModel` or
+        :class:`ScorerModel` by its name (for humans of :class:`HumanSleep`, :class:`EEGModel` and :class:`ScorerModel`).
 
     Returns
     -------
@@ -164,14 +167,16 @@ class _Rodent:
         events = microstructure(bouts, pauses, life.reactivation, tracks, models["ripples"], ripple_background(models["lfp"]), micro)
         speed = (np.concatenate([r.time for r in runs]), np.concatenate([r.speed for r in runs])) if runs else None
         d = drivers(bouts, 0.0, stop, speed, models["lfp"], slow)
+        if models["sleep"].drive:
+            d.delta_gain = models["sleep"].delta_gain(np.interp(d.time, life.time, life.need))
         spikes, fields = self._cells(models["cells"], runs, d, events, stop, cells) if self.n_cells else (None, None)
         faults = plan_faults(models["faults"], self.n_channels + self.n_cortex, 0.0, stop, flaws)
         hypnogram = score(bouts, self.epoch, "rodent3", 0.0, stop)
         rec = Recording(
-            id=self.id, subject=self.subject, species=self.species, zeitgeber=2.0, source={"format": "synthetic", "files": []},
+            id=self.id, subject=self.subject, species=self.species, zeitgeber=models["sleep"].zeitgeber, source={"format": "synthetic", "files": []},
             spikes=None if spikes is None else sorted_by_machine(spikes, models["faults"], flaws),
             signals=self._signals(stop, d, events, models["lfp"], faults, life, runs),
-            labels=self._labels(expert(hypnogram, bouts, models["faults"], flaws), life, runs, ready, stop, events.reactivation),
+            labels=self._labels(scorings(models["scorer"], hypnogram, bouts, flaws, (self.seed, 41)), life, runs, ready, stop, events.reactivation),
         )  # fmt: skip
         if models["ripples"].ripple_frequency > 0.42 * self.lfp_rate:
             mean = models["ripples"].ripple_frequency
@@ -179,7 +184,7 @@ class _Rodent:
         truth = Truth(
             id=self.id, bouts=bouts, hypnogram=hypnogram, ripples=events.ripples, reactivation=events.reactivation, awake_replay=events.awake,
             spindles=events.spindles, slow_waves=events.slow_waves, trials=life.trials, place_fields=fields, faults=faults,
-            drivers={"time": life.time, "pressure": life.pressure, "activity": np.interp(life.time, d.time, d.activity)},
+            drivers={"time": life.time, "pressure": life.pressure, "need": life.need, "activity": np.interp(life.time, d.time, d.activity)},
             parameters=self._record(models), planted=planted_effects(models["mechanism"]),
             simulate=functools.partial(simulate_interventions, models["mechanism"], models["sleep"], epoch=self.epoch, seed=self.seed),
         )  # fmt: skip
@@ -217,6 +222,7 @@ class _Rodent:
         rates["log_hazard_ratio"] = {c: v for c, v in Mechanism().log_hazard_ratio.items() if c in contents}
         brief = min(1.0, stop / 4800.0)
         rates |= {f.name: f.default * brief for f in dataclasses.fields(RodentSleep) if f.name in ("long_median", "quiet_median", "rem_after")}
+        rates["drive"] = stop >= 3600.0 * DRIVE_FROM
         chosen = rates | {k: v for k, v in _SPECIES[self.species].items() if k in owner} | PRESETS[self.preset] | self.parameters
         unknown = set(chosen["reactivation_rate"]) - contents
         if unknown:
@@ -254,8 +260,8 @@ class _Rodent:
         out["pressure"] = Signal(values, rate=1.0, start=float(first), unit="SD", kind="other", channels=["pressure"])
         return out
 
-    def _labels(self, scoring: Hypnogram, life: Life, runs: list[Run], ready: float, stop: float, reactivation: EventTable) -> dict[str, Any]:
-        labels: dict[str, Any] = {"scoring": scoring, "rest": Intervals([[ready, stop]])}
+    def _labels(self, scorings: dict[str, Hypnogram], life: Life, runs: list[Run], ready: float, stop: float, reactivation: EventTable) -> dict[str, Any]:
+        labels: dict[str, Any] = {**scorings, "rest": Intervals([[ready, stop]])}
         if runs:
             labels["run"] = Intervals([[r.start, r.stop] for r in runs])
             spans = np.array([[r.start, r.stop] for r in runs])

@@ -94,6 +94,8 @@ class Drivers:
         Unwrapped theta phase, 20 Hz from `phase_start`.
     bursts : EventTable
         Muscle twitches in REM and movement artefacts (kind twitch, movement).
+    delta_gain : float64 (n,) or 1.0
+        Factor on delta by the need for sleep.
     """
 
     time: NDArray[np.float64]
@@ -103,6 +105,7 @@ class Drivers:
     phase_start: float
     phase: NDArray[np.float64]
     bursts: EventTable = field(repr=False)
+    delta_gain: NDArray[np.float64] | float = 1.0
 
     def theta_phase(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
         """Unwrapped theta phase (n,), rad, at `t` (n,), s."""
@@ -194,7 +197,7 @@ class _LFP:
         for name, tau in (("theta", 1.0), ("delta", 6.0), ("background", 20.0)):
             self.envelopes[name] *= np.exp(0.2 * ornstein_uhlenbeck(rng, len(d.time), tau, 1 / ENVELOPE_RATE)).astype(np.float32)
         # Slow waves deepen as a bout ages; the first seconds of NREM look like drowsiness.
-        self.envelopes["delta"] *= (1.0 - 0.45 * d.weights[:, 2] * np.exp(-d.age / 25.0)).astype(np.float32)
+        self.envelopes["delta"] *= ((1.0 - 0.45 * d.weights[:, 2] * np.exp(-d.age / 25.0)) * d.delta_gain).astype(np.float32)
         self.movements = d.bursts[d.bursts.kind == "movement"]
 
     def _spectra(self, f: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -13,14 +13,21 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from brainmu.core import STAGE_SETS, Hypnogram
+from brainmu.errors import InputError
 from brainmu.synth.limits import check_model
 
-__all__ = ["HumanSleep", "RodentSleep", "bout_table", "human_bouts", "score"]
+__all__ = ["DRIVE_FROM", "HumanSleep", "RodentSleep", "bout_table", "human_bouts", "score"]
+
+DRIVE_FROM = 12.0
+"""Recordings of this many hours or more feel the clock and the need for sleep, unless told otherwise."""
+
+_NEED = 0.3  # process S at which the need for sleep neither adds to nor takes from the hazards: its mean over the day
+_DUSK = 0.25  # h
 
 
 @dataclass(frozen=True)
 class RodentSleep:
-    """Bout lengths and hazards of a rodent in its light phase.
+    """Bout lengths and hazards of a rodent, in its light phase unless the clock and the need for sleep drive it.
 
     The defaults give a mouse about 55–65 % NREM, 5–9 % REM, NREM bouts of about a minute broken by micro-arousals, and REM bouts
     of about a minute, in the range of [1]_ and [2]_.
@@ -45,11 +52,31 @@ class RodentSleep:
         Log-normal medians of micro-arousals, of ordinary and of long waking.
     long_share : float
         Share of the ordinary awakenings that become long.
+    drive : bool
+        Let the clock and the need for sleep act: on the hazard of waking, on how long waking lasts, and on delta. Off: the same hazards at
+        any hour. :func:`~brainmu.synth.recording` and :func:`~brainmu.synth.study` switch it on from 12 h.
+    zeitgeber : float, h
+        Hours since lights-on at session time 0.
+    day, light : float, h
+        Length of the day and of its light phase.
+    circadian : float
+        Log ratio of the hazard of waking in the dark to that in the light. An assumption, set so that a mouse sleeps about 60-65 % of the
+        light and 30-40 % of the dark [1]_.
+    homeostatic : float
+        Change of the log hazard of waking per unit of process S above 0.3 (less waking the more sleep is needed). An assumption.
+    need : float in [0, 1]
+        Process S at the beginning of the sleep simulated.
+    need_rise, need_fall : float, h
+        Time constants with which process S rises to 1 out of NREM and falls to 0 in it [3]_, of the order of those fitted to mice [4]_.
+    need_delta : float
+        Change of the log amplitude of delta per unit of process S above 0.3; power changes twice as much. An assumption.
 
     References
     ----------
     .. [1] Franken P, Malafosse A, Tafti M (1999). Genetic determinants of sleep regulation in inbred mice. Sleep 22:155.
     .. [2] Watson BO et al. (2016). Network homeostasis and state dynamics of neocortical sleep. Neuron 90:839.
+    .. [3] Borbély AA (1982). A two process model of sleep regulation. Hum Neurobiol 1:195.
+    .. [4] Franken P, Chollet D, Tafti M (2001). The homeostatic regulation of sleep need is under genetic control. J Neurosci 21:2610.
     """
 
     wake_rate: float = 1 / 110
@@ -64,13 +91,25 @@ class RodentSleep:
     quiet_median: float = 45.0
     long_median: float = 260.0
     long_share: float = 0.25
+    drive: bool = False
+    zeitgeber: float = 2.0
+    day: float = 24.0
+    light: float = 12.0
+    circadian: float = 1.5
+    homeostatic: float = 2.0
+    need: float = 0.3
+    need_rise: float = 8.0
+    need_fall: float = 2.0
+    need_delta: float = 1.2
 
     def __post_init__(self) -> None:
         check_model(
             self,
-            positive=("settle", "rem_mean", "rem_shape", "micro_median", "quiet_median", "long_median"),
-            shares=("rem_to_wake", "micro_share", "long_share"),
+            positive=("settle", "rem_mean", "rem_shape", "micro_median", "quiet_median", "long_median", "day", "need_rise", "need_fall"),
+            shares=("rem_to_wake", "micro_share", "long_share", "need"),
         )
+        if self.light > self.day:
+            raise InputError(f"light is {self.light:g} h of a day of {self.day:g} h, expected at most the day")
 
     def leave_nrem(self, age: ArrayLike) -> NDArray[np.float64]:
         """Baseline hazard (n,), 1/s, of NREM→WAKE at bout age (n,), s."""
@@ -81,16 +120,58 @@ class RodentSleep:
         ready = 1.0 / (1.0 + np.exp(-(np.asarray(slept, dtype=np.float64) - self.rem_after) / 45.0))
         return self.rem_rate * ready * -np.expm1(-np.asarray(age, dtype=np.float64) / self.settle)
 
-    def wake_length(self, rng: np.random.Generator, n: int = 1, after_rem: bool = False) -> NDArray[np.float64]:
-        """Lengths (n,), s, of waking bouts."""
+    def wake_length(self, rng: np.random.Generator, n: int = 1, after_rem: bool = False, push: ArrayLike = 0.0) -> NDArray[np.float64]:
+        """Lengths (n,), s, of waking bouts; `push` (see :meth:`push`) makes them ordinary rather than micro-arousals, long rather than ordinary, and longer."""
+        x = np.asarray(push, dtype=np.float64)
         kind, long = rng.random((2, n))
-        micro = kind < (0.7 if after_rem else self.micro_share)
-        median = np.where(micro, self.micro_median, np.where(long < self.long_share, self.long_median, self.quiet_median))
+        micro = kind < _odds(0.7 if after_rem else self.micro_share, -x)
+        long_median = self.long_median * np.exp(x)
+        median = np.where(micro, self.micro_median, np.where(long < _odds(self.long_share, x), long_median, self.quiet_median))
         return median * np.exp(np.where(micro, 0.45, 0.6) * rng.standard_normal(n))
 
     def rem_length(self, rng: np.random.Generator) -> float:
         """One REM bout, s."""
         return float(max(8.0, rng.gamma(self.rem_shape, self.rem_mean / self.rem_shape)))
+
+    # -- the clock and the need for sleep -------------------------------------------------------------------------
+    def push(self, t: ArrayLike, need: ArrayLike) -> NDArray[np.float64]:
+        """What clock and need add to the log hazard of waking at session time `t` (n,), s, with process S at `need` (n,)."""
+        t = np.asarray(t, dtype=np.float64)
+        if not self.drive:
+            return np.zeros(np.broadcast(t, need).shape)
+        return self.circadian * self.dark(t) - self.homeostatic * (np.asarray(need, dtype=np.float64) - _NEED)
+
+    def dark(self, t: ArrayLike) -> NDArray[np.float64]:
+        """How much it is night for a nocturnal animal at session time `t` (n,), s: 0 in the light, 1 in the dark, with dusks of about half an hour."""
+        hour = np.mod(self.zeitgeber + np.asarray(t, dtype=np.float64) / 3600.0, self.day)
+        if self.light in (0.0, self.day):
+            return np.full(hour.shape, float(self.light == 0.0))
+        # Distance to the nearest change of lights, positive in the dark.
+        into = np.where(hour < self.light, -np.minimum(hour, self.light - hour), np.minimum(hour - self.light, self.day - hour))
+        return 0.5 * (1.0 + np.tanh(into / _DUSK))
+
+    def carry(self, need: ArrayLike, stage: str, seconds: ArrayLike) -> NDArray[np.float64]:
+        """Process S (n,) after `seconds` (n,) of `stage`, from `need` (n,)."""
+        need, hours = np.asarray(need, dtype=np.float64), np.asarray(seconds, dtype=np.float64) / 3600.0
+        return need * np.exp(-hours / self.need_fall) if stage == "NREM" else 1.0 - (1.0 - need) * np.exp(-hours / self.need_rise)
+
+    def need_along(self, bouts: pd.DataFrame, time: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Process S (n,) at `time` (n,), s, given the bouts."""
+        level, at = [self.need], bouts["start"].to_numpy(dtype=float)
+        for stage, a, b in zip(bouts["stage"], bouts["start"], bouts["stop"]):
+            level.append(float(self.carry(level[-1], stage, b - a)))
+        k = np.clip(np.searchsorted(at, time, side="right") - 1, 0, None)
+        from_, age = np.asarray(level)[k], np.maximum(time - at[k], 0.0)
+        return np.where((bouts["stage"] == "NREM").to_numpy()[k], self.carry(from_, "NREM", age), self.carry(from_, "WAKE", age))
+
+    def delta_gain(self, need: ArrayLike) -> NDArray[np.float64]:
+        """Factor (n,) on the amplitude of delta at process S of `need` (n,)."""
+        return np.exp(self.need_delta * (np.asarray(need, dtype=np.float64) - _NEED))
+
+
+def _odds(share: float, log_ratio: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A share (n,) whose odds are multiplied by exp(log_ratio (n,))."""
+    return share * np.exp(log_ratio) / (1.0 - share + share * np.exp(log_ratio))
 
 
 # Where a bout of each stage leads in the NREM and in the REM part of a cycle; N2 leads to N3 with a chance that falls over the night.

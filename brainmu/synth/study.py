@@ -15,7 +15,7 @@ from brainmu.errors import InputError
 from brainmu.synth.effects import Life, Mechanism, live
 from brainmu.synth.interventions import planted_effects, simulate_interventions
 from brainmu.synth.limits import number, whole
-from brainmu.synth.sleep import RodentSleep, score
+from brainmu.synth.sleep import DRIVE_FROM, RodentSleep, score
 from brainmu.synth.truth import TrueEffect
 
 __all__ = ["StudyTruth", "study"]
@@ -75,7 +75,7 @@ def study(
     log_hazard_ratio, confounding, feedback, animal_sd, trials
         See :class:`~brainmu.synth.Mechanism`.
     sleep : RodentSleep, optional
-        Bout lengths and baseline hazards.
+        Bout lengths and baseline hazards; by default with the circadian and homeostatic drive from 12 h on.
     **mechanism
         Any other field of :class:`~brainmu.synth.Mechanism` (`effect_duration`, `reactivation_rate`, `reliability`, …).
 
@@ -106,7 +106,7 @@ def study(
     if log_hazard_ratio is not None:
         fields["log_hazard_ratio"] = dict(log_hazard_ratio)
         fields.setdefault("reactivation_rate", dict.fromkeys([*log_hazard_ratio, "negative", "positive"], 0.04))
-    m, s = Mechanism(**fields), sleep or RodentSleep()
+    m, s = Mechanism(**fields), sleep or RodentSleep(drive=hours >= DRIVE_FROM)
     lives = [live(m, s, 0.0, hours * 3600.0, np.random.default_rng(child)) for child in np.random.SeedSequence(seed).spawn(n_animals)]
     recordings = [_recording(life, i, hours * 3600.0, epoch) for i, life in enumerate(lives)]
     parameters = {"n_animals": n_animals, "hours": hours, "seed": seed, "epoch": epoch, **dataclasses.asdict(m), "sleep": dataclasses.asdict(s)}

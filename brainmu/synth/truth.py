@@ -16,7 +16,7 @@ from brainmu.core import EventTable, Hypnogram
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["PlaceFields", "TrueEffect", "Truth"]
+__all__ = ["HeadTuning", "PlaceFields", "TrueEffect", "Truth"]
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,21 @@ class TrueEffect:
 
 @dataclass(frozen=True)
 class PlaceFields:
-    """True tuning of every unit on every track.
+    """True tuning of every unit in every context.
 
     Attributes
     ----------
     rate : float64 (context, unit, bin), Hz
         Mean firing rate at each place while running; constant for interneurons.
     grid : float64 (bin,), m
-        Centre of each bin along the track.
+        Centre of each bin along the track. In a maze linearised: arm k from its length times k (the centre) outwards. In a box the number of the bin.
     xy : float64 (context, bin, 2), m
         The same places in the room.
     contexts : tuple of str
     unit_id : int32 (unit,)
+    arena : {"linear", "open", "arms"}
+    arm : tuple of str (bin,)
+        Name of the arm of each bin; empty where there are none.
     """
 
     rate: NDArray[np.float64]
@@ -62,13 +65,50 @@ class PlaceFields:
     xy: NDArray[np.float64]
     contexts: tuple[str, ...]
     unit_id: NDArray[np.int32]
+    arena: str = "linear"
+    arm: tuple[str, ...] = ()
 
     def to_xarray(self) -> xr.DataArray:
-        """Rate (context, unit, position), Hz, with coordinates."""
+        """Rate (context, unit, position), Hz, with coordinates; (context, unit, y, x) from the corner of an open box."""
         import xarray as xr
 
-        coords = {"context": list(self.contexts), "unit": self.unit_id, "position": ("position", self.grid, {"unit": "m"})}
-        return xr.DataArray(self.rate, dims=("context", "unit", "position"), coords=coords, name="place_field", attrs={"unit": "Hz"})
+        coords: dict[str, Any] = {"context": list(self.contexts), "unit": self.unit_id}
+        if self.arena == "open":
+            side = round(len(self.grid) ** 0.5)
+            step = self.xy[0, 1, 0] - self.xy[0, 0, 0]
+            coords |= {name: (name, (np.arange(side) + 0.5) * step, {"unit": "m"}) for name in ("y", "x")}
+            values, dims = self.rate.reshape(*self.rate.shape[:2], side, side), ("context", "unit", "y", "x")
+        else:
+            coords["position"] = ("position", self.grid, {"unit": "m"})
+            values, dims = self.rate, ("context", "unit", "position")
+            if self.arm:
+                coords["arm"] = ("position", list(self.arm))
+        return xr.DataArray(values, dims=dims, coords=coords, name="place_field", attrs={"unit": "Hz"})
+
+
+@dataclass(frozen=True)
+class HeadTuning:
+    """True tuning of the head-direction cells, and the direction they code at each moment.
+
+    Attributes
+    ----------
+    preferred : float64 (unit,), rad
+    rate : float64 (unit, angle), Hz
+        Awake; other states scale it.
+    angle : float64 (angle,), rad
+        -pi to pi.
+    unit_id : int32 (unit,)
+    time : float64 (n,), s
+    heading : float64 (n,), rad
+        What the cells code, unwrapped: the true heading on the tracks, and a wandering one in rest, slow in waking and REM, fast in NREM.
+    """
+
+    preferred: NDArray[np.float64]
+    rate: NDArray[np.float64]
+    angle: NDArray[np.float64]
+    unit_id: NDArray[np.int32]
+    time: NDArray[np.float64]
+    heading: NDArray[np.float64]
 
 
 @dataclass
@@ -90,11 +130,13 @@ class Truth:
     awake_replay : EventTable
         Replay in pauses on the track.
     spindles, slow_waves : EventTable
+    arousals : EventTable
+        Human arousals of 3 to 15 s inside a stage; those of rodents are bouts of WAKE.
     place_fields : PlaceFields or None
     trials : EventTable
         The ledger of the randomised stimulation.
     drivers : dict of float64 (time,)
-        Latent causes on the grid ``drivers["time"]`` (s): "pressure", "activity".
+        Latent causes on the grid ``drivers["time"]`` (s): "pressure", "activity", "need" (process S).
     faults : Faults or None
         Dead and drifting channels, pops, gaps.
     parameters : dict
@@ -116,6 +158,7 @@ class Truth:
     faults: Any = None
     planted: dict[str, TrueEffect] = field(default_factory=dict)
     simulate: Callable[[], dict[str, TrueEffect]] | None = field(default=None, repr=False)
+    arousals: EventTable = field(default_factory=lambda: EventTable([], []))
 
     @cached_property
     def effects(self) -> dict[str, TrueEffect]:
