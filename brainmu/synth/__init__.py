@@ -2,6 +2,7 @@
 
 from brainmu.synth.calcium import INDICATORS, CalciumModel, CalciumTruth, Indicator, PhotometryModel, PhotometryTruth, calcium, photometry
 from brainmu.synth.corpus import corpus, iter_corpus
+from brainmu.synth.decoys import DecoyModel
 from brainmu.synth.effects import Mechanism
 from brainmu.synth.human import EEGModel
 from brainmu.synth.instruments import FaultModel
@@ -20,6 +21,7 @@ __all__ = [
     "CalciumModel",
     "CalciumTruth",
     "CellModel",
+    "DecoyModel",
     "EEGModel",
     "FaultModel",
     "HumanSleep",

@@ -5,6 +5,7 @@ Any slice read twice, in any order, gives the same numbers; memory is bounded by
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -91,11 +92,21 @@ class BlockNoise:
     rate : float, Hz
     seed : sequence of int
         Block k is drawn from the seed sequence ``[*seed, k]``.
+    coherence : callable of float, Hz, optional
+        Coherence (source, source) of the sources at a frequency, positive definite and real (no lag); the first source stays as it is without.
     """
 
-    def __init__(self, spectra: Callable[[NDArray[np.float64]], NDArray[np.float64]], rate: float, seed: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        spectra: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+        rate: float,
+        seed: tuple[int, ...],
+        coherence: Callable[[float], NDArray[np.float64]] | None = None,
+    ) -> None:
         n = BLOCK + _FADE
-        density = np.asarray(spectra(np.fft.rfftfreq(n, 1 / rate)), dtype=np.float64)
+        frequency = np.fft.rfftfreq(n, 1 / rate)
+        density = np.asarray(spectra(frequency), dtype=np.float64)
+        self._mixing = [] if coherence is None else _mixing(frequency, coherence)
         density[0] = 0.0
         # |X|^2 of a periodogram of density S is S * rate * n / 2, half of it in each of the real and imaginary parts.
         self._amplitude = np.sqrt(density * rate * n / 4).T.astype(np.float32)
@@ -107,7 +118,10 @@ class BlockNoise:
     def _raw(self, k: int) -> NDArray[np.float32]:
         rng = np.random.default_rng(np.random.SeedSequence([*self._seed, k + 1]))
         sources, bins = self._amplitude.shape
-        x = rng.standard_normal((sources, bins, 2), dtype=np.float32).view(np.complex64)[..., 0]
+        x = rng.standard_normal((sources, bins, 2), dtype=np.float32)
+        for part, mix in self._mixing:
+            x[:, part] = (mix @ x[:, part].reshape(sources, -1)).reshape(sources, -1, 2)
+        x = x.view(np.complex64)[..., 0]
         x *= self._amplitude
         return np.asarray(irfft(x, self._n, axis=1), dtype=np.float32)
 
@@ -119,6 +133,14 @@ class BlockNoise:
         out = raw[:, :BLOCK]
         out[:, :_FADE] = out[:, :_FADE] * self._rise + before * self._fall
         return out
+
+
+def _mixing(frequency: NDArray[np.float64], coherence: Callable[[float], NDArray[np.float64]]) -> list[tuple[slice, NDArray[np.float32]]]:
+    """Ranges of frequency bins, a sixth of an octave wide from 1 Hz, and the Cholesky factor that makes independent sources coherent there."""
+    edges = np.r_[0.0, 2.0 ** np.arange(0.0, np.log2(max(frequency[-1], 2.0)) + 1 / 6, 1 / 6)]
+    first = np.unique(np.r_[np.searchsorted(frequency, edges), len(frequency)])
+    parts = [slice(int(a), int(b)) for a, b in itertools.pairwise(first)]
+    return [(part, np.linalg.cholesky(coherence(float(frequency[part].mean()))).astype(np.float32)) for part in parts]
 
 
 def aperiodic(f: NDArray[np.float64], sd: float, slope: float = 2.0, knee: float = 4.0, highpass: float = 0.3, floor: float = 0.02) -> NDArray[np.float64]:

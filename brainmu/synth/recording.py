@@ -12,6 +12,7 @@ import numpy as np
 from brainmu.config import suggest
 from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal, Spikes
 from brainmu.errors import InputError
+from brainmu.synth.decoys import DecoyModel, Decoys, plan_decoys
 from brainmu.synth.effects import Life, Mechanism, live
 from brainmu.synth.human import human_recording
 from brainmu.synth.instruments import FaultModel, Faults, plan_faults, sorted_by_machine
@@ -33,6 +34,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "hard": {
         "confounding": 0.8, "feedback": 0.2, "reliability": 0.7, "ripple_amplitude": 38.0, "ripple_spread": 0.65, "replay_gain": 30.0, "replay_noise": 0.3,
         "movement": 1 / 60, "hum": 15.0, "lap_spread": 0.6, "ripple_rate": 0.45, "emg_leak": 0.06, "dead_channels": 1,
+        "gamma_burst_rate": 1 / 12, "spike_leak_rate": 1 / 20, "hum_harmonics": 0.4, "hum_wander": 0.3, "emg_burst_rate": 1 / 60,
         "pop_rate": 1 / 200, "gap_rate": 1 / 900, "missed": 0.15, "contamination": 0.05, "scorer_error": 0.02, "shuffled_share": 0.2, "fragmented": 0.25,
     },
 }  # fmt: skip
@@ -46,15 +48,16 @@ _SPECIES = {
     },
 }  # fmt: skip
 _MODELS: dict[str, type] = {
-    "sleep": RodentSleep, "ripples": RippleModel, "lfp": LFPModel, "cells": CellModel, "mechanism": Mechanism, "faults": FaultModel, "scorer": ScorerModel,
+    "sleep": RodentSleep, "ripples": RippleModel, "lfp": LFPModel, "decoys": DecoyModel, "cells": CellModel, "mechanism": Mechanism,
+    "faults": FaultModel, "scorer": ScorerModel,
 }  # fmt: skip
 
 
 def recording(
     hours: float = 2.0, seed: int = 0, species: str = "mouse", *, id: str | None = None, subject: str | None = None, n_channels: int = 4,
-    n_cortex: int = 1, lfp_rate: float | None = None, n_cells: int = 40, preset: str = "typical", epoch: float | None = None, run_minutes: float = 15.0,
-    contexts: Mapping[str, str] | None = None, track_length: float | None = None, run_speed: float | None = None, position_rate: float = 40.0,
-    **parameters: Any,
+    n_cortex: int = 1, n_amygdala: int = 0, lfp_rate: float | None = None, n_cells: int = 40, preset: str = "typical", epoch: float | None = None,
+    run_minutes: float = 15.0, contexts: Mapping[str, str] | None = None, track_length: float | None = None, run_speed: float | None = None,
+    position_rate: float = 40.0, **parameters: Any,
 ) -> tuple[Recording, Truth]:  # fmt: skip
     """A recording of `hours` whose answers are known.
 
@@ -71,8 +74,8 @@ def recording(
     species : {"mouse", "rat", "human"}
     id, subject : str
         Default "synth_mouse_0", "mouse01".
-    n_channels, n_cortex : int
-        CA1 and cortical LFP channels; for a human `n_channels` EEG channels.
+    n_channels, n_cortex, n_amygdala : int
+        LFP channels of CA1, the cortex above it and the basolateral amygdala; for a human `n_channels` EEG channels.
     lfp_rate : float, Hz
         1250 for rodents, 128 for humans.
     n_cells : int
@@ -89,13 +92,13 @@ def recording(
         1.6 and 0.35 (mouse), 2.4 and 0.45 (rat).
     position_rate : float, Hz
     **parameters
-        Any field of :class:`Mechanism`, :class:`RodentSleep`, :class:`RippleModel`, :class:`LFPModel`, :class:`CellModel`, :class:`FaultModel` or
-        :class:`ScorerModel` by its name (for humans of :class:`HumanSleep`, :class:`EEGModel` and :class:`ScorerModel`).
+        Any field of :class:`Mechanism`, :class:`RodentSleep`, :class:`RippleModel`, :class:`LFPModel`, :class:`DecoyModel`, :class:`CellModel`, :class:`FaultModel`
+        or :class:`ScorerModel` by its name (for humans of :class:`HumanSleep`, :class:`EEGModel` and :class:`ScorerModel`).
 
     Returns
     -------
     Recording
-        Signals "lfp" (regions CA1 and CTX), "emg", "position" (rodents on the track), "pressure" (1 Hz; the latent pressure as
+        Signals "lfp" (regions CA1, CTX and BLA), "emg", "position" (rodents on the track), "pressure" (1 Hz; the latent pressure as
         measured); labels "scoring", "run", "rest", "context", "reactivation", "trials".
     Truth
 
@@ -111,8 +114,9 @@ def recording(
     (1250.0, ['context', 'reactivation', 'rest', 'run', 'scoring', 'trials'])
     """
     number("hours", hours, 0.1)
-    for key, count, least in (("seed", seed, 0), ("n_channels", n_channels, 1), ("n_cortex", n_cortex, 0), ("n_cells", n_cells, 0)):
-        whole(key, count, least)
+    whole("n_channels", n_channels, 1)
+    for key, count in (("seed", seed), ("n_cortex", n_cortex), ("n_amygdala", n_amygdala), ("n_cells", n_cells)):
+        whole(key, count)
     number("run_minutes", run_minutes)
     for key, value, least in (("lfp_rate", lfp_rate, 50.0), ("epoch", epoch, 0.1), ("track_length", track_length, 0.3), ("run_speed", run_speed, 0.05)):
         if value is not None:
@@ -128,7 +132,7 @@ def recording(
     given = dict({"A": "negative", "B": "positive"} if contexts is None else contexts)
     if not given or len(set(given.values())) != len(given):
         raise InputError(f"contexts are {given}, expected one track or more with a different content each")
-    return _Rodent(hours, seed, species, name, who, n_channels, n_cortex, lfp_rate or 1250.0, n_cells, preset, epoch or 4.0, run_minutes, given,
+    return _Rodent(hours, seed, species, name, who, n_channels, n_cortex, n_amygdala, lfp_rate or 1250.0, n_cells, preset, epoch or 4.0, run_minutes, given,
                    track_length, run_speed, position_rate, parameters).build()  # fmt: skip
 
 
@@ -143,6 +147,7 @@ class _Rodent:
     subject: str
     n_channels: int
     n_cortex: int
+    n_amygdala: int
     lfp_rate: float
     n_cells: int
     preset: str
@@ -169,21 +174,24 @@ class _Rodent:
         d = drivers(bouts, 0.0, stop, speed, models["lfp"], slow)
         if models["sleep"].drive:
             d.delta_gain = models["sleep"].delta_gain(np.interp(d.time, life.time, life.need))
+        decoys = plan_decoys(models["decoys"], bouts, d.time, d.weights, events.ripples, (self.seed, 51))
         spikes, fields = self._cells(models["cells"], runs, d, events, stop, cells) if self.n_cells else (None, None)
-        faults = plan_faults(models["faults"], self.n_channels + self.n_cortex, 0.0, stop, flaws)
+        faults = plan_faults(models["faults"], self.n_channels + self.n_cortex + self.n_amygdala, 0.0, stop, flaws)
         hypnogram = score(bouts, self.epoch, "rodent3", 0.0, stop)
         rec = Recording(
             id=self.id, subject=self.subject, species=self.species, zeitgeber=models["sleep"].zeitgeber, source={"format": "synthetic", "files": []},
             spikes=None if spikes is None else sorted_by_machine(spikes, models["faults"], flaws),
-            signals=self._signals(stop, d, events, models["lfp"], faults, life, runs),
+            signals=self._signals(stop, d, events, decoys, models["lfp"], faults, life, runs),
             labels=self._labels(scorings(models["scorer"], hypnogram, bouts, flaws, (self.seed, 41)), life, runs, ready, stop, events.reactivation),
         )  # fmt: skip
         if models["ripples"].ripple_frequency > 0.42 * self.lfp_rate:
             mean = models["ripples"].ripple_frequency
             rec.warn(f"ripples of {mean:g} Hz do not fit into an LFP of {self.lfp_rate:g} Hz: they are in the truth and the spikes only")
+        if len(decoys.spikes) and self.lfp_rate <= 600:
+            rec.warn(f"leaked spikes do not fit into an LFP of {self.lfp_rate:g} Hz: they are in truth.decoys only")
         truth = Truth(
             id=self.id, bouts=bouts, hypnogram=hypnogram, ripples=events.ripples, reactivation=events.reactivation, awake_replay=events.awake,
-            spindles=events.spindles, slow_waves=events.slow_waves, trials=life.trials, place_fields=fields, faults=faults,
+            spindles=events.spindles, slow_waves=events.slow_waves, trials=life.trials, place_fields=fields, faults=faults, decoys=decoys.table,
             drivers={"time": life.time, "pressure": life.pressure, "need": life.need, "activity": np.interp(life.time, d.time, d.activity)},
             parameters=self._record(models), planted=planted_effects(models["mechanism"]),
             simulate=functools.partial(simulate_interventions, models["mechanism"], models["sleep"], epoch=self.epoch, seed=self.seed),
@@ -241,10 +249,15 @@ class _Rodent:
             t += each
         return runs
 
-    def _signals(self, stop: float, d: Drivers, events: Microstructure, model: LFPModel, faults: Faults, life: Life, runs: list[Run]) -> dict[str, Signal]:
+    def _signals(
+        self, stop: float, d: Drivers, events: Microstructure, decoys: Decoys, model: LFPModel, faults: Faults, life: Life, runs: list[Run]
+    ) -> dict[str, Signal]:
         seed = (self.seed, 11)
         out = {
-            "lfp": lfp_signal(self.lfp_rate, 0.0, stop, d, events, model, faults, n_channels=self.n_channels, n_cortex=self.n_cortex, seed=seed),
+            "lfp": lfp_signal(
+                self.lfp_rate, 0.0, stop, d, events, model, faults, decoys,
+                n_channels=self.n_channels, n_cortex=self.n_cortex, n_amygdala=self.n_amygdala, seed=seed,
+            ),
             "emg": emg_signal(self.lfp_rate, 0.0, stop, d, model, (self.seed, 12)),
         }
         if runs:

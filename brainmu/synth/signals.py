@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from brainmu.core import EventTable, Signal
+from brainmu.synth.decoys import Decoys
 from brainmu.synth.effects import ornstein_uhlenbeck
 from brainmu.synth.instruments import Faults
 from brainmu.synth.limits import check_model
 from brainmu.synth.noise import BLOCK, BlockNoise, Streamed, aperiodic, band, lookup
 from brainmu.synth.reactivation import Microstructure
+from brainmu.synth.regions import Layout, coherence, layout
 
 __all__ = ["Drivers", "LFPModel", "drivers", "emg_signal", "lfp_signal", "ripple_background"]
 
@@ -32,6 +34,7 @@ _AMPLITUDES = {
     "gamma": (17.0, 12.0, 9.0, 18.0),
     "emg": (95.0, 27.0, 11.0, 5.0),
 }
+_BURSTS = {"twitch": 45.0, "movement": 250.0, "emg": 500.0}  # peak on the EMG, uV
 _FLAT = (1.5, 8.0)  # slope and knee (Hz) of the flatter background that arousal adds: spectra steepen in NREM
 
 
@@ -45,28 +48,49 @@ class LFPModel:
         Factor on every voltage of the LFP.
     theta_frequency : float, Hz
         Theta at rest and in REM; running adds up to 1 Hz.
-    hum : float, uV
-        Amplitude of 50-Hz mains.
+    hum, hum_frequency : float, uV and Hz
+        Amplitude and frequency (50 or 60) of the mains.
+    hum_harmonics : float
+        Amplitude of its third harmonic over that of the first; the second has 0.4 and the fifth 0.5 of that. An assumption.
+    hum_wander : float
+        SD of the logarithm of its amplitude, which wanders over 20 s.
     floor : float, uV²/Hz
         White noise of the amplifier.
     movement : float, 1/s
         Movement artefacts in active waking, on every channel.
+    emg_burst_rate : float, 1/s
+        Muscle bursts of about a second (chewing, grooming) in active waking: on the EMG, and by `emg_leak` on the LFP.
     emg_gain : float
         Factor on the EMG.
     emg_leak : float
         Share of the EMG that reaches the LFP channels.
+    coherence_length : float, mm
+        The coherence of the noises of two places is exp(-distance / length) at low frequencies; the length is halved at 25 Hz. Slow
+        oscillations cohere over millimetres, fast ones are local [1]_, [2]_; the size is an assumption. 0: every channel's own background and
+        the regions' rhythms are independent.
+
+    References
+    ----------
+    .. [1] Destexhe A, Contreras D, Steriade M (1999). Spatiotemporal analysis of local field potentials and unit discharges in cat cerebral
+       cortex during natural wake and sleep states. J Neurosci 19:4595.
+    .. [2] Kajikawa Y, Schroeder CE (2011). How local is the local field potential? Neuron 72:847.
     """
 
     gain: float = 1.0
     theta_frequency: float = 7.2
     hum: float = 2.0
+    hum_frequency: float = 50.0
+    hum_harmonics: float = 0.0
+    hum_wander: float = 0.0
     floor: float = 0.03
     movement: float = 1 / 150
+    emg_burst_rate: float = 0.0
     emg_gain: float = 1.0
     emg_leak: float = 0.02
+    coherence_length: float = 2.0
 
     def __post_init__(self) -> None:
-        check_model(self, positive=("gain", "theta_frequency", "emg_gain"))
+        check_model(self, positive=("gain", "theta_frequency", "emg_gain", "hum_frequency"))
 
 
 def ripple_background(model: LFPModel, low: float = 150.0, high: float = 250.0) -> float:
@@ -93,7 +117,7 @@ class Drivers:
     phase : float64 (m,), rad
         Unwrapped theta phase, 20 Hz from `phase_start`.
     bursts : EventTable
-        Muscle twitches in REM and movement artefacts (kind twitch, movement).
+        Muscle twitches in REM, movement artefacts and muscle bursts (kind twitch, movement, emg).
     delta_gain : float64 (n,) or 1.0
         Factor on delta by the need for sleep.
     """
@@ -142,7 +166,7 @@ def drivers(
 
 def _bursts(time: NDArray[np.float64], weights: NDArray[np.float64], model: LFPModel, rng: np.random.Generator) -> EventTable:
     tables = []
-    for kind, rate, column, length in (("twitch", 0.08, 3, 0.12), ("movement", model.movement, 0, 0.5)):
+    for kind, rate, column, length in (("twitch", 0.08, 3, 0.12), ("movement", model.movement, 0, 0.5), ("emg", model.emg_burst_rate, 0, 1.2)):
         hit = np.flatnonzero(rng.random(len(time)) < rate * weights[:, column] / ENVELOPE_RATE)
         start = time[hit] + rng.random(len(hit)) / ENVELOPE_RATE
         span = length * np.exp(0.4 * rng.standard_normal(len(hit)))
@@ -151,61 +175,37 @@ def _bursts(time: NDArray[np.float64], weights: NDArray[np.float64], model: LFPM
     return EventTable.concat(tables).sorted()
 
 
-@dataclass
-class _Layout:
-    """Where each channel lies: its share of every source."""
-
-    region: list[str]
-    gain: NDArray[np.float32]
-    theta_gain: NDArray[np.float32]
-    theta_shift: NDArray[np.float32]
-    ripple: NDArray[np.float32]
-    sharp: NDArray[np.float32]
-    slow: NDArray[np.float32]
-    spindle: NDArray[np.float32]
-    delta: NDArray[np.float32]
-    gamma: NDArray[np.float32]
-
-
-def _layout(n_channels: int, n_cortex: int, rng: np.random.Generator) -> _Layout:
-    """CA1 channels span the pyramidal layer to stratum radiatum; cortical ones hold slow waves and spindles."""
-    n = n_channels + n_cortex
-    ca1 = np.arange(n) < n_channels
-    depth = np.where(ca1, np.arange(n) / max(n_channels - 1, 1), 0.0)
-    f = np.float32
-    wobble = np.exp(0.08 * rng.standard_normal(n))
-    return _Layout(
-        region=["CA1"] * n_channels + ["CTX"] * n_cortex, gain=(np.where(ca1, 1.0, 0.75) * wobble).astype(f),
-        theta_gain=np.where(ca1, 0.75 + 0.5 * depth, 0.2).astype(f), theta_shift=np.where(ca1, 0.9 * depth, 0.3).astype(f),
-        ripple=np.where(ca1, 1.0 - 0.55 * depth, 0.03).astype(f), sharp=np.where(ca1, 0.4 - 2.2 * depth, 0.1).astype(f),
-        slow=np.where(ca1, 70.0, 170.0).astype(f), spindle=np.where(ca1, 25.0, 120.0).astype(f), delta=np.where(ca1, 1.0, 0.75).astype(f),
-        gamma=np.where(ca1, 1.0, 0.7).astype(f),
-    )  # fmt: skip
-
-
 class _LFP:
     """Renders one block of all LFP channels."""
 
     def __init__(
-        self, rate: float, start: float, d: Drivers, events: Microstructure, layout: _Layout, model: LFPModel, faults: Faults, seed: tuple[int, ...]
+        self, rate: float, start: float, d: Drivers, events: Microstructure, decoys: Decoys, lay: Layout, model: LFPModel, faults: Faults, seed: tuple[int, ...]
     ) -> None:
-        self.rate, self.start, self.d, self.events, self.layout, self.model, self.faults = rate, start, d, events, layout, model, faults
-        self.seed, self.weights = seed, self._weights()
-        self.noise = BlockNoise(self._spectra, rate, seed)
+        self.rate, self.start, self.d, self.events, self.decoys, self.layout, self.model, self.faults = rate, start, d, events, decoys, lay, model, faults
+        self.seed, self.sources = seed, lay.sources()
+        self.weights = np.c_[lay.weights(model.emg_leak), np.ones((len(lay.gain), 1 + decoys.nuisance), dtype=np.float32)]
+        self.noise = BlockNoise(self._spectra, rate, seed, coherence(lay, model.coherence_length, extra=int(decoys.nuisance)))
         self.envelopes = {k: d.envelope(k).astype(np.float32) for k in ("background", "flat", "delta", "theta", "gamma", "emg")}
         rng = np.random.default_rng(np.random.SeedSequence([*seed, 3]))
         for name, tau in (("theta", 1.0), ("delta", 6.0), ("background", 20.0)):
             self.envelopes[name] *= np.exp(0.2 * ornstein_uhlenbeck(rng, len(d.time), tau, 1 / ENVELOPE_RATE)).astype(np.float32)
         # Slow waves deepen as a bout ages; the first seconds of NREM look like drowsiness.
         self.envelopes["delta"] *= ((1.0 - 0.45 * d.weights[:, 2] * np.exp(-d.age / 25.0)) * d.delta_gain).astype(np.float32)
+        self.envelopes["hum"] = np.full(len(d.time), model.hum if rate > 110 else 0.0, dtype=np.float32)
+        if model.hum_wander:
+            child = np.random.default_rng(np.random.SeedSequence([*seed, 5]))
+            self.envelopes["hum"] *= np.exp(model.hum_wander * ornstein_uhlenbeck(child, len(d.time), 20.0, 1 / ENVELOPE_RATE)).astype(np.float32)
         self.movements = d.bursts[d.bursts.kind == "movement"]
+        self.chewing = d.bursts[d.bursts.kind == "emg"]
 
     def _spectra(self, f: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sources: one steep background a channel; then a flatter background, delta and gamma shared within CA1 and within the cortex; leaked EMG."""
+        """Sources: a steep background a channel; then a flatter one, delta and gamma shared within each region; leaked EMG; the nuisance."""
         steep, flat = aperiodic(f, 1.0, floor=0.0), aperiodic(f, 1.0, *_FLAT, floor=0.0)
-        delta, gamma = band(f, 0.7, 4.0, edge=1.4), band(f, 32.0, min(85.0, 0.4 * self.rate)) if self.rate > 100 else np.zeros(len(f))
+        gamma = band(f, 32.0, min(85.0, 0.4 * self.rate)) if self.rate > 100 else np.zeros(len(f))
         emg = band(f, 40.0, 0.45 * self.rate, edge=0.2) if self.rate > 120 else np.zeros(len(f))
-        return np.stack([steep] * len(self.layout.gain) + [flat] * 2 + [delta] * 2 + [gamma] * 2 + [emg], axis=1)
+        shared = {"flat": flat, "delta": band(f, 0.7, 4.0, edge=1.4), "gamma": gamma, "emg": emg}
+        columns = [steep] * len(self.layout.gain) + [shared[c] for c, _ in self.sources]
+        return np.stack([*columns, self.decoys.density(f)] if self.decoys.nuisance else columns, axis=1)
 
     def __call__(self, k: int) -> NDArray[np.float32]:
         lay, model, n = self.layout, self.model, len(self.layout.gain)
@@ -214,20 +214,22 @@ class _LFP:
         e = {name: np.interp(t, self.d.time, v).astype(np.float32) for name, v in self.envelopes.items()}
         wave = np.remainder(self.d.theta_phase(t), 2 * np.pi).astype(np.float32)
         c, s = np.cos(wave), np.sin(wave)
-        # Sources that several channels share: backgrounds, delta and gamma of both regions, theta and its harmonic, EMG, mains.
-        shared = x[n:]
-        shared[0:2] *= e["flat"]
-        shared[2:4] *= e["delta"]
-        shared[4:6] *= e["gamma"] * (1 + 0.5 * np.clip(e["theta"] / 120, 0, 1) * (c * np.float32(0.54) + s * np.float32(0.84)))
-        shared[6] *= e["emg"]
+        e["gamma"] *= 1 + 0.5 * np.clip(e["theta"] / 120, 0, 1) * (c * np.float32(0.54) + s * np.float32(0.84))
+        _add_bursts(e["emg"], self.chewing, t)
+        shared = x[n : n + len(self.sources)]
+        for row, (component, _) in zip(shared, self.sources):
+            row *= e[component]
         theta = e["theta"] * np.stack([c, s, c * c - s * s, 2 * s * c])
-        hum = np.sin(2 * np.pi * np.remainder(50.0 * t, 1.0)).astype(np.float32) * np.float32(model.hum if self.rate > 110 else 0.0)
+        rows = [shared, theta, (e["hum"] * self._mains(t))[None]]
+        if self.decoys.nuisance:
+            rows.append(x[n + len(self.sources) :] * self.decoys.power(t).astype(np.float32))
         out = x[:n]
         out *= e["background"]
-        out += self.weights @ np.concatenate([shared, theta, hum[None]])
+        out += self.weights @ np.concatenate(rows)
         out = np.ascontiguousarray(out.T)
         for add in (self._slow_waves, self._spindles, self._ripples, self._movement):
             add(out, t)
+        self.decoys.add(out, t, np.where(np.array(lay.region) == "CA1", lay.ripple, np.float32(0)))
         out *= lay.gain * np.float32(model.gain)
         rng = np.random.default_rng(np.random.SeedSequence([*self.seed, 4, k]))
         floor = rng.standard_normal(out.shape, dtype=np.float32) * np.float32(np.sqrt(model.floor * self.rate / 2))
@@ -235,16 +237,14 @@ class _LFP:
         self.faults.apply(out, t, floor)
         return out
 
-    def _weights(self) -> NDArray[np.float32]:
-        """Weight (channel, source) of every shared source."""
-        lay = self.layout
-        cortex = np.array([r == "CTX" for r in lay.region])
-        of = [~cortex, cortex]
-        shift, gain = lay.theta_shift, lay.theta_gain
-        columns = [1.0 * r for r in of] + [lay.delta * r for r in of] + [lay.gamma * r for r in of]
-        columns += [np.full(len(gain), self.model.emg_leak)]
-        columns += [gain * np.cos(shift), -gain * np.sin(shift), 0.22 * gain * np.cos(2 * shift + 0.8), -0.22 * gain * np.sin(2 * shift + 0.8)]
-        return np.stack([*columns, np.ones(len(gain))], axis=1).astype(np.float32)
+    def _mains(self, t: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Mains of unit amplitude; harmonics that do not fit below the Nyquist rate are left out, as an anti-alias filter would."""
+        cycle, base = np.remainder(self.model.hum_frequency * t, 1.0), self.model.hum_frequency
+        out = np.sin(2 * np.pi * cycle)
+        for order, size in ((2, 0.4), (3, 1.0), (5, 0.5)):
+            if self.model.hum_harmonics and order * base < 0.45 * self.rate:
+                out += self.model.hum_harmonics * size * np.sin(2 * np.pi * order * cycle + order)
+        return out.astype(np.float32)
 
     def _around(self, table: EventTable, t: NDArray[np.float64], pad: float) -> list[tuple[int, slice, NDArray[np.float64]]]:
         """Events that touch the block: row, the samples within `pad` s of the event, and their time from its middle."""
@@ -294,18 +294,31 @@ def lfp_signal(
     events: Microstructure,
     model: LFPModel,
     faults: Faults,
+    decoys: Decoys | None = None,
     *,
     n_channels: int,
     n_cortex: int,
+    n_amygdala: int = 0,
     seed: tuple[int, ...],
 ) -> Signal:
-    """The LFP of CA1 (`n_channels`, pyramidal layer first) and cortex (`n_cortex`) as a lazy Signal."""
-    layout = _layout(n_channels, n_cortex, np.random.default_rng(np.random.SeedSequence([*seed, 1])))
-    names = [f"CA1_{i + 1}" for i in range(n_channels)] + [f"CTX_{i + 1}" for i in range(n_cortex)]
-    channels = pd.DataFrame({"name": names, "kind": "lfp", "region": layout.region})
-    render = _LFP(rate, start, d, events, layout, model, faults, (*seed, 2))
-    values = Streamed((int(np.floor((stop - start) * rate + 1e-6)), n_channels + n_cortex), render)
+    """The LFP of CA1 (`n_channels`, pyramidal layer first), cortex (`n_cortex`) and BLA (`n_amygdala`) as a lazy Signal.
+
+    The channel table holds each channel's place x, y, z in um from the top of CA1's shank (posterior, lateral, down).
+    """
+    lay = layout(n_channels, n_cortex, n_amygdala, np.random.default_rng(np.random.SeedSequence([*seed, 1])))
+    names = [f"{region}_{i + 1}" for region, n in (("CA1", n_channels), ("CTX", n_cortex), ("BLA", n_amygdala)) for i in range(n)]
+    channels = pd.DataFrame({"name": names, "kind": "lfp", "region": lay.region, **dict(zip("xyz", np.round(1000 * lay.place.T, 3)))})
+    render = _LFP(rate, start, d, events, decoys or Decoys(), lay, model, faults, (*seed, 2))
+    values = Streamed((int(np.floor((stop - start) * rate + 1e-6)), len(names)), render)
     return Signal(values, rate=rate, start=start, unit="uV", kind="lfp", channels=channels, gaps=faults.gaps)
+
+
+def _add_bursts(size: NDArray[np.floating], bursts: EventTable, t: NDArray[np.float64]) -> None:
+    """Add to `size` (n,), uV, the envelopes of twitches, movements and muscle bursts at `t` (n,), s."""
+    for i in np.flatnonzero((bursts.stop > t[0]) & (bursts.start < t[-1])):
+        a, b = np.searchsorted(t, [bursts.start[i], bursts.stop[i]])
+        shape = np.sin(np.pi * (t[a:b] - bursts.start[i]) / (bursts.stop[i] - bursts.start[i])) ** 2
+        size[a:b] += (_BURSTS[bursts.kind[i]] * abs(bursts.amplitude[i]) * shape).astype(size.dtype)
 
 
 class _EMG:
@@ -313,7 +326,6 @@ class _EMG:
         self.rate, self.start, self.d, self.model = rate, start, d, model
         self.envelope = d.envelope("emg") * np.exp(0.35 * ornstein_uhlenbeck(np.random.default_rng(np.random.SeedSequence([*seed, 7])), len(d.time), 2.0, 0.25))
         self.noise = BlockNoise(self._spectra, rate, seed)
-        self.bursts = (d.bursts.start, d.bursts.stop, d.bursts.kind, d.bursts.to_frame().get("amplitude", pd.Series(dtype=float)).to_numpy())
 
     def _spectra(self, f: NDArray[np.float64]) -> NDArray[np.float64]:
         muscle = band(f, min(25.0, 0.1 * self.rate), min(300.0, 0.45 * self.rate), edge=0.3)
@@ -323,10 +335,7 @@ class _EMG:
         t = self.start + (k * BLOCK + np.arange(BLOCK)) / self.rate
         x = self.noise.block(k)
         size = np.interp(t, self.d.time, self.envelope)
-        start, stop, kind, amplitude = self.bursts
-        for i in np.flatnonzero((stop > t[0]) & (start < t[-1])):
-            a, b = np.searchsorted(t, [start[i], stop[i]])
-            size[a:b] += (45.0 if kind[i] == "twitch" else 250.0) * np.abs(amplitude[i]) * np.hanning(b - a)
+        _add_bursts(size, self.d.bursts, t)
         return (self.model.emg_gain * (x[0] * size + x[1])).astype(np.float32)[:, None]
 
 

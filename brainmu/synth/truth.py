@@ -137,6 +137,9 @@ class Truth:
         The ledger of the randomised stimulation.
     drivers : dict of float64 (time,)
         Latent causes on the grid ``drivers["time"]`` (s): "pressure", "activity", "need" (process S).
+    decoys : EventTable
+        What naive methods take for ripples, each clear of every real one (kind gamma, spike_leak; peak, amplitude in uV, frequency), and the
+        spans of a power that follows the stage but says nothing about sleep (kind nuisance).
     faults : Faults or None
         Dead and drifting channels, pops, gaps.
     parameters : dict
@@ -156,6 +159,7 @@ class Truth:
     drivers: dict[str, NDArray[np.float64]]
     parameters: dict[str, Any]
     faults: Any = None
+    decoys: EventTable = field(default_factory=lambda: EventTable([], [], kind=[]))
     planted: dict[str, TrueEffect] = field(default_factory=dict)
     simulate: Callable[[], dict[str, TrueEffect]] | None = field(default=None, repr=False)
     arousals: EventTable = field(default_factory=lambda: EventTable([], []))
