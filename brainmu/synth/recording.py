@@ -92,8 +92,8 @@ def recording(
         1.6 and 0.35 (mouse), 2.4 and 0.45 (rat).
     position_rate : float, Hz
     **parameters
-        Any field of :class:`Mechanism`, :class:`RodentSleep`, :class:`RippleModel`, :class:`LFPModel`, :class:`DecoyModel`, :class:`CellModel`, :class:`FaultModel`
-        or :class:`ScorerModel` by its name (for humans of :class:`HumanSleep`, :class:`EEGModel` and :class:`ScorerModel`).
+        Any field of :class:`Mechanism`, :class:`RodentSleep`, :class:`RippleModel`, :class:`LFPModel`, :class:`DecoyModel`, :class:`CellModel`,
+        :class:`FaultModel` or :class:`ScorerModel` by its name (for humans of :class:`HumanSleep`, :class:`EEGModel` and :class:`ScorerModel`).
 
     Returns
     -------
