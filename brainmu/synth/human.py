@@ -140,7 +140,7 @@ def human_recording(
     record = {"hours": hours, "seed": seed, "preset": preset, "sleep": dataclasses.asdict(sleep), "eeg": dataclasses.asdict(eeg)}
     truth = Truth(
         id=id, bouts=bouts, hypnogram=hypnogram, ripples=empty, reactivation=empty, awake_replay=empty, spindles=events.spindles,
-        slow_waves=events.slow_waves, trials=empty, place_fields=None, drivers={"time": time}, parameters=record,
+        slow_waves=events.slow_waves, eyes=events.eyes, trials=empty, place_fields=None, drivers={"time": time}, parameters=record,
     )  # fmt: skip
     return rec, truth
 
