@@ -13,6 +13,7 @@ from brainmu.core import EventTable
 from brainmu.errors import InputError
 from brainmu.synth.limits import check_model
 from brainmu.synth.noise import band
+from brainmu.synth.truth import TrueEffect
 
 __all__ = ["DecoyModel", "Decoys", "plan_decoys"]
 
@@ -90,6 +91,11 @@ class Decoys:
     def nuisance(self) -> bool:
         """Whether there is a nuisance source."""
         return len(self.nuisance_time) > 0
+
+    def planted(self) -> dict[str, TrueEffect]:
+        """What the nuisance does to sleep: nothing."""
+        sentence = f"Hazard of waking from NREM by the power at {self.frequency:g} Hz, all else as it is: nothing that sleeps reads it."
+        return {"nuisance_log_hazard_ratio": TrueEffect(0.0, sentence, "log hazard ratio")} if self.nuisance else {}
 
     def density(self, f: NDArray[np.float64]) -> NDArray[np.float64]:
         """Power density of the nuisance, of SD 1."""

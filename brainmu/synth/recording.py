@@ -193,7 +193,7 @@ class _Rodent:
             id=self.id, bouts=bouts, hypnogram=hypnogram, ripples=events.ripples, reactivation=events.reactivation, awake_replay=events.awake,
             spindles=events.spindles, slow_waves=events.slow_waves, trials=life.trials, place_fields=fields, faults=faults, decoys=decoys.table,
             drivers={"time": life.time, "pressure": life.pressure, "need": life.need, "activity": np.interp(life.time, d.time, d.activity)},
-            parameters=self._record(models), planted=planted_effects(models["mechanism"]),
+            parameters=self._record(models), planted=planted_effects(models["mechanism"]) | decoys.planted(),
             simulate=functools.partial(simulate_interventions, models["mechanism"], models["sleep"], epoch=self.epoch, seed=self.seed),
         )  # fmt: skip
         return rec, truth
