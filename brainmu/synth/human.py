@@ -18,7 +18,8 @@ from brainmu.errors import InputError
 from brainmu.synth.effects import ornstein_uhlenbeck
 from brainmu.synth.limits import check_model
 from brainmu.synth.noise import BLOCK, BlockNoise, Streamed, aperiodic, band
-from brainmu.synth.sleep import HumanSleep, human_bouts, score
+from brainmu.synth.scorer import ScorerModel, scorings
+from brainmu.synth.sleep import HumanSleep, human_arousals, human_bouts, score
 from brainmu.synth.truth import Truth
 
 __all__ = ["EEGModel", "human_recording"]
@@ -109,16 +110,18 @@ def human_recording(
     hours: float, seed: int, id: str, subject: str, n_channels: int, rate: float, epoch: float, preset: str, parameters: dict[str, Any]
 ) -> tuple[Recording, Truth]:
     """A human night and its truth; see :func:`brainmu.synth.recording`."""
-    owner = {f.name: name for name, cls in (("sleep", HumanSleep), ("eeg", EEGModel)) for f in dataclasses.fields(cls)}
+    owner = {f.name: name for name, cls in (("sleep", HumanSleep), ("eeg", EEGModel), ("scorer", ScorerModel)) for f in dataclasses.fields(cls)}
     stray = sorted(set(parameters) - set(owner))
     if stray:
         raise InputError(f"a human recording has no parameter {stray[0]!r}{suggest(stray[0], owner)}; known are {', '.join(owner)}")
     chosen = {"difficulty": {"easy": 0.1, "typical": 0.25, "hard": 0.45}[preset]} | parameters
     sleep = HumanSleep(**{k: v for k, v in chosen.items() if owner[k] == "sleep"})
     eeg = EEGModel(**{k: v for k, v in chosen.items() if owner[k] == "eeg"})
+    scorer = ScorerModel(**{k: v for k, v in chosen.items() if owner[k] == "scorer"})
     stop = hours * 3600.0
     night, micro, slow = (np.random.default_rng(c) for c in np.random.SeedSequence(seed).spawn(3))
     bouts = human_bouts(sleep, stop, night)
+    arousals = human_arousals(sleep, bouts, np.random.default_rng(np.random.SeedSequence([seed, 42])))
     time, weights = _weights(bouts, stop)
     events = _events(bouts, time, eeg, micro, np.random.default_rng(np.random.SeedSequence([seed, 52])))
     wander = np.stack([ornstein_uhlenbeck(slow, len(time), 60.0, 0.5) for _ in _AMPLITUDES], axis=1) * eeg.difficulty
@@ -133,14 +136,16 @@ def human_recording(
         signals[key] = Signal(Streamed((n, len(channels)), render), rate=rate, unit="uV", kind=kind, channels=table)
     hypnogram = score(bouts, epoch, "aasm5", 0.0, stop)
     rec = Recording(
-        id=id, subject=subject, species="human", signals=signals, labels={"scoring": hypnogram},
+        id=id, subject=subject, species="human", signals=signals,
+        labels=scorings(scorer, hypnogram, bouts, np.random.default_rng(np.random.SeedSequence([seed, 43])), (seed, 41)),
         source={"format": "synthetic", "files": []},
     )  # fmt: skip
     empty = EventTable([], [])
     record = {"hours": hours, "seed": seed, "preset": preset, "sleep": dataclasses.asdict(sleep), "eeg": dataclasses.asdict(eeg)}
+    record["scorer"] = dataclasses.asdict(scorer)
     truth = Truth(
         id=id, bouts=bouts, hypnogram=hypnogram, ripples=empty, reactivation=empty, awake_replay=empty, spindles=events.spindles,
-        slow_waves=events.slow_waves, eyes=events.eyes, trials=empty, place_fields=None, drivers={"time": time}, parameters=record,
+        slow_waves=events.slow_waves, eyes=events.eyes, trials=empty, place_fields=None, drivers={"time": time}, parameters=record, arousals=arousals,
     )  # fmt: skip
     return rec, truth
 

@@ -12,17 +12,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from brainmu.core import STAGE_SETS, Hypnogram
+from brainmu.core import STAGE_SETS, EventTable, Hypnogram
 from brainmu.errors import InputError
 from brainmu.synth.limits import check_model
 
-__all__ = ["DRIVE_FROM", "HumanSleep", "RodentSleep", "bout_table", "human_bouts", "score"]
+__all__ = ["DRIVE_FROM", "HumanSleep", "RodentSleep", "bout_table", "human_arousals", "human_bouts", "score"]
 
 DRIVE_FROM = 12.0
 """Recordings of this many hours or more feel the clock and the need for sleep, unless told otherwise."""
 
 _NEED = 0.3  # process S at which the need for sleep neither adds to nor takes from the hazards: its mean over the day
+_MEAN_DARK = 0.25  # night at which the clock neither adds nor takes: the defaults above were set to the light phase
 _DUSK = 0.25  # h
+_LIMIT = 5.0  # bounds of a log ratio, so that no parameter overflows
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class RodentSleep:
         light and 30-40 % of the dark [1]_.
     homeostatic : float
         Change of the log hazard of waking per unit of process S above 0.3 (less waking the more sleep is needed). An assumption.
+    consolidation : float
+        Log ratio of long waking's length per log ratio of the hazard of waking: nights hold hours of waking, not only more of it. An assumption.
     need : float in [0, 1]
         Process S at the beginning of the sleep simulated.
     need_rise, need_fall : float, h
@@ -95,8 +99,9 @@ class RodentSleep:
     zeitgeber: float = 2.0
     day: float = 24.0
     light: float = 12.0
-    circadian: float = 1.5
-    homeostatic: float = 2.0
+    circadian: float = 0.45
+    homeostatic: float = 1.7
+    consolidation: float = 5.0
     need: float = 0.3
     need_rise: float = 8.0
     need_fall: float = 2.0
@@ -125,7 +130,7 @@ class RodentSleep:
         x = np.asarray(push, dtype=np.float64)
         kind, long = rng.random((2, n))
         micro = kind < _odds(0.7 if after_rem else self.micro_share, -x)
-        long_median = self.long_median * np.exp(x)
+        long_median = self.long_median * np.exp(np.clip(self.consolidation * x, -_LIMIT, _LIMIT))
         median = np.where(micro, self.micro_median, np.where(long < _odds(self.long_share, x), long_median, self.quiet_median))
         return median * np.exp(np.where(micro, 0.45, 0.6) * rng.standard_normal(n))
 
@@ -139,7 +144,7 @@ class RodentSleep:
         t = np.asarray(t, dtype=np.float64)
         if not self.drive:
             return np.zeros(np.broadcast(t, need).shape)
-        return self.circadian * self.dark(t) - self.homeostatic * (np.asarray(need, dtype=np.float64) - _NEED)
+        return np.clip(self.circadian * (self.dark(t) - _MEAN_DARK) - self.homeostatic * (np.asarray(need, dtype=np.float64) - _NEED), -_LIMIT, _LIMIT)
 
     def dark(self, t: ArrayLike) -> NDArray[np.float64]:
         """How much it is night for a nocturnal animal at session time `t` (n,), s: 0 in the light, 1 in the dark, with dusks of about half an hour."""
@@ -200,25 +205,39 @@ class HumanSleep:
         Scales the chance of N2→N3: 1 young, 0.5 old.
     wake_long : float
         Share of awakenings that last minutes.
+    night_sd : float
+        SD between nights of the log length of the bouts of each stage. Set to the spread of stage shares over the scored nights.
+    arousal_rate : float, 1/s
+        Arousals of N2 and R; half as many again in N1, a third in N3. 11 an hour at 18 to 30 years, 22 at 61 to 70 [2]_; how they spread over
+        the stages is an assumption.
+    arousal_median : float, s
+        Log-normal median of their length, between the 3 s that make an arousal and the 15 s that make an epoch awake (AASM manual [3]_).
 
     References
     ----------
     .. [1] Ohayon MM et al. (2004). Meta-analysis of quantitative sleep parameters from childhood to old age. Sleep 27:1255.
+    .. [2] Bonnet MH, Arand DL (2007). EEG arousal norms by age. J Clin Sleep Med 3:271.
+    .. [3] Iber C et al. (2007). The AASM manual for the scoring of sleep and associated events. American Academy of Sleep Medicine.
     """
 
     cycle: float = 5400.0
     latency: float = 900.0
     deepest: float = 1.0
     wake_long: float = 0.12
+    night_sd: float = 0.3
+    arousal_rate: float = 11 / 3600
+    arousal_median: float = 7.0
 
     def __post_init__(self) -> None:
-        check_model(self, positive=("cycle",), shares=("wake_long",))
+        check_model(self, positive=("cycle", "arousal_median"), shares=("wake_long",))
 
     def length(self, stage: str, deep: float, rng: np.random.Generator) -> float:
-        """One bout, s; the medians in minutes are those of the scored nights."""
-        median, spread = {"W": (0.8, 0.6), "N1": (1.1, 0.65), "N2": (2.9, 1.0), "N3": (1.0 + 2.0 * deep, 0.95), "R": (4.2, 0.85)}[stage]
+        """One bout, s; the medians in minutes are those of the scored nights. Deep sleep flickers at its edges and then holds."""
+        median, spread = {"W": (0.8, 0.6), "N1": (0.95, 0.8), "N2": (2.7, 1.15), "N3": (0.9, 0.6), "R": (3.9, 1.05)}[stage]
         if stage == "W" and rng.random() < self.wake_long:
-            median = 7.0
+            median, spread = 8.0, 0.8
+        if stage == "N3" and rng.random() < min(0.1 + 0.25 * deep, 0.6):
+            median, spread = 5.0 + 4.0 * deep, 0.6
         return 60.0 * median * float(np.exp(spread * np.clip(rng.standard_normal(), -2.5, 2.0)))
 
 
@@ -253,6 +272,7 @@ def human_bouts(model: HumanSleep, duration: float, rng: np.random.Generator) ->
     cycle = min(model.cycle, 0.8 * duration)
     pace = cycle / model.cycle
     onset = min(model.latency, 0.12 * duration) * float(np.exp(0.3 * rng.standard_normal()))
+    own = dict(zip(STAGE_SETS["aasm5"], np.exp(model.night_sd * np.clip(rng.spawn(1)[0].standard_normal(5), -2.0, 2.0)).tolist()))
     stages, starts, stage, t = ["W"], [0.0], "N1", onset
     while t < duration:
         night = min((t - onset) / 27000.0, 1.0) if pace == 1.0 else 0.4
@@ -260,10 +280,30 @@ def human_bouts(model: HumanSleep, duration: float, rng: np.random.Generator) ->
         deep = model.deepest * max(0.0, 1.0 - 1.15 * night) * (0.35 + 1.3 * np.sin(np.pi * min(phase / 0.75, 1.0)))
         stages.append(stage)
         starts.append(t)
-        t += model.length(stage, float(deep), rng) * pace
+        t += model.length(stage, float(deep), rng) * pace * own[stage]
         chance = dict(_NEXT["REM" if phase > 0.84 - 0.26 * night else "NREM"][stage])
         if "N3" in chance:
             chance["N3"] *= min(float(deep) * 1.2 + 0.12, 1.3)
         p = np.array(list(chance.values()))
         stage = str(rng.choice(list(chance), p=p / p.sum()))
     return bout_table(stages, starts, duration)
+
+
+# Rate of arousals in each stage over that in N2.
+_AROUSED = {"W": 0.0, "N1": 1.5, "N2": 1.0, "N3": 1 / 3, "R": 1.0}
+
+
+def human_arousals(model: HumanSleep, bouts: pd.DataFrame, rng: np.random.Generator) -> EventTable:
+    """Arousals of 3 to 15 s inside the bouts, each after 10 s or more of sleep; they change no stage."""
+    start, stop, stage = [], [], []
+    for s, a, b in zip(bouts["stage"], bouts["start"], bouts["stop"]):
+        t = np.sort(rng.uniform(a, b, rng.poisson(model.arousal_rate * _AROUSED[s] * (b - a))))
+        length = np.clip(model.arousal_median * np.exp(0.45 * rng.standard_normal(len(t))), 3.0, 15.0)
+        slept = a
+        for x, d in zip(t.tolist(), length.tolist()):
+            if x >= slept + 10.0 and x + d < b:
+                start.append(x)
+                stop.append(x + d)
+                stage.append(s)
+                slept = x + d
+    return EventTable(start, stop, kind="arousal", stage=np.array(stage, dtype=object))
