@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +10,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Intervals
-from brainmu.synth.effects import replay_length
+from brainmu.errors import InputError
+from brainmu.synth.effects import Life, Mechanism, live, replay_length
 from brainmu.synth.limits import check_model
+from brainmu.synth.sleep import RodentSleep
 
-__all__ = ["Microstructure", "RippleModel", "microstructure"]
+__all__ = ["Microstructure", "RippleModel", "microstructure", "rest_before"]
+
+_ELSEWHERE = "elsewhere"  # content of the events of a place that is never visited
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,15 @@ class RippleModel:
         Mean interval of slow waves in NREM.
     shuffled_share : float
         Share of the ripples without replay that are decoys: spikes as in a replay, but with the cells' identities shuffled.
+    rate_matched_share, burst_share : float
+        Shares that are decoys of other kinds: the spikes of a replay, each cell as often as in one, at shuffled times; a population burst in no order.
+    burst_rate : float, 1/s
+        Population bursts in no order and without a ripple, in NREM.
+    outside_ripples : float
+        Share of the reactivations that come without a ripple [5]_.
+    preplay : float
+        Rate of reactivations of the tracks in a rest before they were ever run, relative to the rest after. At 0 (the default) that rest holds as many
+        events, all of a place that is never visited. Whether it is above chance is disputed [6]_, [7]_.
     awake_replay : float
         Share of the ripples in pauses on the track that replay that track.
     spindle_rate : float, 1/s
@@ -51,6 +65,9 @@ class RippleModel:
     .. [2] Fernández-Ruiz A et al. (2019). Long-duration hippocampal sharp wave ripples improve memory. Science 364:1082.
     .. [3] Sirota A et al. (2003). Communication between neocortex and hippocampus during sleep in rodents. PNAS 100:2065.
     .. [4] Lecci S et al. (2017). Coordinated infraslow neural and cardiac oscillations. Science Advances 3:e1602026.
+    .. [5] Denovellis EL et al. (2021). Hippocampal replay of experience at real-world speeds. eLife 10:e64505.
+    .. [6] Dragoi G, Tonegawa S (2011). Preplay of future place cell sequences by hippocampal cellular assemblies. Nature 469:397.
+    .. [7] Silva D, Feng T, Foster DJ (2015). Trajectory events across hippocampal place cells require previous experience. Nature Neuroscience 18:1772.
     """
 
     ripple_rate: float = 0.30
@@ -63,6 +80,11 @@ class RippleModel:
     ripple_coupling: float = 0.6
     slow_wave_interval: float = 1.3
     shuffled_share: float = 0.1
+    rate_matched_share: float = 0.0
+    burst_share: float = 0.0
+    burst_rate: float = 0.0
+    outside_ripples: float = 0.0
+    preplay: float = 0.0
     awake_replay: float = 0.3
     spindle_rate: float = 0.11
     spindle_coupling: float = 0.5
@@ -73,13 +95,26 @@ class RippleModel:
         check_model(
             self,
             positive=("ripple_frequency", "ripple_amplitude", "ripple_length", "ripple_shape", "slow_wave_interval", "infraslow_period"),
-            shares=("ripple_coupling", "shuffled_share", "awake_replay", "spindle_coupling", "infraslow_depth"),
+            shares=(
+                "ripple_coupling",
+                "shuffled_share",
+                "rate_matched_share",
+                "burst_share",
+                "outside_ripples",
+                "preplay",
+                "awake_replay",
+                "spindle_coupling",
+                "infraslow_depth",
+            ),
         )
+        total = self.shuffled_share + self.rate_matched_share + self.burst_share
+        if total > 1 + 1e-9:
+            raise InputError(f"shuffled_share, rate_matched_share and burst_share come to {total:g} of the ripples without replay, expected at most 1")
 
 
 @dataclass
 class Microstructure:
-    """The events of one recording; reactivations point to their ripple and back."""
+    """The events of one recording; reactivations point to their ripple and back, decoys (kind identity_shuffled, rate_matched, burst, other_map) to theirs."""
 
     ripples: EventTable
     reactivation: EventTable
@@ -87,11 +122,36 @@ class Microstructure:
     shuffled: EventTable
     spindles: EventTable
     slow_waves: EventTable
+    rate_matched: EventTable
+    bursts: EventTable
+    other_map: EventTable
+
+
+def rest_before(
+    mechanism: Mechanism, sleep: RodentSleep, life: Life, stop: float, preplay: float, rng: np.random.Generator
+) -> tuple[pd.DataFrame, EventTable, EventTable]:
+    """The rest of the animal of `life` from 0 to `stop` s, before it ever ran: its bouts, its reactivations of the tracks to come, and the unrelated events.
+
+    Together the events come as often as the reactivations afterwards; the unrelated ones do nothing to sleep. There are no trials.
+    """
+    if stop == 0:
+        return pd.DataFrame({"stage": [], "start": [], "stop": []}), EventTable([], [], content=[]), EventTable([], [])
+    rate = {c: r * float(np.exp(life.animal["log_reactivation_rate"])) for c, r in mechanism.reactivation_rate.items()}
+    before = dataclasses.replace(
+        mechanism, trials=False, feedback=0.0, animal_sd=0.0, effect_sd=0.0, log_hazard_ratio=dict(life.animal["log_hazard_ratio"]),
+        reactivation_rate={c: r * preplay for c, r in rate.items()} | {_ELSEWHERE: (1 - preplay) * sum(rate.values())},
+    )  # fmt: skip
+    own_sleep = dataclasses.replace(sleep, wake_rate=sleep.wake_rate * float(np.exp(life.animal["log_wake_hazard"])))
+    rest = live(before, own_sleep, 0.0, stop, rng, latency=min(180.0, 0.1 * stop))
+    events = rest.reactivation[rest.reactivation.stop < stop] if len(rest.reactivation) else rest.reactivation
+    elsewhere = np.asarray(events.content) == _ELSEWHERE
+    return rest.bouts, events[~elsewhere], events[elsewhere]
 
 
 def microstructure(
-    bouts: pd.DataFrame, pauses: EventTable, reactivation: EventTable, contexts: dict[str, str], model: RippleModel, background: float, rng: np.random.Generator
-) -> Microstructure:
+    bouts: pd.DataFrame, pauses: EventTable, reactivation: EventTable, contexts: dict[str, str], model: RippleModel, background: float,
+    rng: np.random.Generator, own: np.random.Generator, unrelated: EventTable | None = None, run_from: float = 0.0,
+) -> Microstructure:  # fmt: skip
     """Slow waves, spindles and ripples around the given reactivations.
 
     Parameters
@@ -106,7 +166,14 @@ def microstructure(
         Track by content.
     background : float, uV
         SD of the background in the ripple band, for the signal-to-noise ratio of each ripple.
+    own : Generator
+        For decoys and for replays outside ripples.
+    unrelated : EventTable
+        When a place that is never visited was played.
+    run_from : float, s
+        When the running began.
     """
+    unrelated = EventTable([], []) if unrelated is None else unrelated
     nrem = _spans(bouts, "NREM")
     waves = _renewal(nrem, model.slow_wave_interval, 3.0, rng)
     start = np.asarray(reactivation.start)
@@ -117,13 +184,14 @@ def microstructure(
     if locked.any():
         free[locked] = rng.choice(waves, locked.sum()) + rng.uniform(0.08, 0.28, locked.sum())
     still = pauses.intervals()
-    lasting = Intervals([[a, b] for a, b in _spans(bouts, "WAKE") if b - a > 20]).subtract(_running_time(bouts, still))
+    lasting = Intervals([[a, b] for a, b in _spans(bouts, "WAKE") if b - a > 20]).subtract(_running_time(run_from, still))
     calm = np.r_[_poisson(lasting, model.wake_ripple_rate, rng), _poisson(still, model.wake_ripple_rate, rng)]
     decoys = np.sort(np.r_[free[nrem.contains(free)], calm])
-    ripples, row = _ripples(bouts, decoys, still, reactivation, model, background, rng)
+    outside = own.random(len(start)) < model.outside_ripples
+    ripples, row, other_row = _ripples(bouts, decoys, still, reactivation, unrelated, outside, model, background, rng)
     direction = np.where(rng.random(len(start)) < np.where(asleep, 0.7, 0.5), "forward", "reverse").astype(object)
     context = np.array([contexts[c] for c in reactivation.content], dtype=object)
-    carried = reactivation.assign(context=context, direction=direction, ripple=row, amplitude=ripples.amplitude[row] if len(row) else np.empty(0))
+    carried = reactivation.assign(context=context, direction=direction, ripple=row, amplitude=_amplitude(ripples, row))
     amplitude = np.exp(0.35 * rng.standard_normal(len(waves)))
     slow = EventTable(waves - 0.25, waves + 0.25, waves, kind="slow_wave", amplitude=amplitude)
     awake = _sweeps(ripples, "awake_replay", 0.35, rng)
@@ -131,7 +199,37 @@ def microstructure(
     here = np.asarray(pauses.content, dtype=object)[k] if len(awake) else np.empty(0, dtype=object)
     shuffled = _sweeps(ripples, "shuffled", 0.7, rng)
     other = rng.choice(list(contexts.values()), len(shuffled)).astype(object)
-    return Microstructure(ripples, carried, awake.assign(context=here, content=here), shuffled.assign(context=other), _spindles(nrem, waves, model, rng), slow)
+    return Microstructure(
+        ripples, carried, awake.assign(context=here, content=here), shuffled.assign(context=other), _spindles(nrem, waves, model, rng), slow,
+        _imitated(_sweeps(ripples, "rate_matched", 0.7, own), contexts, own), _population_bursts(ripples, nrem, model, own),
+        _unrelated(unrelated, other_row, contexts, own),
+    )  # fmt: skip
+
+
+def _amplitude(ripples: EventTable, row: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Amplitude (n,), uV, of the ripple of each event; 0 for those without."""
+    return np.where(row >= 0, ripples.amplitude[np.maximum(row, 0)], 0.0) if len(ripples) else np.zeros(len(row))
+
+
+def _imitated(events: EventTable, contexts: dict[str, str], rng: np.random.Generator) -> EventTable:
+    return events.assign(context=rng.choice(list(contexts.values()), len(events)).astype(object))
+
+
+def _unrelated(events: EventTable, row: NDArray[np.intp], contexts: dict[str, str], rng: np.random.Generator) -> EventTable:
+    direction = np.where(rng.random(len(events)) < 0.6, "forward", "reverse").astype(object)
+    return _imitated(EventTable(events.start, events.stop, kind="other_map", direction=direction, ripple=row), contexts, rng)
+
+
+def _population_bursts(ripples: EventTable, nrem: Intervals, model: RippleModel, rng: np.random.Generator) -> EventTable:
+    """Bursts in no order: in ripples that carry them, and between ripples in NREM."""
+    inside = np.flatnonzero(ripples.carries == "burst")
+    t = _poisson(nrem, model.burst_rate, rng)
+    length = replay_length(rng, len(t))
+    free = nrem.subtract(Intervals.merge(np.c_[ripples.start - 0.1, ripples.stop + 0.1])) if len(ripples) else nrem
+    keep = free.covers(t, t + length) & (np.diff(t, prepend=-np.inf) > 0.5) if len(t) else np.zeros(0, dtype=bool)
+    t, length = t[keep], length[keep]
+    start, stop = np.r_[ripples.start[inside], t], np.r_[ripples.stop[inside], t + length]
+    return EventTable(start, stop, kind="burst", ripple=np.r_[inside, np.full(len(t), -1)]).sorted()
 
 
 def _sweeps(ripples: EventTable, what: str, forward: float, rng: np.random.Generator) -> EventTable:
@@ -141,9 +239,9 @@ def _sweeps(ripples: EventTable, what: str, forward: float, rng: np.random.Gener
     return EventTable(ripples.start[row], ripples.stop[row], kind="replay" if what == "awake_replay" else what, direction=direction, ripple=row)
 
 
-def _running_time(bouts: pd.DataFrame, still: Intervals) -> Intervals:
-    """From the first to half a minute after the last pause on a track."""
-    return Intervals([[min(still.start[0], bouts["start"].iloc[0]), still.stop[-1] + 30.0]]) if len(still) else Intervals()
+def _running_time(run_from: float, still: Intervals) -> Intervals:
+    """From the start of the running to half a minute after the last pause on a track."""
+    return Intervals([[min(still.start[0], run_from), still.stop[-1] + 30.0]]) if len(still) else Intervals()
 
 
 def _spans(bouts: pd.DataFrame, stage: str) -> Intervals:
@@ -185,35 +283,44 @@ def _ripples(
     decoys: NDArray[np.float64],
     still: Intervals,
     reactivation: EventTable,
+    unrelated: EventTable,
+    outside: NDArray[np.bool_],
     model: RippleModel,
     background: float,
     rng: np.random.Generator,
-) -> tuple[EventTable, NDArray[np.intp]]:
-    """The ripples of the reactivations and those without, in time order and apart by 150 ms; and the ripple of each reactivation."""
-    start, stop = np.asarray(reactivation.start), np.asarray(reactivation.stop)
+) -> tuple[EventTable, NDArray[np.intp], NDArray[np.intp]]:
+    """The ripples of the events and those without, in time order and apart by 150 ms; and the ripple of each reactivation and of each unrelated event.
+
+    The reactivations that are `outside` have none (-1).
+    """
+    n, extra = len(reactivation), len(unrelated)
+    start, stop = np.r_[reactivation.start, unrelated.start], np.r_[reactivation.stop, unrelated.stop]
     length = np.clip(rng.gamma(model.ripple_shape, model.ripple_length / model.ripple_shape, len(decoys)), 0.02, 0.3)
     u, paused = rng.random(len(decoys)), still.contains(decoys)
-    carries = np.where(paused & (u < model.awake_replay), "awake_replay", np.where(~paused & (u < model.shuffled_share), "shuffled", "")).astype(object)
+    shares = np.cumsum([model.shuffled_share, model.rate_matched_share, model.burst_share])
+    kinds = np.array(["shuffled", "rate_matched", "burst", ""], dtype=object)[np.searchsorted(shares, u, side="right")]
+    carries = np.where(paused, np.where(u < model.awake_replay, "awake_replay", ""), kinds).astype(object)
     length = np.where(carries == "", length, replay_length(rng, len(decoys)))
     busy = Intervals.merge(np.c_[start - 0.15, stop + 0.15]) if len(start) else Intervals()
     fits = ~busy.contains(decoys) & ~busy.contains(decoys + length) & (np.r_[np.inf, np.diff(decoys)] > 0.4)
     fits &= decoys + length < bouts["stop"].iloc[-1]
     decoys, length, carries = decoys[fits], length[fits], carries[fits]
     begin, end = np.r_[start, decoys], np.r_[stop, decoys + length]
-    replay = np.r_[np.arange(len(start)), np.full(len(decoys), -1)]
-    carries = np.r_[np.full(len(start), "reactivation", dtype=object), carries]
+    replay = np.r_[np.arange(n), np.full(extra + len(decoys), -1)]
+    carries = np.r_[np.repeat(np.array(["reactivation", "other_map"], dtype=object), [n, extra]), carries]
     order = np.argsort(begin, kind="stable")
     amplitude = model.ripple_amplitude * np.exp(model.ripple_spread * rng.standard_normal(len(begin)))
     amplitude[: len(start)] *= 1.15
     frequency = model.ripple_frequency * (1 + 0.08 * np.clip(rng.standard_normal(len(begin)), -2, 2))
     stage = bouts["stage"].to_numpy()[np.clip(np.searchsorted(bouts["start"].to_numpy(), begin, side="right") - 1, 0, None)]
+    order = order[~np.r_[outside, np.zeros(len(begin) - n, dtype=bool)][order]]
     table = EventTable(
         begin[order], end[order], kind="ripple", amplitude=amplitude[order], frequency=frequency[order], snr=amplitude[order] / background,
         replay=replay[order], carries=carries[order], stage=stage[order].astype(object),
     )  # fmt: skip
-    row = np.empty(len(begin), dtype=np.intp)
-    row[order] = np.arange(len(begin))
-    return table, row[: len(start)]
+    row = np.full(len(begin), -1, dtype=np.intp)
+    row[order] = np.arange(len(order))
+    return table, row[:n], row[n : n + extra]
 
 
 def _spindles(nrem: Intervals, waves: NDArray[np.float64], model: RippleModel, rng: np.random.Generator) -> EventTable:

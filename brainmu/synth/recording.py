@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from brainmu.config import suggest
-from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal, Spikes
+from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal
 from brainmu.errors import InputError
+from brainmu.synth.arenas import Arena, make_arena, run_in
+from brainmu.synth.assemblies import AssemblyModel
+from brainmu.synth.cells import CellPlan, Cells
 from brainmu.synth.decoys import DecoyModel, Decoys, plan_decoys
 from brainmu.synth.effects import Life, Mechanism, live
 from brainmu.synth.human import human_recording
 from brainmu.synth.instruments import FaultModel, Faults, plan_faults, sorted_by_machine
 from brainmu.synth.interventions import planted_effects, simulate_interventions
 from brainmu.synth.limits import number, whole
-from brainmu.synth.reactivation import Microstructure, RippleModel, microstructure
+from brainmu.synth.populations import PopulationModel
+from brainmu.synth.reactivation import Microstructure, RippleModel, microstructure, rest_before
 from brainmu.synth.scorer import ScorerModel, scorings
 from brainmu.synth.signals import Drivers, LFPModel, drivers, emg_signal, lfp_signal, ripple_background
 from brainmu.synth.sleep import DRIVE_FROM, RodentSleep, bout_table, score
-from brainmu.synth.spikes import CellModel, spike_trains
-from brainmu.synth.track import Run, place_fields, run_laps
-from brainmu.synth.truth import PlaceFields, Truth
+from brainmu.synth.spikes import CellModel
+from brainmu.synth.track import Run
+from brainmu.synth.truth import Truth
 
 __all__ = ["PRESETS", "recording"]
 
@@ -47,9 +52,10 @@ _SPECIES = {
         "compression": 12.0,
     },
 }  # fmt: skip
+_SIZE = {"open": {"mouse": 0.8, "rat": 1.2}, "arms": {"mouse": 0.6, "rat": 1.0}}  # side of a box, length of an arm, m
 _MODELS: dict[str, type] = {
     "sleep": RodentSleep, "ripples": RippleModel, "lfp": LFPModel, "decoys": DecoyModel, "cells": CellModel, "mechanism": Mechanism,
-    "faults": FaultModel, "scorer": ScorerModel,
+    "faults": FaultModel, "scorer": ScorerModel, "assemblies": AssemblyModel, "populations": PopulationModel,
 }  # fmt: skip
 
 
@@ -57,7 +63,8 @@ def recording(
     hours: float = 2.0, seed: int = 0, species: str = "mouse", *, id: str | None = None, subject: str | None = None, n_channels: int = 4,
     n_cortex: int = 1, n_amygdala: int = 0, lfp_rate: float | None = None, n_cells: int = 40, preset: str = "typical", epoch: float | None = None,
     run_minutes: float = 15.0, contexts: Mapping[str, str] | None = None, track_length: float | None = None, run_speed: float | None = None,
-    position_rate: float = 40.0, **parameters: Any,
+    position_rate: float = 40.0, arena: str = "linear", arms: Sequence[str] = ("stem", "left", "right"), n_head: int = 0, n_cortical: int = 0,
+    n_amygdala_cells: int = 0, pre_rest_minutes: float = 0.0, **parameters: Any,
 ) -> tuple[Recording, Truth]:  # fmt: skip
     """A recording of `hours` whose answers are known.
 
@@ -89,11 +96,21 @@ def recording(
     contexts : mapping of track to content
         Default ``{"A": "negative", "B": "positive"}``: what the reactivation of each track's cells means.
     track_length, run_speed : float, m and m/s
-        1.6 and 0.35 (mouse), 2.4 and 0.45 (rat).
+        1.6 and 0.35 (mouse), 2.4 and 0.45 (rat). In a box the length is its side (0.8, 1.2 m), in a maze that of each arm (0.6, 1.0 m).
     position_rate : float, Hz
+    arena : {"linear", "open", "arms"}
+        Straight tracks, open boxes or mazes; one for each context.
+    arms : sequence of str
+        Arms of a maze. A first arm named "stem" makes a T, visited between the others; ("north", "east", "south", "west") makes a plus.
+    n_head, n_cortical, n_amygdala_cells : int
+        Head-direction cells (region ADN; they bring a signal "heading"), cortical (PFC) and amygdala (BLA) cells, beside the `n_cells` of CA1;
+        see :class:`PopulationModel`.
+    pre_rest_minutes : float, min
+        Rest before the running, at most 40 % of a short recording; see `preplay` of :class:`RippleModel`.
     **parameters
         Any field of :class:`Mechanism`, :class:`RodentSleep`, :class:`RippleModel`, :class:`LFPModel`, :class:`DecoyModel`, :class:`CellModel`,
-        :class:`FaultModel` or :class:`ScorerModel` by its name (for humans of :class:`HumanSleep`, :class:`EEGModel` and :class:`ScorerModel`).
+        :class:`FaultModel` :class:`ScorerModel`, :class:`AssemblyModel` or :class:`PopulationModel` by its name
+        (for humans of :class:`HumanSleep`, :class:`EEGModel` and :class:`ScorerModel`).
 
     Returns
     -------
@@ -115,9 +132,11 @@ def recording(
     """
     number("hours", hours, 0.1)
     whole("n_channels", n_channels, 1)
-    for key, count in (("seed", seed), ("n_cortex", n_cortex), ("n_amygdala", n_amygdala), ("n_cells", n_cells)):
+    for key, count in (("seed", seed), ("n_cortex", n_cortex), ("n_amygdala", n_amygdala), ("n_cells", n_cells), ("n_head", n_head),
+                       ("n_cortical", n_cortical), ("n_amygdala_cells", n_amygdala_cells)):  # fmt: skip
         whole(key, count)
     number("run_minutes", run_minutes)
+    number("pre_rest_minutes", pre_rest_minutes)
     for key, value, least in (("lfp_rate", lfp_rate, 50.0), ("epoch", epoch, 0.1), ("track_length", track_length, 0.3), ("run_speed", run_speed, 0.05)):
         if value is not None:
             number(key, value, least)
@@ -128,12 +147,17 @@ def recording(
         raise InputError(f"preset is {preset!r}, expected one of {', '.join(PRESETS)}{suggest(preset, PRESETS)}")
     name, who = id or f"synth_{species}_{seed}", subject or f"{species}01"
     if species == "human":
+        if arena != "linear" or n_head or n_cortical or n_amygdala_cells or pre_rest_minutes:
+            raise InputError("arena, n_head, n_cortical, n_amygdala_cells and pre_rest_minutes are for rodents: a human sleeps a night without units")
         return human_recording(hours, seed, name, who, n_channels, lfp_rate or 128.0, epoch or 30.0, preset, parameters)
     given = dict({"A": "negative", "B": "positive"} if contexts is None else contexts)
     if not given or len(set(given.values())) != len(given):
         raise InputError(f"contexts are {given}, expected one track or more with a different content each")
+    if isinstance(arms, str):
+        raise InputError(f"arms is {arms!r}, expected a sequence of names")
     return _Rodent(hours, seed, species, name, who, n_channels, n_cortex, n_amygdala, lfp_rate or 1250.0, n_cells, preset, epoch or 4.0, run_minutes, given,
-                   track_length, run_speed, position_rate, parameters).build()  # fmt: skip
+                   track_length, run_speed, position_rate, arena, tuple(arms), n_head, n_cortical, n_amygdala_cells,
+                   pre_rest_minutes, parameters).build()  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -157,32 +181,48 @@ class _Rodent:
     track_length: float | None
     run_speed: float | None
     position_rate: float
+    arena: str
+    arms: tuple[str, ...]
+    n_head: int
+    n_cortical: int
+    n_amygdala_cells: int
+    pre_rest_minutes: float
     parameters: dict[str, Any]
 
     def build(self) -> tuple[Recording, Truth]:
         stop = self.hours * 3600.0
         models = self._models(stop)
         track, sleeping, micro, cells, slow, flaws = (np.random.default_rng(c) for c in np.random.SeedSequence(self.seed).spawn(6))
-        runs = self._runs(stop, track)
-        ready = runs[-1].stop + min(30.0, 0.02 * stop) if runs else 0.0
+        own = [np.random.default_rng(c) for c in np.random.SeedSequence([self.seed, 61]).spawn(5)]
+        begin = min(self.pre_rest_minutes * 60.0, 0.4 * stop)
+        arenas = {c: make_arena(self.arena, k, self.length, self.arms) for k, c in enumerate(self.contexts)}
+        runs = self._runs(begin, stop, arenas, track)
+        ready = runs[-1].stop + min(30.0, 0.02 * stop) if runs else begin
         life = live(models["mechanism"], models["sleep"], ready, stop, sleeping, latency=min(180.0, 0.1 * (stop - ready)))
-        bouts = bout_table(["WAKE", *life.bouts["stage"]], [0.0, *life.bouts["start"]], stop)
+        before, preplay, unrelated = rest_before(models["mechanism"], models["sleep"], life, begin, models["ripples"].preplay, own[0])
+        bouts = bout_table([*before["stage"], "WAKE", *life.bouts["stage"]], [*before["start"], begin, *life.bouts["start"]], stop)
         pauses = EventTable.concat([EventTable(r.pauses.start, r.pauses.stop, content=r.context, kind="pause") for r in runs])
         tracks = {content: context for context, content in self.contexts.items()}
-        events = microstructure(bouts, pauses, life.reactivation, tracks, models["ripples"], ripple_background(models["lfp"]), micro)
+        replays = EventTable.concat([preplay.assign(phase="pre"), life.reactivation.assign(phase="post")])
+        background = ripple_background(models["lfp"])
+        events = microstructure(bouts, pauses, replays, tracks, models["ripples"], background, micro, own[1], unrelated, begin)
         speed = (np.concatenate([r.time for r in runs]), np.concatenate([r.speed for r in runs])) if runs else None
         d = drivers(bouts, 0.0, stop, speed, models["lfp"], slow)
         if models["sleep"].drive:
             d.delta_gain = models["sleep"].delta_gain(np.interp(d.time, life.time, life.need))
         decoys = plan_decoys(models["decoys"], bouts, d.time, d.weights, events.ripples, (self.seed, 51))
-        spikes, fields = self._cells(models["cells"], runs, d, events, stop, cells) if self.n_cells else (None, None)
+        plan = CellPlan(
+            self.n_cells, self.n_head, self.n_cortical, self.n_amygdala_cells, self.contexts, arenas, self.speed,
+            models["cells"], models["assemblies"], models["populations"],
+        )  # fmt: skip
+        fired = plan.fire(runs, d, events, stop, cells, (own[2], own[3], own[4]))
         faults = plan_faults(models["faults"], self.n_channels + self.n_cortex + self.n_amygdala, 0.0, stop, flaws)
         hypnogram = score(bouts, self.epoch, "rodent3", 0.0, stop)
         rec = Recording(
             id=self.id, subject=self.subject, species=self.species, zeitgeber=models["sleep"].zeitgeber, source={"format": "synthetic", "files": []},
-            spikes=None if spikes is None else sorted_by_machine(spikes, models["faults"], flaws),
-            signals=self._signals(stop, d, events, decoys, models["lfp"], faults, life, runs),
-            labels=self._labels(scorings(models["scorer"], hypnogram, bouts, flaws, (self.seed, 41)), life, runs, ready, stop, events.reactivation),
+            spikes=None if fired.spikes is None else sorted_by_machine(fired.spikes, models["faults"], flaws),
+            signals=self._signals(stop, d, events, decoys, models["lfp"], faults, life, runs, fired),
+            labels=self._labels(scorings(models["scorer"], hypnogram, bouts, flaws, (self.seed, 41)), life, runs, begin, ready, stop, events.reactivation),
         )  # fmt: skip
         if models["ripples"].ripple_frequency > 0.42 * self.lfp_rate:
             mean = models["ripples"].ripple_frequency
@@ -190,27 +230,19 @@ class _Rodent:
         if len(decoys.spikes) and self.lfp_rate <= 600:
             rec.warn(f"leaked spikes do not fit into an LFP of {self.lfp_rate:g} Hz: they are in truth.decoys only")
         truth = Truth(
-            id=self.id, bouts=bouts, hypnogram=hypnogram, ripples=events.ripples, reactivation=events.reactivation, awake_replay=events.awake,
-            spindles=events.spindles, slow_waves=events.slow_waves, trials=life.trials, place_fields=fields, faults=faults, decoys=decoys.table,
+            id=self.id, bouts=bouts, hypnogram=hypnogram, ripples=events.ripples, reactivation=fired.played.reactivation, awake_replay=fired.played.awake,
+            spindles=events.spindles, slow_waves=events.slow_waves, trials=life.trials, place_fields=fired.fields, faults=faults, decoys=decoys.table,
+            fragments=fired.played.fragments, replay_decoys=fired.played.decoys, volleys=fired.played.volleys, assemblies=fired.assemblies,
+            populations=fired.others.table, head_direction=fired.others.head,
             drivers={"time": life.time, "pressure": life.pressure, "need": life.need, "activity": np.interp(life.time, d.time, d.activity)},
             parameters=self._record(models), planted=planted_effects(models["mechanism"]) | decoys.planted(),
             simulate=functools.partial(simulate_interventions, models["mechanism"], models["sleep"], epoch=self.epoch, seed=self.seed),
         )  # fmt: skip
         return rec, truth
 
-    def _cells(self, m: CellModel, runs: list[Run], d: Drivers, events: Microstructure, stop: float, rng: np.random.Generator) -> tuple[Spikes, PlaceFields]:
-        """Spikes of every cell; the path of each replay goes into `events`."""
-        n_inter = min(round(m.inter_share * self.n_cells), self.n_cells - 1)
-        n_place = self.n_cells - n_inter
-        shape = dict(length=self.length, width=m.field_width, peak=m.field_peak, active=m.active, inter_rate=m.inter_rate)
-        fields = place_fields(tuple(self.contexts), n_place, n_inter, rng, **shape)
-        spikes, paths = spike_trains(fields, n_place, runs, d, events, 0.0, stop, m, self.speed, rng)
-        events.reactivation = events.reactivation.assign(**{c: paths[c].to_numpy() for c in paths})
-        return spikes, fields
-
     @property
     def length(self) -> float:
-        return self.track_length or _SPECIES[self.species]["track_length"]
+        return self.track_length or _SIZE.get(self.arena, {}).get(self.species) or _SPECIES[self.species]["track_length"]
 
     @property
     def speed(self) -> float:
@@ -237,44 +269,62 @@ class _Rodent:
             raise InputError(f"reactivation_rate names {sorted(unknown)[0]!r}, which is the content of no track: contexts are {self.contexts}")
         return {name: cls(**{k: v for k, v in chosen.items() if owner[k] == name}) for name, cls in _MODELS.items()}
 
-    def _runs(self, stop: float, rng: np.random.Generator) -> list[Run]:
+    def _runs(self, begin: float, stop: float, arenas: dict[str, Arena], rng: np.random.Generator) -> list[Run]:
         total = min(self.run_minutes * 60.0, 0.3 * stop)
         if total == 0:
             return []
-        each, between, runs, t = total / len(self.contexts), min(20.0, 0.01 * stop), [], 0.0
-        for row, context in enumerate(self.contexts):
-            runs.append(
-                run_laps(context, row, t, t + each - between, rng, length=self.length, speed=self.speed, pause=4.0, rate=self.position_rate, jitter=0.003)
-            )
+        each, between, runs, t = total / len(arenas), min(20.0, 0.01 * stop), [], begin
+        for row, (context, arena) in enumerate(arenas.items()):
+            runs.append(run_in(arena, context, row, t, t + each - between, rng, speed=self.speed, pause=4.0, rate=self.position_rate, jitter=0.003))
             t += each
         return runs
 
     def _signals(
-        self, stop: float, d: Drivers, events: Microstructure, decoys: Decoys, model: LFPModel, faults: Faults, life: Life, runs: list[Run]
+        self, stop: float, d: Drivers, events: Microstructure, decoys: Decoys, model: LFPModel, faults: Faults, life: Life, runs: list[Run], fired: Cells
     ) -> dict[str, Signal]:
         seed = (self.seed, 11)
         out = {
             "lfp": lfp_signal(
-                self.lfp_rate, 0.0, stop, d, events, model, faults, decoys,
-                n_channels=self.n_channels, n_cortex=self.n_cortex, n_amygdala=self.n_amygdala, seed=seed,
+                self.lfp_rate,
+                0.0,
+                stop,
+                d,
+                events,
+                model,
+                faults,
+                decoys,
+                n_channels=self.n_channels,
+                n_cortex=self.n_cortex,
+                n_amygdala=self.n_amygdala,
+                seed=seed,
             ),
             "emg": emg_signal(self.lfp_rate, 0.0, stop, d, model, (self.seed, 12)),
         }
         if runs:
-            n = round((runs[-1].stop) * self.position_rate)
-            xy = np.full((n, 2), np.nan, dtype=np.float32)
-            for r in runs:
-                i = round(r.start * self.position_rate)
-                xy[i : i + len(r.xy)] = r.xy[: n - i]
-            gaps = Intervals([[r.start, r.stop] for r in runs]).complement(0.0, n / self.position_rate)
-            out["position"] = Signal(xy, rate=self.position_rate, unit="m", kind="position", channels=["x", "y"], gaps=gaps)
+            out["position"] = self._tracked(runs, [r.xy for r in runs], "m", "position", ["x", "y"])
+        if fired.headings:
+            out["heading"] = self._tracked(runs, [np.arctan2(np.sin(h), np.cos(h))[:, None] for h in fired.headings], "rad", "behaviour", ["heading"])
         first = int(life.time[0])
         values = np.interp(np.arange(first, int(stop), dtype=np.float64), life.time, life.measured)[:, None].astype(np.float32)
         out["pressure"] = Signal(values, rate=1.0, start=float(first), unit="SD", kind="other", channels=["pressure"])
         return out
 
-    def _labels(self, scorings: dict[str, Hypnogram], life: Life, runs: list[Run], ready: float, stop: float, reactivation: EventTable) -> dict[str, Any]:
-        labels: dict[str, Any] = {**scorings, "rest": Intervals([[ready, stop]])}
+    def _tracked(self, runs: list[Run], values: list[NDArray[np.float64]], unit: str, kind: str, channels: list[str]) -> Signal:
+        """What a camera saw on each run (frame, channel), with gaps between."""
+        n = round(runs[-1].stop * self.position_rate)
+        out = np.full((n, len(channels)), np.nan, dtype=np.float32)
+        for r, x in zip(runs, values):
+            i = round(r.start * self.position_rate)
+            out[i : i + len(x)] = x[: n - i]
+        gaps = Intervals([[r.start, r.stop] for r in runs]).complement(0.0, n / self.position_rate)
+        return Signal(out, rate=self.position_rate, unit=unit, kind=kind, channels=channels, gaps=gaps)
+
+    def _labels(
+        self, scorings: dict[str, Hypnogram], life: Life, runs: list[Run], begin: float, ready: float, stop: float, reactivation: EventTable
+    ) -> dict[str, Any]:
+        labels: dict[str, Any] = {**scorings, "rest": Intervals([[0.0, begin], [ready, stop]] if begin and runs else [[0.0 if begin else ready, stop]])}
+        if begin and runs:
+            labels |= {"pre_rest": Intervals([[0.0, begin]]), "post_rest": Intervals([[ready, stop]])}
         if runs:
             labels["run"] = Intervals([[r.start, r.stop] for r in runs])
             spans = np.array([[r.start, r.stop] for r in runs])

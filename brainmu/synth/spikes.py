@@ -1,7 +1,8 @@
-"""Spike trains: place cells and interneurons on the track and in sleep, replay inside ripples, and ripples that replay nothing."""
+"""Spike trains of CA1: place cells and interneurons where the animal runs and in sleep, replay, and ripples that replay nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,14 +10,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Spikes
-from brainmu.synth.limits import check_model
+from brainmu.synth.arenas import Arena, route_maker
+from brainmu.synth.assemblies import Assemblies
+from brainmu.synth.effects import ornstein_uhlenbeck
+from brainmu.synth.limits import check_model, whole
 from brainmu.synth.noise import lookup
 from brainmu.synth.reactivation import Microstructure
 from brainmu.synth.signals import Drivers
+from brainmu.synth.sweeps import Replayer, bursts
 from brainmu.synth.track import Run
 from brainmu.synth.truth import PlaceFields
 
-__all__ = ["CellModel", "spike_trains"]
+__all__ = ["CellModel", "Played", "spike_trains", "unplayed"]
 
 # Mean rate relative to quiet waking, by state (active, quiet, NREM, REM); interneurons fire with arousal.
 _BASE = {"place": np.array([0.5, 1.0, 0.8, 0.7]), "inter": np.array([1.2, 0.9, 0.75, 1.1])}
@@ -50,11 +55,19 @@ class CellModel:
     replay_noise : float
         Chance that a cell stays silent in a given replay; unrelated spikes come on top.
     fragmented : float
-        Share of replays whose second half jumps to another place.
-    compression : float
-        Replayed speed over running speed; 10-20 [3]_.
+        Share of replays that jump to another place.
+    jumps : int
+        Jumps of those.
+    partial, partial_span : float
+        Share of replays that cover only a part of what they would at their speed and length, and which part. An assumption.
+    compression, compression_spread : float
+        Median replayed speed over running speed, 10-20 [3]_, and the SD of its logarithm. A sweep never leaves its track: on a short one replay is slower.
     ripple_firing : float, Hz
         Mean rate of a place cell in a ripple without replay.
+    burst_firing : float, Hz
+        The same in a population burst that replays nothing; about that of a replay, so that the multi-unit rate cannot tell.
+    rate_drift, drift_tau : float, 1 and h
+        SD of the logarithm of each cell's gain, which wanders over hours, and its time constant. None by default; 0.3 and 6 h are mild.
 
     References
     ----------
@@ -76,27 +89,52 @@ class CellModel:
     replay_gain: float = 60.0
     replay_noise: float = 0.1
     fragmented: float = 0.1
+    jumps: int = 1
+    partial: float = 0.0
+    partial_span: float = 0.35
     compression: float = 15.0
+    compression_spread: float = 0.2
     ripple_firing: float = 3.5
+    burst_firing: float = 12.0
+    rate_drift: float = 0.0
+    drift_tau: float = 6.0
 
     def __post_init__(self) -> None:
         check_model(
-            self, positive=("field_width", "field_peak", "compression"), shares=("inter_share", "active", "theta_depth", "burst", "replay_noise", "fragmented")
-        )
+            self, positive=("field_width", "field_peak", "compression", "partial_span", "drift_tau"),
+            shares=("inter_share", "active", "theta_depth", "burst", "replay_noise", "fragmented", "partial", "partial_span"),
+        )  # fmt: skip
+        whole("jumps", self.jumps, 1)
+
+
+@dataclass
+class Played:
+    """What the planted events turned out to be.
+
+    Attributes
+    ----------
+    reactivation, awake : EventTable
+        With the columns of :class:`~brainmu.synth.sweeps.Sweeps`.
+    fragments : EventTable
+        Of the reactivations.
+    decoys : EventTable
+        kind identity_shuffled, rate_matched, burst, other_map; context it imitates, ripple (row or -1), n_spikes, n_cells.
+    volleys : EventTable
+        Of the assemblies while the animal was in their context.
+    """
+
+    reactivation: EventTable
+    awake: EventTable
+    fragments: EventTable
+    decoys: EventTable
+    volleys: EventTable
 
 
 def spike_trains(
     fields: PlaceFields, n_place: int, runs: list[Run], d: Drivers, events: Microstructure, start: float, stop: float, model: CellModel, speed: float,
-    rng: np.random.Generator,
-) -> tuple[Spikes, pd.DataFrame]:  # fmt: skip
-    """All spikes, and the path of every replay.
-
-    Returns
-    -------
-    Spikes
-    DataFrame
-        One row a reactivation: path (sweep, fragmented), x_from, x_to (m along its track), n_spikes, n_cells.
-    """
+    rng: np.random.Generator, *, arenas: dict[str, Arena], assemblies: Assemblies, own: np.random.Generator,
+) -> tuple[Spikes, Played]:  # fmt: skip
+    """All spikes of CA1, and what each planted event did; `own` draws what only some recordings have."""
     n = len(fields.unit_id)
     place = np.arange(n) < n_place
     base = np.where(place, model.rest_rate * np.exp(0.9 * rng.standard_normal(n)), fields.rate[0].mean(1))
@@ -110,32 +148,84 @@ def spike_trains(
     theta = (d.weights[:, 0] + d.weights[:, 3]) * model.theta_depth
     preferred = rng.uniform(0, 2 * np.pi, n)
     silent = np.asarray(events.slow_waves.peak)
+    drift = _drift(model, n, start, stop, own)
     for u in range(n):
-        keep(_resting(base[u], gains["place" if place[u] else "inter"], theta, preferred[u], runs if place[u] else [], d, silent, start, stop, rng), u)
+        kind, away = ("place", runs) if place[u] else ("inter", [])
+        keep(_resting(base[u], gains[kind], theta, preferred[u], away, d, silent, start, stop, drift[u], rng), u)
     for run in runs:
-        keep(*_running(run, fields, n_place, d, model, rng))
-    t, u, paths = _replays(events.reactivation, fields, n_place, model, speed, rng)
+        keep(*_running(run, fields, arenas[run.context], n_place, d, model, drift, rng))
+    by_context = {r.context: r for r in runs}
+    replayer = Replayer(
+        fields.rate[:, :n_place] / model.field_peak, arenas, {c: route_maker(a, by_context.get(c), own) for c, a in arenas.items()}, model, speed,
+        lambda t: drift[:n_place, min(int((t - start) / 60.0), drift.shape[1] - 1)], own.permutation(n_place), assemblies, own,
+    )  # fmt: skip
+    replays = replayer.play(events.reactivation, rng)
+    awake = replayer.play(events.awake, rng)
+    decoys = [(events.shuffled, replayer.play(events.shuffled, rng, "identity_shuffled"))]
+    decoys += [(table, replayer.play(table, own, kind)) for table, kind in ((events.rate_matched, "rate_matched"), (events.other_map, "other_map"))]
+    for sweeps in (replays, awake, *(x for _, x in decoys)):
+        keep(*sweeps.spikes)
+    keep(*_unordered(events, n_place, n, base, model, rng))
+    burst_spikes, burst_counts = bursts(events.bursts, n_place, base[n_place:], model.burst_firing, own)
+    t, u, volleys = assemblies.running(runs, own)
+    keep(*burst_spikes)
     keep(t, u)
-    for table, shuffled in ((events.awake, False), (events.shuffled, True)):
-        keep(*_replays(table, fields, n_place, model, speed, rng, shuffled)[:2])
-    keep(*_decoys(events, n_place, n, base, model, rng))
     t, u = np.concatenate(times), np.concatenate(ids)
     t, u = _bursts(t, u, place, model, rng)
     inside = (t >= start) & (t < stop)
     t, u = _refractory(t[inside], u[inside], model.refractory)
     units = pd.DataFrame({"id": fields.unit_id, "region": "CA1", "quality": "good", "type": np.where(place, "place", "interneuron")})
-    return Spikes(t, u, units), paths
+    counts = [sweeps.paths for _, sweeps in decoys] + [burst_counts]
+    played = Played(_with(events.reactivation, replays.paths), _with(events.awake, awake.paths), replays.fragments, _decoy_table(events, counts), volleys)
+    return Spikes(t, u, units), played
+
+
+def unplayed(events: Microstructure) -> Played:
+    """The planted events of a recording without cells."""
+    empty = EventTable([], [])
+    return Played(events.reactivation, events.awake, empty, _decoy_table(events, []), empty)
+
+
+def _decoy_table(events: Microstructure, counts: list[pd.DataFrame]) -> EventTable:
+    """All decoys in time order; `counts` holds n_spikes and n_cells of each kind."""
+    tables = {"identity_shuffled": events.shuffled, "rate_matched": events.rate_matched, "other_map": events.other_map, "burst": events.bursts}
+    parts = [
+        pd.DataFrame({"start": x.start, "stop": x.stop, "kind": kind, "context": x.context if "context" in x.columns else "", "ripple": x.ripple})
+        for kind, x in tables.items()
+    ]  # fmt: skip
+    if counts:
+        parts = [a.assign(n_spikes=b["n_spikes"].to_numpy(), n_cells=b["n_cells"].to_numpy()) for a, b in zip(parts, counts)]
+    filled = [p for p in parts if len(p)]
+    return EventTable.from_frame(pd.concat(filled, ignore_index=True) if filled else parts[0]).sorted()
+
+
+def _with(table: EventTable, columns: pd.DataFrame) -> EventTable:
+    return table.assign(**{c: columns[c].to_numpy() for c in columns})
+
+
+def _drift(model: CellModel, n: int, start: float, stop: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Gain of each cell by the minute (unit, minute), about 1."""
+    minutes = int((stop - start) / 60.0) + 2
+    if not model.rate_drift:
+        return np.ones((n, 1))
+    wander = [ornstein_uhlenbeck(rng, minutes, 60.0 * model.drift_tau, 1.0) for _ in range(n)]
+    return np.exp(model.rate_drift * np.stack(wander) - 0.5 * model.rate_drift**2)
+
+
+def _at(drift: NDArray[np.float64], since: NDArray[np.float64]) -> NDArray[np.float64] | float:
+    """Gain at `since` (n,), s, from the start."""
+    return 1.0 if len(drift) == 1 else lookup(drift, since / 60.0)
 
 
 def _resting(
     base: float, gain: NDArray[np.float64], theta: NDArray[np.float64], preferred: float, runs: list[Run], d: Drivers, silent: NDArray[np.float64],
-    start: float, stop: float, rng: np.random.Generator,
+    start: float, stop: float, drift: NDArray[np.float64], rng: np.random.Generator,
 ) -> NDArray[np.float64]:  # fmt: skip
     """Background firing by state, with theta, silent in down states; place cells are quiet here while on the track, where their fields speak."""
-    top = base * gain.max() * (1 + theta.max())
+    top = base * gain.max() * (1 + theta.max()) * drift.max()
     t = start + np.sort(rng.random(rng.poisson(top * (stop - start)))) * (stop - start)
     x = (t - d.time[0]) / (d.time[1] - d.time[0])
-    rate = base * lookup(gain, x) * (1 + lookup(theta, x) * np.cos(d.theta_phase(t) - preferred))
+    rate = base * lookup(gain, x) * (1 + lookup(theta, x) * np.cos(d.theta_phase(t) - preferred)) * _at(drift, t - start)
     if len(silent):
         k = np.clip(np.searchsorted(silent, t), 1, len(silent) - 1) if len(silent) > 1 else np.zeros(len(t), dtype=np.intp)
         near = np.minimum(np.abs(t - silent[k]), np.abs(t - silent[np.maximum(k - 1, 0)]))
@@ -146,70 +236,60 @@ def _resting(
 
 
 def _running(
-    run: Run, fields: PlaceFields, n_place: int, d: Drivers, model: CellModel, rng: np.random.Generator
+    run: Run, fields: PlaceFields, arena: Arena, n_place: int, d: Drivers, model: CellModel, drift: NDArray[np.float64], rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """Place-cell spikes on a track: field x speed x second-to-second gain x precessing theta."""
+    """Place-cell spikes where the animal runs: field x speed x second-to-second gain x precessing theta."""
     c = fields.contexts.index(run.context)
     times, ids = [], []
-    step, frames = fields.grid[1] - fields.grid[0], (len(run.time) - 1) / (run.time[-1] - run.time[0])
+    frames = (len(run.time) - 1) / (run.time[-1] - run.time[0])
+    seen = _on_track(run, fields, model) if arena.kind == "linear" else _on_the_plane(run, arena, fields.xy[c], model)
     for u in range(n_place):
         tuning = fields.rate[c, u]
         seconds = int(np.ceil(run.stop - run.start)) + 1
         vary = np.exp(model.lap_spread * np.clip(rng.standard_normal(seconds), -2, 2) - 0.5 * model.lap_spread**2)
-        top = tuning.max() * vary.max() * (1 + model.theta_depth)
+        top = tuning.max() * vary.max() * (1 + model.theta_depth) * drift[u].max()
         t = run.start + rng.random(rng.poisson(top * (run.stop - run.start))) * (run.stop - run.start)
         i = (t - run.start) * frames
-        x, v = lookup(run.along, i), lookup(run.speed, i)
-        rate = lookup(tuning, (x - fields.grid[0]) / step)
-        moving = np.clip(np.abs(v) / 0.10, 0.04, 1.0)
-        centre = fields.grid[tuning.argmax()]
-        progress = np.clip((x - centre) * np.sign(v) / (4 * model.field_width + step), -0.5, 0.5)
+        rate, progress = seen(tuning, i)
+        moving = np.clip(np.abs(lookup(run.speed, i)) / 0.10, 0.04, 1.0)
         phase = np.cos(d.theta_phase(t) + 2 * np.pi * 0.7 * progress)
-        rate *= moving * vary[(t - run.start).astype(np.intp)] * (1 + model.theta_depth * phase)
+        rate *= moving * vary[(t - run.start).astype(np.intp)] * (1 + model.theta_depth * phase) * _at(drift[u], t - d.time[0])
         t = t[rng.random(len(t)) * top < rate]
         times.append(t)
         ids.append(np.full(len(t), u, dtype=np.int32))
     return np.concatenate(times), np.concatenate(ids)
 
 
-def _replays(
-    table: EventTable, fields: PlaceFields, n_place: int, model: CellModel, speed: float, rng: np.random.Generator, shuffled: bool = False
-) -> tuple[NDArray[np.float64], NDArray[np.int32], pd.DataFrame]:
-    """A sweep along the track in each event: every cell fires as the swept place passes its field. `shuffled` permutes the cells of each event."""
-    length = fields.grid[-1] + fields.grid[0]
-    times, ids, rows = [], [], []
-    shape = fields.rate[:, :n_place] / model.field_peak
-    for start, stop, context, direction in zip(table.start, table.stop, table.context, table.direction):
-        swept = min(model.compression * speed * np.exp(0.2 * rng.standard_normal()) * (stop - start), 0.97 * length)
-        a = rng.uniform(0, length - swept)
-        first, last = (a, a + swept) if direction == "forward" else (a + swept, a)
-        m = max(8, int((stop - start) / 0.002))
-        u = (np.arange(m) + 0.5) / m
-        where = first + (last - first) * u
-        path = "fragmented" if rng.random() < model.fragmented else "sweep"
-        if path == "fragmented":
-            # The middle of the sweep jumps somewhere else and goes on from there.
-            cut = rng.uniform(0.35, 0.65)
-            where = np.where(u > cut, np.remainder(where + rng.uniform(0.3, 0.7) * length, length), where)
-        place = np.clip((where / length * len(fields.grid)).astype(np.intp), 0, len(fields.grid) - 1)
-        tuning = shape[fields.contexts.index(context)][:, place]
-        if shuffled:
-            tuning = tuning[rng.permutation(n_place)]
-        # In a ripple the log-normal spread of peak rates narrows: cells speak more equally than on the track.
-        rate = model.replay_gain * np.sqrt(np.maximum(tuning, 0)) * np.minimum(tuning * 4, 1.0)
-        rate *= (rng.random(n_place) >= model.replay_noise)[:, None]
-        counts = rng.poisson(rate * (stop - start) / m)
-        cell, when = np.nonzero(counts)
-        cell, when = np.repeat(cell, counts[cell, when]), np.repeat(when, counts[cell, when])
-        times.append(start + (when + rng.random(len(when))) * (stop - start) / m)
-        ids.append(cell.astype(np.int32))
-        rows.append((path, first, last, len(cell), len(np.unique(cell))))
-    paths = pd.DataFrame(rows, columns=["path", "x_from", "x_to", "n_spikes", "n_cells"])
-    empty = np.empty(0)
-    return np.concatenate(times) if times else empty, np.concatenate(ids) if ids else empty.astype(np.int32), paths
+_Seen = Callable[[NDArray[np.float64], NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]]
+"""Of a tuning curve (bin,) and frames (n,): the rate (n,), Hz, and the way through the field (n,), -0.5 to 0.5, that sets the phase."""
 
 
-def _decoys(
+def _on_track(run: Run, fields: PlaceFields, model: CellModel) -> _Seen:
+    step = fields.grid[1] - fields.grid[0]
+
+    def seen(tuning: NDArray[np.float64], i: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        x, v = lookup(run.along, i), lookup(run.speed, i)
+        through = (x - fields.grid[tuning.argmax()]) * np.sign(v) / (4 * model.field_width + step)
+        return lookup(tuning, (x - fields.grid[0]) / step), np.clip(through, -0.5, 0.5)
+
+    return seen
+
+
+def _on_the_plane(run: Run, arena: Arena, xy: NDArray[np.float64], model: CellModel) -> _Seen:
+    """In a maze or a box the way through a field is that along the direction of travel [Jeewajee et al. 2014, Phil Trans R Soc B 369:20120532]."""
+    bins = arena.bins(run.path if arena.kind == "open" else run.along)
+    going = np.gradient(run.path, axis=0)
+    going /= np.maximum(np.hypot(*going.T), 1e-9)[:, None]
+
+    def seen(tuning: NDArray[np.float64], i: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        k = np.minimum(i.astype(np.intp), len(bins) - 1)
+        through = ((run.path[k] - xy[tuning.argmax()]) * going[k]).sum(1) / (4 * model.field_width)
+        return tuning[bins[k]], np.clip(through, -0.5, 0.5)
+
+    return seen
+
+
+def _unordered(
     events: Microstructure, n_place: int, n: int, base: NDArray[np.float64], model: CellModel, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
     """Spikes of ripples without replay, in no order; and the interneurons of every ripple."""

@@ -23,11 +23,13 @@ class Run:
     start, stop : float, s
     time : float64 (n,), s
     along : float64 (n,), m
-        True place along the track.
+        True place along the track; linearised in a maze, the number of the bin in a box.
     speed : float64 (n,), m/s
-        Signed along the track.
+        Signed along a track, without a sign elsewhere.
     xy : float64 (n, 2), m
         Place in the room as a camera sees it (jitter included).
+    path : float64 (n, 2), m
+        True place in the room.
     """
 
     context: str
@@ -37,6 +39,7 @@ class Run:
     along: NDArray[np.float64]
     speed: NDArray[np.float64]
     xy: NDArray[np.float64]
+    path: NDArray[np.float64]
 
     @property
     def pauses(self) -> Intervals:
@@ -78,7 +81,7 @@ def run_laps(
     sway = np.convolve(rng.standard_normal(n + 2 * width), np.hanning(2 * width + 1), mode="valid")
     sway *= 0.008 / max(sway.std(), 1e-12)
     xy = np.c_[0.1 + along, 0.2 + number + sway] + jitter * rng.standard_normal((n, 2))
-    return Run(context, start, stop, time, along, np.gradient(along) * rate, xy)
+    return Run(context, start, stop, time, along, np.gradient(along) * rate, xy, np.c_[0.1 + along, np.full(n, 0.2 + number)])
 
 
 def place_fields(

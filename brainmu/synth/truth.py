@@ -125,14 +125,28 @@ class Truth:
         Every ripple: amplitude (uV), frequency (Hz), snr (amplitude over the background's SD in the band), stage, `carries` (reactivation,
         awake_replay, shuffled: a decoy with the cells of a replay in shuffled order, or nothing) and `replay` (row of `reactivation` or -1).
     reactivation : EventTable
-        Every reactivation in rest; content is the valence, `context` the track, `direction` forward or reverse, `path` sweep or fragmented,
-        `x_from` and `x_to` (m along the track), `ripple` its row there.
+        Every reactivation in rest; content is the valence, `context` the track, `direction` forward or reverse, `path` sweep, fragmented or assembly,
+        `x_from` and `x_to` (m along the track, linearised in a maze with `arm_from` and `arm_to`, in the room with `y_from` and `y_to` for a box),
+        `span` (share of the track or route), `speed` (m/s), `compression` (over running speed), `jumps`, `assembly` (row or -1), `n_spikes`, `n_cells`,
+        `phase` (pre or post the running), `ripple` its row there or -1 outside ripples.
     awake_replay : EventTable
         Replay in pauses on the track.
     spindles, slow_waves : EventTable
     arousals : EventTable
         Human arousals of 3 to 15 s inside a stage; those of rodents are bouts of WAKE.
     place_fields : PlaceFields or None
+    fragments : EventTable
+        The stretches of continuous movement of the reactivations: `event` is the row, x_from, x_to its own ends; one an event, more where it jumps.
+    replay_decoys : EventTable
+        What looks like replay and is none: kind identity_shuffled, rate_matched (the spikes of a replay at shuffled times), burst (no order; with and without
+        a ripple) and other_map (sweeps through a place that is never visited, before the running); context it imitates, ripple (row or -1), n_spikes, n_cells.
+    assemblies : DataFrame
+        Groups of place cells that fire together: context, content, members (unit ids).
+    volleys : EventTable
+        When each assembly (row) fired in its context.
+    populations : DataFrame
+        Cells outside CA1: id, region, type, prefers (the content they answer to), rate (Hz).
+    head_direction : HeadTuning or None
     trials : EventTable
         The ledger of the randomised stimulation.
     drivers : dict of float64 (time,)
@@ -166,6 +180,12 @@ class Truth:
     planted: dict[str, TrueEffect] = field(default_factory=dict)
     simulate: Callable[[], dict[str, TrueEffect]] | None = field(default=None, repr=False)
     arousals: EventTable = field(default_factory=lambda: EventTable([], []))
+    fragments: EventTable = field(default_factory=lambda: EventTable([], []))
+    replay_decoys: EventTable = field(default_factory=lambda: EventTable([], []))
+    assemblies: pd.DataFrame | None = None
+    volleys: EventTable = field(default_factory=lambda: EventTable([], []))
+    populations: pd.DataFrame | None = None
+    head_direction: HeadTuning | None = None
 
     @cached_property
     def effects(self) -> dict[str, TrueEffect]:
