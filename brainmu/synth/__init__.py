@@ -1,11 +1,14 @@
 """Recordings whose answers are known: sleep, signals, spikes, replay and causal effects, each with its truth."""
 
+from brainmu.synth.assemblies import AssemblyModel
 from brainmu.synth.calcium import INDICATORS, CalciumModel, CalciumTruth, Indicator, PhotometryModel, PhotometryTruth, calcium, photometry
+from brainmu.synth.clocks import ClockModel, TrueClock, on_clocks
 from brainmu.synth.corpus import corpus, iter_corpus
 from brainmu.synth.decoys import DecoyModel
 from brainmu.synth.effects import Mechanism
 from brainmu.synth.human import EEGModel
 from brainmu.synth.instruments import FaultModel
+from brainmu.synth.populations import PopulationModel
 from brainmu.synth.reactivation import RippleModel
 from brainmu.synth.recording import PRESETS, recording
 from brainmu.synth.scorer import ScorerModel
@@ -13,17 +16,20 @@ from brainmu.synth.signals import LFPModel
 from brainmu.synth.sleep import HumanSleep, RodentSleep
 from brainmu.synth.spikes import CellModel
 from brainmu.synth.study import StudyTruth, study
-from brainmu.synth.truth import PlaceFields, TrueEffect, Truth
+from brainmu.synth.truth import HeadTuning, PlaceFields, TrueEffect, Truth
 
 __all__ = [
     "INDICATORS",
     "PRESETS",
+    "AssemblyModel",
     "CalciumModel",
     "CalciumTruth",
     "CellModel",
+    "ClockModel",
     "DecoyModel",
     "EEGModel",
     "FaultModel",
+    "HeadTuning",
     "HumanSleep",
     "Indicator",
     "LFPModel",
@@ -31,15 +37,18 @@ __all__ = [
     "PhotometryModel",
     "PhotometryTruth",
     "PlaceFields",
+    "PopulationModel",
     "RippleModel",
     "RodentSleep",
     "ScorerModel",
     "StudyTruth",
+    "TrueClock",
     "TrueEffect",
     "Truth",
     "calcium",
     "corpus",
     "iter_corpus",
+    "on_clocks",
     "photometry",
     "recording",
     "study",
