@@ -51,7 +51,7 @@ class DecoyModel:
     """
 
     gamma_burst_rate: float = 0.0
-    gamma_burst_amplitude: float = 120.0
+    gamma_burst_amplitude: float = 150.0
     spike_leak_rate: float = 0.0
     spike_leak_amplitude: float = 110.0
     nuisance_power: float = 0.0
@@ -117,8 +117,8 @@ class Decoys:
             x = t[a:b] - table.peak[i]
             shape = np.exp(-0.5 * (x / (0.3 * (table.stop[i] - table.start[i]))) ** 2)
             phase = 2 * np.pi * table.frequency[i] * x
-            harmonic = 0.4 * np.cos(2 * phase) if 2 * table.frequency[i] < 0.42 * rate else 0.0
-            out[a:b] -= (table.amplitude[i] / 1.4 * shape * (np.cos(phase) + harmonic)).astype(np.float32)[:, None] * share
+            harmonic = 0.5 * np.cos(2 * phase) if 2 * table.frequency[i] < 0.42 * rate else 0.0
+            out[a:b] -= (table.amplitude[i] / 1.5 * shape * (np.cos(phase) + harmonic)).astype(np.float32)[:, None] * share
         if rate > 600 and len(self.spikes):
             self._leak(out, t, rate, share)
 

@@ -232,6 +232,7 @@ class _Rodent:
         truth = Truth(
             id=self.id, bouts=bouts, hypnogram=hypnogram, ripples=events.ripples, reactivation=fired.played.reactivation, awake_replay=fired.played.awake,
             spindles=events.spindles, slow_waves=events.slow_waves, trials=life.trials, place_fields=fired.fields, faults=faults, decoys=decoys.table,
+            artefacts=d.bursts,
             fragments=fired.played.fragments, replay_decoys=fired.played.decoys, volleys=fired.played.volleys, assemblies=fired.assemblies,
             populations=fired.others.table, head_direction=fired.others.head,
             drivers={"time": life.time, "pressure": life.pressure, "need": life.need, "activity": np.interp(life.time, d.time, d.activity)},

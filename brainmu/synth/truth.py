@@ -154,6 +154,8 @@ class Truth:
     decoys : EventTable
         What naive methods take for ripples, each clear of every real one (kind gamma, spike_leak; peak, amplitude in uV, frequency), and the
         spans of a power that follows the stage but says nothing about sleep (kind nuisance).
+    artefacts : EventTable
+        Twitches in REM, movements and muscle bursts (kind twitch, movement, emg; amplitude is a signed factor); pops and gaps are in `faults`.
     eyes : EventTable
         Blinks and rapid eye movements of humans (kind blink, saccade; amplitude in uV).
     faults : Faults or None
@@ -176,6 +178,7 @@ class Truth:
     parameters: dict[str, Any]
     faults: Any = None
     decoys: EventTable = field(default_factory=lambda: EventTable([], [], kind=[]))
+    artefacts: EventTable = field(default_factory=lambda: EventTable([], [], kind=[]))
     eyes: EventTable = field(default_factory=lambda: EventTable([], [], kind=[]))
     planted: dict[str, TrueEffect] = field(default_factory=dict)
     simulate: Callable[[], dict[str, TrueEffect]] | None = field(default=None, repr=False)
