@@ -5,9 +5,11 @@ from brainmu.synth.calcium import INDICATORS, CalciumModel, CalciumTruth, Indica
 from brainmu.synth.clocks import ClockModel, TrueClock, on_clocks
 from brainmu.synth.corpus import corpus, iter_corpus
 from brainmu.synth.decoys import DecoyModel
-from brainmu.synth.effects import Mechanism
+from brainmu.synth.experience import EXPERIENCES, Experience
 from brainmu.synth.human import EEGModel
 from brainmu.synth.instruments import FaultModel
+from brainmu.synth.mechanism import Mechanism
+from brainmu.synth.native import write
 from brainmu.synth.populations import PopulationModel
 from brainmu.synth.reactivation import RippleModel
 from brainmu.synth.recording import PRESETS, recording
@@ -19,6 +21,7 @@ from brainmu.synth.study import StudyTruth, study
 from brainmu.synth.truth import HeadTuning, PlaceFields, TrueEffect, Truth
 
 __all__ = [
+    "EXPERIENCES",
     "INDICATORS",
     "PRESETS",
     "AssemblyModel",
@@ -28,6 +31,7 @@ __all__ = [
     "ClockModel",
     "DecoyModel",
     "EEGModel",
+    "Experience",
     "FaultModel",
     "HeadTuning",
     "HumanSleep",
@@ -52,4 +56,5 @@ __all__ = [
     "photometry",
     "recording",
     "study",
+    "write",
 ]

@@ -2,18 +2,19 @@
 
 Within NREM the hazard of waking at time t is
 
-    h(t) = h0(age of the bout) * exp(confounding * L(t) + sum over contents c of beta_c * N_c(t) + trial effect + animal)
+    h(t) = h0(age of the bout) * exp(confounding * L(t) + sum over contents c of beta_c * f(N_c(t)) + trial effect + day + animal)
 
 where L is the latent pressure (slow, standardised, optionally pushed by the reactivations themselves), N_c(t) counts the
-reactivations of content c that started in the last `effect_duration` seconds (log-linear in dose), and reactivations themselves
-come as a point process of rate  r_c * exp(confounding * L(t) + animal).  Everything acts in continuous time (a grid of 0.1 s, exits
-interpolated inside a step); the epochs of a hypnogram are only how it is looked at.
+reactivations of content c that started in the last `effect_duration` seconds (f is the identity unless the dose saturates), and
+reactivations themselves come as a point process of rate  r_c * exp(confounding * L(t) + day + animal).  The hazard of REM has the same
+form with coefficients of its own.  Everything acts in continuous time (a grid of 0.1 s, exits interpolated inside a step); the epochs
+of a hypnogram are only how it is looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from bisect import bisect
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,133 +23,17 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from brainmu.core import EventTable
-from brainmu.errors import InputError
-from brainmu.synth.limits import check_model, number
+from brainmu.synth.mechanism import Mechanism, valence
 from brainmu.synth.sleep import RodentSleep, bout_table
+from brainmu.synth.trials import Stimulator
 
-__all__ = ["CAP", "STEP", "Life", "Mechanism", "live", "ornstein_uhlenbeck", "replay_length", "valence"]
+__all__ = ["CAP", "LIMIT", "STEP", "Life", "Mechanism", "fading", "live", "ornstein_uhlenbeck", "replay_length", "valence"]
 
 STEP = 0.1
 """Grid of the simulation, s."""
 _PIECE = 64.0  # s simulated at a time inside a bout
 CAP = 10.0  # largest log ratio of a hazard to its baseline: at any larger one the next step wakes for sure
-_LIMIT = 4.0  # the latent pressure is kept within this many SD, so that rates stay finite
-
-
-@dataclass(frozen=True)
-class Mechanism:
-    """The causal structure.
-
-    Parameters
-    ----------
-    log_hazard_ratio : mapping of content to float
-        Effect of one reactivation on the log hazard of NREM→WAKE while it lasts. Negative memories promote waking, positive ones
-        stabilise NREM [1]_; the sizes are assumptions. Contents that are missing have no effect.
-    rem_log_hazard_ratio : mapping of content to float
-        The same for NREM→REM; none by default.
-    effect_duration : float, s
-        How long after its start a reactivation acts. At 10 s it covers the whole of the next-but-one 4-s epoch.
-    reactivation_rate : mapping of content to float, 1/s
-        Rate in NREM at average pressure. Ripples come at about 0.3-0.5/s, and 10-30 % of them carry significant replay [2]_.
-    wake_reactivation : float
-        Rate in resting wake relative to NREM; none in REM.
-    confounding : float
-        Coefficient of the latent pressure on both log rate of reactivation and log hazard of waking. 0 switches it off.
-    feedback : float, SD
-        By how much a reactivation raises the pressure (a positive content lowers it); decays with `feedback_tau`.
-    pressure_tau, feedback_tau : float, s
-        Time constants of the pressure's own fluctuation and of the feedback.
-    reliability : float in (0, 1]
-        Share of the measured pressure's variance that is true; the error is as slow as the pressure itself.
-    animal_sd : float
-        SD between animals of the log hazard of waking and, independently, of the log rate of reactivation.
-    effect_sd : float
-        SD between animals of each log hazard ratio.
-    trials : bool
-        Run the randomised stimulation.
-    trial_log_hazard_ratio : mapping of content to float
-        Effect of a delivered stimulation on the log hazard of NREM→WAKE for `trial_duration`.
-    trial_content : tuple of str
-        Contents stimulated, drawn with equal chance.
-    trial_probability : float
-        Chance of assignment to stimulation.
-    trial_failure : float
-        Chance that an assigned stimulation is not delivered.
-    trial_min_age, trial_spacing, trial_jitter : float, s
-        The gate: NREM that has lasted this long, this long after the previous gate, plus an exponential wait.
-    trial_duration : float, s
-    trial_block : int
-        Trials a block of the ledger.
-    trial_scheme : {"bernoulli", "blocked"}
-        Independent assignment, or exactly `trial_probability` of each block.
-
-    References
-    ----------
-    .. [1] Memory reactivation underlies experience-dependent adaptive regulation of sleep (2026). Science.
-    .. [2] Tirole M et al. (2022). Experience-driven rate modulation is reinstated during hippocampal replay. eLife 11:e79031.
-    """
-
-    log_hazard_ratio: Mapping[str, float] = field(default_factory=lambda: {"negative": 0.7, "positive": -0.5})
-    rem_log_hazard_ratio: Mapping[str, float] = field(default_factory=dict)
-    effect_duration: float = 10.0
-    reactivation_rate: Mapping[str, float] = field(default_factory=lambda: {"negative": 0.04, "positive": 0.04})
-    wake_reactivation: float = 0.2
-    confounding: float = 0.0
-    feedback: float = 0.0
-    pressure_tau: float = 300.0
-    feedback_tau: float = 60.0
-    reliability: float = 1.0
-    animal_sd: float = 0.3
-    effect_sd: float = 0.0
-    trials: bool = True
-    trial_log_hazard_ratio: Mapping[str, float] = field(default_factory=lambda: {"negative": 0.9})
-    trial_content: tuple[str, ...] = ("negative",)
-    trial_probability: float = 0.5
-    trial_failure: float = 0.05
-    trial_min_age: float = 12.0
-    trial_spacing: float = 25.0
-    trial_jitter: float = 10.0
-    trial_duration: float = 10.0
-    trial_block: int = 8
-    trial_scheme: str = "bernoulli"
-
-    def __post_init__(self) -> None:
-        positive = ("effect_duration", "pressure_tau", "feedback_tau", "trial_duration", "trial_block", "reliability")
-        check_model(self, positive=positive, shares=("reliability", "trial_probability", "trial_failure"), signed=("confounding", "feedback"))
-        if abs(self.confounding) > 2:
-            raise InputError(
-                f"confounding is {self.confounding:g}, expected at most 2: rates would differ by e to the {8 * abs(self.confounding):g} between moments"
-            )
-        if self.trial_scheme not in ("bernoulli", "blocked"):
-            raise InputError(f"trial_scheme is {self.trial_scheme!r}, expected 'bernoulli' or 'blocked'")
-        for name in ("log_hazard_ratio", "rem_log_hazard_ratio", "trial_log_hazard_ratio"):
-            for content, value in getattr(self, name).items():
-                number(f"{name}[{content}]", value, -5.0, most=5.0)
-        if self.trials and not self.trial_content:
-            raise InputError("trial_content is empty, expected at least one content to stimulate (or trials=False)")
-        rates = dict(self.reactivation_rate)
-        if any(not (np.isfinite(r) and r >= 0) for r in rates.values()):
-            raise InputError(f"reactivation_rate is {rates}, expected a rate of zero or more (1/s) for each content")
-        for name in ("log_hazard_ratio", "rem_log_hazard_ratio"):
-            stray = set(getattr(self, name)) - set(rates)
-            if stray:
-                raise InputError(f"{name} names {sorted(stray)[0]!r}, which is never reactivated: contents are {', '.join(sorted(rates)) or 'none'}")
-        # Contents of opposite valence push against each other; only their balance can run away.
-        spread = sum(r * valence(c) for c, r in rates.items()) * self.feedback * self.confounding * self.feedback_tau
-        if spread >= 0.95:
-            raise InputError(
-                f"each reactivation brings about {spread:.2f} more through the pressure (rate x feedback x confounding x feedback_tau), expected below 0.95: "
-                "the process would explode"
-            )
-
-    @property
-    def contents(self) -> tuple[str, ...]:
-        return tuple(self.reactivation_rate)
-
-
-def valence(content: str) -> float:
-    """Sign with which a content pushes the pressure: -1 for positive, 0 for neutral, 1 for anything else."""
-    return {"positive": -1.0, "neutral": 0.0}.get(content, 1.0)
+LIMIT = 4.0  # the latent pressure is kept within this many SD, so that rates stay finite
 
 
 @dataclass
@@ -168,6 +53,14 @@ class Life:
         Process S of the sleep model, 0 to 1.
     animal : dict
         Its random effects.
+    acting : float64 (reactivation,), s
+        When each reactivation stops acting: `effect_duration` after its start, or when it was cut short.
+    moved : float64 (n, 2)
+        When reactivations moved the pressure, s, and how far from its own it then was, SD.
+    detected : int (trial,)
+        Row of the reactivation that opened each gate; -1 where none did.
+    stimulation : EventTable
+        What was delivered: kind (arm), content, `trial` (row of the ledger), `amplitude` of the artefact (uV).
     """
 
     bouts: pd.DataFrame
@@ -179,6 +72,10 @@ class Life:
     measured: NDArray[np.float64]
     need: NDArray[np.float64]
     animal: dict[str, Any]
+    acting: NDArray[np.float64]
+    moved: NDArray[np.float64]
+    detected: NDArray[np.intp]
+    stimulation: EventTable
 
 
 def ornstein_uhlenbeck(rng: np.random.Generator, n: int, tau: float, dt: float) -> NDArray[np.float64]:
@@ -202,9 +99,9 @@ def live(mechanism: Mechanism, sleep: RodentSleep, start: float, stop: float, rn
     beta = {c: m.log_hazard_ratio.get(c, 0.0) + (m.effect_sd * e if c in m.log_hazard_ratio else 0.0) for c, e in zip(m.contents, z[2:])}
     n = int(np.ceil(stop - start)) + 2
     time = start + np.arange(n, dtype=np.float64)
-    own = np.clip(ornstein_uhlenbeck(rng, n, m.pressure_tau, 1.0), -_LIMIT, _LIMIT)
+    own = np.clip(ornstein_uhlenbeck(rng, n, m.pressure_tau, 1.0), -LIMIT, LIMIT)
     noise = ornstein_uhlenbeck(rng, n, m.pressure_tau, 1.0)
-    run = _Run(m, sleep, beta, u_wake, u_rate, start, stop, own, rng)
+    run = _Run(m, sleep, beta, u_wake + m.day.log_wake_hazard, u_rate, start, stop, own, rng)
     stages, starts, t, slept, stage, need = ["WAKE"], [start], start, 0.0, "WAKE", sleep.need
     length = latency * float(np.exp(0.4 * rng.standard_normal()))
     while t < stop:
@@ -229,7 +126,10 @@ def live(mechanism: Mechanism, sleep: RodentSleep, start: float, stop: float, rn
     measured = pressure if m.reliability == 1 else np.sqrt(m.reliability) * pressure + np.sqrt(1 - m.reliability) * noise
     animal = {"log_wake_hazard": float(u_wake), "log_reactivation_rate": float(u_rate), "log_hazard_ratio": beta}
     bouts = bout_table(stages, starts, stop)
-    return Life(bouts, events, run.ledger(), time, own, pressure, measured, sleep.need_along(bouts, time), animal)
+    return Life(
+        bouts, events, run.trials.ledger(), time, own, pressure, measured, sleep.need_along(bouts, time), animal,
+        run.acting(), np.c_[run.push_time, run.push_value], run.trials.detections(), run.trials.deliveries(),
+    )  # fmt: skip
 
 
 class _Run:
@@ -240,78 +140,97 @@ class _Run:
         own: NDArray[np.float64], rng: np.random.Generator,
     ) -> None:  # fmt: skip
         self.m, self.sleep, self.rng, self.start, self.stop, self.own = m, sleep, rng, start, stop, own
+        # What not every mechanism draws has a stream of its own, so that adding it leaves the rest as it was.
+        self.aside, stimulating = rng.spawn(2)
+        self.trials = Stimulator(m, stop, rng, stimulating)
         self.beta = [beta[c] for c in m.contents]
         self.rem_beta = [m.rem_log_hazard_ratio.get(c, 0.0) for c in m.contents]
-        self.u_wake, self.u_rate = u_wake, u_rate
-        rates = np.array([m.reactivation_rate[c] for c in m.contents])
-        self.total = float(rates.sum())
-        self.choose = np.cumsum(rates) / self.total if self.total else rates
+        self.u_wake, self.u_rem, self.u_rate = u_wake, m.day.log_rem_hazard, u_rate
+        self.rates = np.array([m.rates[c] for c in m.contents])
+        self.total = float(self.rates.sum())
+        self.choose = np.cumsum(self.rates) / self.total if self.total else self.rates
         self.push = [m.feedback * valence(c) for c in m.contents]
         self.pushing = any(p != 0 for p in self.push)
         self.pushed_now, self.pushed_at = 0.0, start
+        self.push_time: list[float] = []
+        self.push_size: list[float] = []
+        self.push_value: list[float] = []
         self.event_time: list[float] = []
         self.event_content: list[int] = []
-        self.trial: list[tuple[float, bool, bool, int]] = []
-        self.last_gate = -np.inf
-        self.pending: list[bool] = []
+        self.event_length: list[float] = []
+        self.cut: dict[int, float] = {}
 
     # -- reactivations --------------------------------------------------------------------------------------------
     def react(self, a: float, b: float, gain: float) -> None:
         """Add the reactivations of [a, b), by thinning; each may push the pressure and so the rate of the next."""
-        m = self.m
         if self.total * gain == 0 or b <= a:
             return
+        top, t = self._top(a, b), a
+        while True:
+            new = self._next(t, b, self.total * gain * float(np.exp(self.u_rate)), self.choose, top)
+            if new is None:
+                return
+            t = new[0]
+            self._add(*new)
+
+    def _top(self, a: float, b: float) -> float:
         i, j = int(a - self.start), int(b - self.start) + 2
-        piece = m.confounding * self.own[i : j + 1]
-        base = self.total * gain * float(np.exp(self.u_rate))
-        top, t = float(piece.max()), a
+        return float((self.m.confounding * self.own[i : j + 1]).max())
+
+    def _next(self, t: float, end: float, base: float, choose: NDArray[np.float64], top: float) -> tuple[float, int] | None:
+        """Time and content of the next reactivation before `end`, if any, at a rate of `base` (1/s) at average pressure."""
+        m = self.m
         while True:
             pushed = m.confounding * self._pushed(t) if self.pushing else 0.0
             bound = base * float(np.exp(top + max(pushed, 0.0)))
             t += self.rng.exponential(1 / bound)
-            if t >= b:
-                return
+            if t >= end:
+                return None
             u = self.rng.random(2)
             x = t - self.start
             k = int(x)
             eta = m.confounding * (self.own[k] + (x - k) * (self.own[k + 1] - self.own[k])) + (m.confounding * self._pushed(t) if self.pushing else 0.0)
             if u[0] * bound < base * np.exp(eta):
-                c = int(np.searchsorted(self.choose, u[1], side="right"))
-                self.event_time.append(t)
-                self.event_content.append(min(c, len(self.choose) - 1))
-                if self.pushing:
-                    self.pushed_now = float(np.clip(self._pushed(t) + self.push[self.event_content[-1]], -_LIMIT, _LIMIT))
-                    self.pushed_at = t
+                c = int(np.searchsorted(choose, u[1], side="right"))
+                return t, min(c, len(choose) - 1)
+
+    def _add(self, t: float, c: int) -> None:
+        self.event_time.append(t)
+        self.event_content.append(c)
+        if self.m.interactive:
+            self.event_length.append(float(replay_length(self.aside, 1)[0]))
+        if self.pushing:
+            self._move(t, self.push[c])
+
+    def _move(self, t: float, size: float) -> None:
+        """Move the pressure by `size` SD at `t`."""
+        self.push_time.append(t)
+        self.push_size.append(size)
+        self.pushed_now, self.pushed_at = float(np.clip(self._pushed(t) + size, -LIMIT, LIMIT)), t
+        self.push_value.append(self.pushed_now)
 
     def _pushed(self, t: float) -> float:
         return self.pushed_now * float(np.exp(-(t - self.pushed_at) / self.m.feedback_tau))
 
     def pushed(self, time: NDArray[np.float64]) -> NDArray[np.float64]:
         """The feedback of all reactivations on the pressure at `time` (n,)."""
-        out = np.zeros(len(time))
-        value, at = 0.0, self.start
-        if not self.pushing:
-            return out
-        k = np.searchsorted(self.event_time, time, side="right")
-        values, times = [0.0], [self.start]
-        for t, c in zip(self.event_time, self.event_content):
-            value = float(np.clip(value * np.exp(-(t - at) / self.m.feedback_tau) + self.push[c], -_LIMIT, _LIMIT))
-            at = t
-            values.append(value)
-            times.append(t)
-        return np.asarray(values)[k] * np.exp(-(time - np.asarray(times)[k]) / self.m.feedback_tau)
+        return fading(self.push_time, self.push_value, self.m.feedback_tau, time)
 
     # -- one NREM bout --------------------------------------------------------------------------------------------
     def nrem(self, begin: float, slept: float, need: float) -> tuple[float, str]:
         """Walk a NREM bout that begins at `begin` with this much sleep need; returns its end and the next stage."""
         threshold = self.rng.exponential()
+        self.trials.found = np.inf
         a = begin
         while a < self.stop:
             b = min(a + _PIECE, self.stop)
-            mark, gates = len(self.event_time), len(self.trial)
-            last, pushed = self.last_gate, (self.pushed_now, self.pushed_at)
-            self.react(a, b, 1.0)
-            self._gate(begin, a, b)
+            mark, gates = len(self.event_time), len(self.trials.made)
+            last, pushed = self.trials.last_gate, (len(self.push_time), self.pushed_now, self.pushed_at)
+            if self.m.interactive:
+                self._together(begin, a, b)
+            else:
+                self.react(a, b, 1.0)
+                self._gates(begin, a, b)
             wake, rem = self.hazards(a, b, begin, slept, need)
             spent = np.cumsum(wake + rem) * STEP
             if spent[-1] < threshold:
@@ -326,100 +245,153 @@ class _Run:
             return end, following
         return self.stop, "WAKE"
 
+    def _gates(self, begin: float, a: float, b: float) -> None:
+        """Trials of [a, b) that neither depend on reactivations nor change them."""
+        while self.m.trials:
+            gate = self.trials.due(begin, a)
+            if gate >= b or gate + self.m.trial_duration > self.stop:
+                return
+            self.trials.gate(gate, self._pressure(gate) if self.m.trial_failure_slope else 0.0)
+
+    def _together(self, begin: float, a: float, b: float) -> None:
+        """Reactivations and trials of [a, b), one after the other, each acting on those that follow."""
+        tr, top, t, due = self.trials, self._top(a, b), a, self.trials.due(begin, a)
+        while True:
+            factors, change = tr.gains(t)
+            rates = self.rates if factors is None else self.rates * factors
+            total = float(rates.sum())
+            end = min(b, due, tr.found, change)
+            new = self._next(t, end, total * float(np.exp(self.u_rate)), np.cumsum(rates) / total, top) if total else None
+            if new is not None:
+                t = new[0]
+                self._add(*new)
+                tr.watch(t, new[1], len(self.event_time) - 1)
+                continue
+            t = end
+            if t >= b:
+                return
+            if t == tr.found:
+                if tr.fits(t, begin):
+                    self._deliver(t, self.event_content[tr.found_event], tr.found_event)
+                tr.found = np.inf
+            elif t == due:
+                if tr.fits(t, begin):
+                    self._deliver(t)
+                due = tr.due(begin, t)
+                if due + self.m.trial_duration > self.stop:
+                    due = np.inf
+
+    def _deliver(self, gate: float, content: int | None = None, event: int = -1) -> None:
+        trial = self.trials.gate(gate, self._pressure(gate), content, event)
+        if not self.trials.does(trial, "inhibition"):
+            return
+        for i in range(len(self.event_time) - 1, -1, -1):
+            t = self.event_time[i]
+            if t < gate - 1.0:
+                break
+            if self.event_content[i] == self.trials.target[trial.content] and gate < t + self.event_length[i] and i not in self.cut:
+                self.cut[i] = gate
+                if self.pushing:
+                    self._move(gate, -self.push[self.event_content[i]] * float(np.exp(-(gate - t) / self.m.feedback_tau)))
+
+    def _pressure(self, t: float) -> float:
+        return float(self._latent(np.array([t - self.start]))[0] + self.pushed(np.array([t]))[0])
+
     def hazards(self, a: float, b: float, begin: float, slept: float, need: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Hazards (step,), 1/s, of waking and of REM on the grid of [a, b)."""
         m = self.m
         n = max(1, int(np.ceil((b - a) / STEP - 1e-9)))
         t = a + (np.arange(n) + 0.5) * STEP
         x = t - self.start
-        eta = np.full(n, self.u_wake) + self.sleep.push(t, self.sleep.carry(need, "NREM", t - begin))
-        if m.confounding:
-            eta += m.confounding * (self._latent(x) + (self.pushed_grid(t) if self.pushing else 0.0))
-        eta_rem = np.zeros(n)
-        for k in range(len(self.event_time) - 1, -1, -1):
-            if self.event_time[k] < a - m.effect_duration:
+        eta, eta_rem = np.full(n, self.u_wake) + self.sleep.push(t, self.sleep.carry(need, "NREM", t - begin)), np.full(n, self.u_rem)
+        if m.confounding or m.rem_confounding:
+            pressure = self._latent(x) + (self._pushed_along(t) if self.pushing else 0.0)
+            eta += m.confounding * pressure
+            eta_rem += m.rem_confounding * pressure
+        self._reactivated(a, n, eta, eta_rem)
+        for trial in reversed(self.trials.made):
+            if trial.gate < a - m.trial_duration:
                 break
-            i, j = (max(0, min(n, round((self.event_time[k] + d - a) / STEP))) for d in (0.0, m.effect_duration))
-            eta[i:j] += self.beta[self.event_content[k]]
-            eta_rem[i:j] += self.rem_beta[self.event_content[k]]
-        for gate, _, delivered, c in reversed(self.trial):
-            if gate < a - m.trial_duration:
-                break
-            if delivered:
-                i, j = (max(0, min(n, round((gate + d - a) / STEP))) for d in (0.0, m.trial_duration))
-                eta[i:j] += m.trial_log_hazard_ratio.get(m.trial_content[c], 0.0)
+            if self.trials.does(trial, "stim", "activation"):
+                i, j = self._steps(trial.gate, trial.gate + m.trial_duration, a, n)
+                content = m.trial_content[trial.content]
+                eta[i:j] += m.trial_log_hazard_ratio.get(content, 0.0)
+                eta_rem[i:j] += m.trial_rem_log_hazard_ratio.get(content, 0.0)
         age = t - begin
         return self.sleep.leave_nrem(age) * np.exp(np.minimum(eta, CAP)), self.sleep.enter_rem(age, slept + age) * np.exp(np.minimum(eta_rem, CAP))
+
+    def _reactivated(self, a: float, n: int, eta: NDArray[np.float64], eta_rem: NDArray[np.float64]) -> None:
+        """Add what the reactivations that act in the piece do to both log hazards (step,)."""
+        count = np.zeros((len(self.beta), n)) if self.m.dose_saturation else None
+        for k in range(len(self.event_time) - 1, -1, -1):
+            t, c = self.event_time[k], self.event_content[k]
+            if t < a - self.m.effect_duration:
+                break
+            i, j = self._steps(t, min(t + self.m.effect_duration, self.cut.get(k, np.inf)), a, n)
+            if count is not None:
+                count[c, i:j] += 1
+                continue
+            eta[i:j] += self.beta[c]
+            eta_rem[i:j] += self.rem_beta[c]
+        if count is not None:
+            dose = self.m.dose(count)
+            eta += np.asarray(self.beta) @ dose
+            eta_rem += np.asarray(self.rem_beta) @ dose
+
+    @staticmethod
+    def _steps(begin: float, end: float, a: float, n: int) -> tuple[int, int]:
+        """First and last step (exclusive) of the piece from `a` that [begin, end) covers."""
+        return max(0, min(n, round((begin - a) / STEP))), max(0, min(n, round((end - a) / STEP)))
 
     def _latent(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         k = x.astype(np.intp)
         low = self.own[k]
         return low + (x - k) * (self.own[k + 1] - low)
 
-    def pushed_grid(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The feedback on the pressure on the grid of one piece; only the reactivations of the last five time constants matter."""
-        out = np.zeros(len(t))
-        for k in range(len(self.event_time) - 1, -1, -1):
-            if self.event_time[k] < t[0] - 5 * self.m.feedback_tau:
-                break
-            age = t - self.event_time[k]
-            out += np.where(age > 0, self.push[self.event_content[k]] * np.exp(-np.maximum(age, 0) / self.m.feedback_tau), 0.0)
-        return np.clip(out, -_LIMIT, _LIMIT)
+    def _pushed_along(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The feedback on the pressure on the grid of one piece."""
+        first = max(bisect(self.push_time, t[0]) - 1, 0)
+        at, value = self.push_time[first:], self.push_value[first:]
+        return fading(at, value, self.m.feedback_tau, t)
 
-    def _forget(self, mark: int, gates: int, end: float, last: float, pushed: tuple[float, float]) -> None:
+    def _forget(self, mark: int, gates: int, end: float, last: float, pushed: tuple[int, float, float]) -> None:
         """Take back what was drawn beyond the end of the bout."""
         while len(self.event_time) > mark and self.event_time[-1] >= end:
             self.event_time.pop()
             self.event_content.pop()
-        while len(self.trial) > gates and self.trial[-1][0] >= end:
-            _, assigned, _, _ = self.trial.pop()
-            if self.m.trial_scheme == "blocked":
-                self.pending.append(assigned)
-        self.last_gate = self.trial[-1][0] if len(self.trial) > gates else last
+            if self.event_length:
+                self.event_length.pop()
+        self.trials.forget(gates, end, last)
+        self.cut = {i: at for i, at in self.cut.items() if at < end}
         if self.pushing:
-            self.pushed_now, self.pushed_at = pushed
-            for t, c in zip(self.event_time[mark:], self.event_content[mark:]):
-                self.pushed_now = float(np.clip(self._pushed(t) + self.push[c], -_LIMIT, _LIMIT))
-                self.pushed_at = t
-
-    # -- trials ---------------------------------------------------------------------------------------------------
-    def _gate(self, begin: float, a: float, b: float) -> None:
-        m = self.m
-        if not m.trials:
-            return
-        while True:
-            gate = max(begin + m.trial_min_age, self.last_gate + m.trial_spacing, a) + (self.rng.exponential(m.trial_jitter) if m.trial_jitter else 0.0)
-            if gate >= b or gate + m.trial_duration > self.stop:
-                return
-            assigned = self._assign()
-            delivered = bool(assigned and self.rng.random() >= m.trial_failure)
-            self.trial.append((gate, assigned, delivered, int(self.rng.integers(len(m.trial_content)))))
-            self.last_gate = gate
-
-    def _assign(self) -> bool:
-        m = self.m
-        if m.trial_scheme == "bernoulli":
-            return bool(self.rng.random() < m.trial_probability)
-        if not self.pending:
-            k = round(m.trial_probability * m.trial_block)
-            self.pending = list(self.rng.permutation([True] * k + [False] * (m.trial_block - k)))
-        return bool(self.pending.pop())
+            first, self.pushed_now, self.pushed_at = pushed
+            again = [(t, size) for t, size in zip(self.push_time[first:], self.push_size[first:]) if t < end]
+            del self.push_time[first:], self.push_size[first:], self.push_value[first:]
+            for t, size in again:
+                self._move(t, size)
 
     # -- what happened --------------------------------------------------------------------------------------------
     def table(self) -> EventTable:
         t = np.asarray(self.event_time)
-        length = replay_length(self.rng, len(t))
+        length = np.asarray(self.event_length) if self.m.interactive else replay_length(self.rng, len(t))
         names = np.array(self.m.contents, dtype=object)[self.event_content] if len(t) else np.empty(0, dtype=object)
-        return EventTable(t, t + length, content=names, kind="reactivation", valence=names)
+        stop = t + length
+        for i, at in self.cut.items():
+            stop[i] = at
+        return EventTable(t, stop, content=names, kind="reactivation", valence=names)
 
-    def ledger(self) -> EventTable:
-        m = self.m
-        gate = np.array([x[0] for x in self.trial])
-        assigned = np.array([x[1] for x in self.trial], dtype=bool)
-        delivered = np.array([x[2] for x in self.trial], dtype=bool)
-        content = np.array([m.trial_content[x[3]] for x in self.trial], dtype=object)
-        return EventTable(
-            gate, gate + m.trial_duration, peak=gate, content=content, kind="trial", assigned=assigned, delivered=delivered,
-            probability=np.full(len(gate), m.trial_probability), block=np.arange(len(gate)) // m.trial_block, gate_time=gate,
-            arm=np.where(assigned, "stim", "sham").astype(object), attrs={"scheme": m.trial_scheme},
-        )  # fmt: skip
+    def acting(self) -> NDArray[np.float64]:
+        """When each reactivation stops acting (n,), s."""
+        out = np.asarray(self.event_time) + self.m.effect_duration
+        for i, at in self.cut.items():
+            out[i] = at
+        return out
+
+
+def fading(at: list[float], value: list[float], tau: float, time: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A level (n,) at `time` (n,), s, that is `value` at each of the times `at` (sorted), decays with `tau` s in between, and is 0 before the first."""
+    if not at:
+        return np.zeros(len(time))
+    k = np.searchsorted(at, time, side="right") - 1
+    known = np.maximum(k, 0)
+    return np.where(k >= 0, np.asarray(value)[known] * np.exp(-np.maximum(time - np.asarray(at)[known], 0.0) / tau), 0.0)

@@ -1,48 +1,65 @@
 """The truth of each estimand, by doing the interventions: the same moments of the same animals, run forward once treated and once not.
 
-Both arms share every random number, so the difference is the effect and little else.
+Both arms share every random number, so the difference is the effect and little else. Animals count equally; standard errors are those of
+the Monte Carlo, over animals.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainmu.synth.effects import CAP, STEP, Life, Mechanism, live, valence
+from brainmu.errors import InputError
+from brainmu.synth.effects import STEP, Life, live
+from brainmu.synth.experience import Experience, experience
+from brainmu.synth.forward import NREM, REM, WAKE, Course, Moments, Plan, all_contents, forward
+from brainmu.synth.mechanism import Mechanism
 from brainmu.synth.sleep import RodentSleep
 from brainmu.synth.truth import TrueEffect
 
-__all__ = ["planted_effects", "simulate_interventions"]
+__all__ = ["FAMILIES", "planted_effects", "simulate_interventions"]
+
+FAMILIES = ("trials", "hazard", "dose", "msm", "experience")
+"""What :func:`simulate_interventions` can be asked for."""
+
+LAGS = (0, 1, 2, 3, 4)
+WINDOW = 3
+"""Epochs of the longer horizon."""
+DOSES = (2, 3)
+_HERD = 100
+_SCALES = {"risk_difference": "risk difference", "risk_ratio": "risk ratio", "log_odds_ratio": "log odds ratio"}
 
 
-def planted_effects(m: Mechanism) -> dict[str, TrueEffect]:
-    """The coefficients of the generator as :class:`TrueEffect` by name."""
+def planted_effects(m: Mechanism, experiences: Sequence[str | Experience] = ()) -> dict[str, TrueEffect]:
+    """The coefficients of the generator, and of the days it knows, as :class:`TrueEffect` by name."""
     out = {}
+    stimulated = "a delivered {} stimulation"
+    activates = m.trials and bool({"stim", "activation"} & set(m.trial_arms))
     for name, ratios, exit_, what, lasts in (
         ("log_hazard_ratio", m.log_hazard_ratio, "NREM→WAKE", "one more {} reactivation", m.effect_duration),
         ("rem_log_hazard_ratio", m.rem_log_hazard_ratio, "NREM→REM", "one more {} reactivation", m.effect_duration),
-        ("trial_log_hazard_ratio", m.trial_log_hazard_ratio if m.trials else {}, "NREM→WAKE", "a delivered {} stimulation", m.trial_duration),
+        ("trial_log_hazard_ratio", m.trial_log_hazard_ratio if activates else {}, "NREM→WAKE", stimulated, m.trial_duration),
+        ("trial_rem_log_hazard_ratio", m.trial_rem_log_hazard_ratio if activates else {}, "NREM→REM", stimulated, m.trial_duration),
     ):
         for content, value in ratios.items():
-            sentence = f"Log ratio of the hazard of {exit_} while {what.format(content)} acts ({lasts:g} s), everything else equal."
+            saturating = " where none acted before" if m.dose_saturation and "reactivation" in what else ""
+            sentence = f"Log ratio of the hazard of {exit_} while {what.format(content)} acts ({lasts:g} s){saturating}, everything else equal."
             out[f"{name}[{content}]"] = TrueEffect(float(value), sentence, "log hazard ratio")
+    for day in {d.name: d for d in (m.day, *map(experience, experiences))}.values():
+        shifts = {"wake_hazard": ("hazard of NREM→WAKE", day.log_wake_hazard), "rem_hazard": ("hazard of NREM→REM", day.log_rem_hazard)}
+        rates = {f"reactivation_rate[{day.name}, {c}]": (f"rate of {c} reactivations", day.log_reactivation_rate.get(c, 0.0)) for c in m.contents}
+        for name, (what, value) in ({f"{k}[{day.name}]": v for k, v in shifts.items()} | rates).items() if day != Experience(day.name) else ():
+            out[f"experience_log_{name}"] = TrueEffect(value, f"Shift of the log {what} after {day.name}, everything else equal.", "log ratio")
     return out
 
 
-@dataclass
-class _Moments:
-    """Moments of NREM from which both arms start: one row a copy."""
-
-    at: NDArray[np.float64]
-    begin: NDArray[np.float64]
-    slept: NDArray[np.float64]
-    animal: NDArray[np.intp]
-
-
-def simulate_interventions(m: Mechanism, sleep: RodentSleep, epoch: float = 4.0, copies: int = 10_000, seed: int = 0) -> dict[str, TrueEffect]:
+def simulate_interventions(
+    m: Mechanism, sleep: RodentSleep, epoch: float = 4.0, copies: int = 10_000, seed: int = 0, families: Iterable[str] | None = None,
+    experiences: Sequence[str | Experience] = (),
+) -> dict[str, TrueEffect]:  # fmt: skip
     """True value of each estimand under `m` from `copies` simulated interventions, as :class:`TrueEffect` by name.
 
     Parameters
@@ -52,199 +69,249 @@ def simulate_interventions(m: Mechanism, sleep: RodentSleep, epoch: float = 4.0,
     epoch : float, s
         Epoch of the scored outcomes.
     copies : int
-        Interventions a estimand; the Monte Carlo error comes with each value.
+        Interventions an estimand; the Monte Carlo error comes with each value.
     seed : int
+    families : of {"trials", "hazard", "dose", "msm", "experience"}, optional
+        Only these; all where left out.
+    experiences : sequence of str or Experience
+        Conditions to compare with the one of `m`.
     """
+    wanted = FAMILIES if families is None else tuple(families)
+    stray = [f for f in wanted if f not in FAMILIES]
+    if stray:
+        raise InputError(f"families holds {stray[0]!r}, expected of {', '.join(FAMILIES)}")
     rng = np.random.default_rng(np.random.SeedSequence([seed, 77]))
-    # Where the clock acts, moments of the whole day stand for the estimand.
-    herd = [live(m, sleep, 0.0, 3600.0 * sleep.day if sleep.drive else 5400.0, child) for child in rng.spawn(24)]
-    out = {}
-    if m.trials:
-        moments = _gates(herd, copies, rng)
-        if len(moments.at):
-            for name, scored in (("itt_risk_difference", True), ("itt_risk_difference_exact", False)):
-                p = [_woken(m, sleep, herd, moments, assigned, epoch, scored) for assigned in (True, False)]
-                how = f"by the {epoch:g}-s epochs (a WAKE epoch starts in the window)" if scored else "in continuous time"
-                sentence = f"Difference in the risk of WAKE within {m.trial_duration:g} s of the gate, assigned minus not assigned, {how}."
-                out[name] = TrueEffect(float(p[0].mean() - p[1].mean()), sentence, "risk difference", float((p[0] - p[1]).std() / np.sqrt(len(p[0]))))
-                if scored:
-                    sentence = sentence.replace("Difference in the risk", "Log odds ratio")
-                    value, error = _log_odds(p[0], p[1])
-                    out["itt_log_odds_ratio"] = TrueEffect(value, sentence, "log odds ratio", error)
-    for content in m.log_hazard_ratio:
-        moments = _epochs(herd, epoch, copies, rng)
-        at_risk = [_next_epochs(m, sleep, herd, moments, content, exposed, epoch) for exposed in (True, False)]
-        value, error = _log_odds(*(y[r] for y, r in at_risk))
-        sentence = (
-            f"Marginal log odds ratio of WAKE in epoch k+2 given NREM in k and k+1, with one {content} reactivation in epoch k against none "
-            f"(epochs of {epoch:g} s, lag 1)."
-        )
-        out[f"epoch_log_odds_ratio[{content}]"] = TrueEffect(value, sentence, "log odds ratio", error)
+    world = _World(m, sleep, epoch, copies, rng)
+    out: dict[str, TrueEffect] = {}
+    if "trials" in wanted and m.trials:
+        out |= dict(_trials(world))
+    for content in m.contents:
+        if {"hazard", "dose", "msm"} & set(wanted):
+            out |= dict(_reactivations(world, content, wanted))
+    if "experience" in wanted:
+        out |= dict(_experiences(world, experiences, seed))
     return out
 
 
-def _log_odds(treated: NDArray[np.float64], control: NDArray[np.float64]) -> tuple[float, float]:
-    a, b = treated.mean(), control.mean()
-    error = np.sqrt(1 / max(treated.sum(), 1) + 1 / max((1 - treated).sum(), 1) + 1 / max(control.sum(), 1) + 1 / max((1 - control).sum(), 1))
-    eps = 1e-9
-    return float(np.log(a + eps) - np.log(1 - a + eps) - np.log(b + eps) + np.log(1 - b + eps)), float(error)
+class _World:
+    """A herd to draw moments from, and the way to run them on."""
+
+    def __init__(self, m: Mechanism, sleep: RodentSleep, epoch: float, copies: int, rng: np.random.Generator) -> None:
+        self.m, self.sleep, self.epoch, self.copies, self.rng = m, sleep, epoch, copies, rng
+        # Where the clock acts, moments of the whole day stand for the estimand.
+        self.hours = sleep.day if sleep.drive else 1.5
+        self.herd = [live(m, sleep, 0.0, 3600.0 * self.hours, child) for child in rng.spawn(_HERD if not sleep.drive else _HERD // 4)]
+
+    def run(self, x: Moments, plan: Plan, seconds: float) -> Course:
+        return forward(self.m, self.sleep, self.herd, x, plan, seconds, self.epoch, 5)
+
+    def gates(self, arm: str) -> Moments:
+        """Moments at which trials were gated, of those that were planned to deliver `arm`."""
+        names = all_contents(self.m)
+        rows = []
+        for i, life in enumerate(self.herd):
+            t = life.trials
+            mine = np.asarray(t.planned) == arm if len(self.m.trial_arms) > 1 else np.ones(len(t), dtype=bool)
+            rows.append(_rows(life, t.start[mine], i, self.epoch, [names.index(c) for c in t.content[mine]]))
+        return self._draw(rows)
+
+    def epochs(self) -> Moments:
+        """Beginnings of the epochs that begin in NREM, or of the NREM that begins in their first half."""
+        rows = []
+        for i, life in enumerate(self.herd):
+            t = np.arange(0.0, life.bouts["stop"].iloc[-1], self.epoch)
+            start, asleep = life.bouts["start"].to_numpy(), (life.bouts["stage"] == "NREM").to_numpy()
+            late = start[asleep & (start % self.epoch < self.epoch / 2)]
+            k = np.searchsorted(start, t, side="right") - 1
+            at = np.sort(np.r_[t[asleep[k]], late])
+            rows.append(_rows(life, at, i, self.epoch, [0] * len(at)))
+        return self._draw(rows)
+
+    def _draw(self, rows: list[NDArray[np.float64]]) -> Moments:
+        """As many copies from each animal."""
+        rows = [r for r in rows if len(r)]
+        if not rows:
+            return Moments(*np.empty((4, 0)), *np.empty((2, 0), dtype=np.intp))
+        size = -(-self.copies // len(rows))
+        table = np.concatenate([r[self.rng.integers(len(r), size=size)] for r in rows])
+        return Moments(*table[:, :4].T, *table[:, 4:].T.astype(np.intp))
 
 
-def _gates(herd: list[Life], copies: int, rng: np.random.Generator) -> _Moments:
-    return _resample([_rows(life, np.asarray(life.trials.start), i) for i, life in enumerate(herd)], copies, rng)
-
-
-def _epochs(herd: list[Life], epoch: float, copies: int, rng: np.random.Generator) -> _Moments:
-    """Beginnings of the epochs that begin in NREM."""
-    out = []
-    for i, life in enumerate(herd):
-        t = np.arange(0.0, life.bouts["stop"].iloc[-1], epoch)
-        k = np.searchsorted(life.bouts["start"].to_numpy(), t, side="right") - 1
-        out.append(_rows(life, t[(life.bouts["stage"] == "NREM").to_numpy()[k]], i))
-    return _resample(out, copies, rng)
-
-
-def _rows(life: Life, t: NDArray[np.float64], animal: int) -> NDArray[np.float64]:
-    """Moments (n,) with the begin of their bout, and the NREM since the last REM when it began, as columns (n, 4)."""
+def _rows(life: Life, t: NDArray[np.float64], animal: int, epoch: float, content: Sequence[int]) -> NDArray[np.float64]:
+    """Moments (n, 6): time, begin of the bout, edge of the epoch, NREM since the last REM when the bout began, animal, content."""
     start, stop = life.bouts["start"].to_numpy(), life.bouts["stop"].to_numpy()
     nrem, rem = (life.bouts["stage"] == "NREM").to_numpy(), (life.bouts["stage"] == "REM").to_numpy()
     total = np.r_[0.0, np.cumsum((stop - start) * nrem)][:-1]
     slept = total - np.maximum.accumulate(np.where(rem, total, 0.0))
     k = np.searchsorted(start, t, side="right") - 1
-    return np.c_[t, start[k], slept[k], np.full(len(t), animal)]
+    return np.c_[t, start[k], np.floor(t / epoch + 1e-9) * epoch, slept[k], np.full(len(t), animal), np.asarray(content, dtype=float)]
 
 
-def _resample(rows: list[NDArray[np.float64]], copies: int, rng: np.random.Generator) -> _Moments:
-    table = np.concatenate(rows)
-    if len(table):
-        table = table[rng.integers(len(table), size=copies)]
-    return _Moments(table[:, 0], table[:, 1], table[:, 2], table[:, 3].astype(np.intp))
+# -- reading effects off two runs ----------------------------------------------------------------------------------
+@dataclasses.dataclass
+class _Arm:
+    """Outcome and who counts (n,) of one run."""
+
+    y: NDArray[np.bool_]
+    counts: NDArray[np.bool_]
+
+    def risk(self) -> tuple[float, NDArray[np.float64]]:
+        """The risk, and the influence of each copy on it."""
+        p = float((self.y & self.counts).sum() / max(self.counts.sum(), 1))
+        return p, self.counts * (self.y - p) / max(self.counts.mean(), 1e-12)
 
 
-def _woken(m: Mechanism, sleep: RodentSleep, herd: list[Life], x: _Moments, assigned: bool, epoch: float, scored: bool) -> NDArray[np.float64]:
-    """Whether WAKE was reached within the trial's window (copy,)."""
-    rng = np.random.default_rng(5)
-    n = len(x.at)
-    content = rng.integers(len(m.trial_content), size=n)
-    effect = np.array([m.trial_log_hazard_ratio.get(c, 0.0) for c in m.trial_content])[content]
-    effect = np.where(assigned & (rng.random(n) >= m.trial_failure), effect, 0.0)
-    extra = np.zeros((round((m.trial_duration + 2 * epoch) / STEP), n))
-    extra[: round(m.trial_duration / STEP)] += effect
-    woke, end = _forward(m, sleep, herd, x, extra, rng)
-    if not scored:
-        return (woke <= m.trial_duration).astype(float)
-    first = np.ceil(x.at / epoch) * epoch
-    hit = np.zeros(n, dtype=bool)
-    for k in range(int(m.trial_duration // epoch) + 1):
-        edge = first + k * epoch - x.at
-        hit |= (edge <= m.trial_duration) & (_overlap(woke, end, edge, edge + epoch) > epoch / 2)
-    return hit.astype(float)
+def _effect(scale: str, treated: _Arm, control: _Arm, animal: NDArray[np.intp]) -> tuple[float, float]:
+    """Value and standard error over animals."""
+    (a, da), (b, db) = treated.risk(), control.risk()
+    n, tiny = len(animal), 1e-9
+    if scale == "risk_difference":
+        value, influence = a - b, da - db
+    elif scale == "risk_ratio":
+        value = (a + tiny) / (b + tiny)
+        influence = value * (da / (a + tiny) - db / (b + tiny))
+    else:
+        value = float(np.log((a + tiny) / (1 - a + tiny)) - np.log((b + tiny) / (1 - b + tiny)))
+        influence = da / (a * (1 - a) + tiny) - db / (b * (1 - b) + tiny)
+    return float(value), float(np.sqrt((np.bincount(animal, influence) ** 2).sum()) / n)
 
 
-def _next_epochs(
-    m: Mechanism, sleep: RodentSleep, herd: list[Life], x: _Moments, content: str, exposed: bool, epoch: float
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Outcome of epoch k+2, and who was at risk (copy,), when one event of `content` is put into epoch k or kept out of it."""
-    rng = np.random.default_rng(6)
-    n, inside = len(x.at), round(epoch / STEP)
-    moment = rng.integers(inside, size=n)
-    forced = _Forced(list(m.contents).index(content), inside, moment if exposed else None)
-    woke, end = _forward(m, sleep, herd, x, np.zeros((4 * inside, n)), rng, forced)
-    wake = [_overlap(woke, end, k * epoch, (k + 1) * epoch) > epoch / 2 for k in range(3)]
-    return wake[2].astype(float), ~wake[0] & ~wake[1]
+def _contrasts(prefix: str, label: str, sentence: str, treated: _Arm, control: _Arm, x: Moments, scales: Iterable[str]) -> Iterator[tuple[str, TrueEffect]]:
+    for scale in scales:
+        value, error = _effect(scale, treated, control, x.animal)
+        yield f"{prefix}_{scale}{label}", TrueEffect(value, f"{_SCALES[scale].capitalize()} of {sentence}", _SCALES[scale], error)
 
 
-@dataclass
-class _Forced:
-    """An intervention on reactivation: those of `content` are kept out of the first `steps`, and one is put at step `moment` (copy,) if given."""
+# -- trials --------------------------------------------------------------------------------------------------------
+def _trials(w: _World) -> Iterator[tuple[str, TrueEffect]]:
+    """Intention to treat: each arm against sham, and all arms together as they are drawn."""
+    m = w.m
+    horizons = (m.trial_duration, 2 * m.trial_duration)
+    seconds = max(horizons) + 2 * w.epoch
+    pooled: list[tuple[Moments, Course, Course]] = []
+    for arm in m.trial_arms:
+        x = w.gates(arm)
+        if not len(x):
+            return
+        pressure = _pressure(w.herd, x) if m.trial_failure_slope else np.zeros(len(x))
+        given = np.random.default_rng(6).random(len(x)) >= m.failure(pressure)
+        sham = w.run(x, Plan(), seconds)
+        runs = (x, w.run(x, Plan(arm=arm, given=given), seconds), sham)
+        pooled.append(runs)
+        if len(m.trial_arms) > 1:
+            yield from _trial_effects(w, runs, horizons, arm)
+    x, a, b = pooled[0]
+    if len(pooled) > 1:
+        x = Moments(*(np.concatenate([getattr(p[0], f.name) for p in pooled]) for f in dataclasses.fields(Moments)))
+        a, b = (Course(*(np.concatenate([getattr(p[i], f.name) for p in pooled], axis=-1) for f in dataclasses.fields(Course))) for i in (1, 2))
+    yield from _trial_effects(w, (x, a, b), horizons, "")
+    yield from _trial_effects(w, (x, b, b), horizons[:1], "sham")
 
-    content: int
-    steps: int
-    moment: NDArray[np.intp] | None
+
+def _trial_effects(w: _World, runs: tuple[Moments, Course, Course], horizons: Iterable[float], arm: str) -> Iterator[tuple[str, TrueEffect]]:
+    x, *courses = runs
+    what = {"": "assigned minus not assigned", "sham": "sham minus nothing"}.get(arm, f"{arm} minus sham")
+    for horizon in horizons:
+        extra = [] if horizon == w.m.trial_duration else [f"horizon={horizon:g}"]
+        label = f"[{', '.join(([arm] if arm else []) + extra)}]" if arm or extra else ""
+        for prefix, stage, name in (("itt", WAKE, "WAKE"), ("itt_rem", REM, "REM")):
+            arms = [_scored(c, x, stage, horizon, w.epoch) for c in courses]
+            sentence = f"{name} within {horizon:g} s of the gate, {what}, by the {w.epoch:g}-s epochs (the first epoch out of NREM that starts in the window)."
+            yield from _contrasts(prefix, label, sentence, *arms, x, _SCALES)
+        arms = [_Arm((c.to == WAKE) & (c.left <= horizon), np.ones(len(x), dtype=bool)) for c in courses]
+        value, error = _effect("risk_difference", *arms, x.animal)
+        sentence = f"Risk difference of WAKE within {horizon:g} s of the gate, {what}, in continuous time."
+        yield f"itt_risk_difference_exact{label}", TrueEffect(value, sentence, "risk difference", error)
 
 
-def _overlap(a: NDArray[np.float64], b: NDArray[np.float64], lo: Any, hi: Any) -> NDArray[np.float64]:
-    return np.maximum(np.minimum(b, hi) - np.maximum(a, lo), 0.0)
+def _scored(c: Course, x: Moments, stage: int, horizon: float, epoch: float) -> _Arm:
+    """Whether the first epoch that is not NREM, from the gate's own on, is of `stage` and starts within the horizon."""
+    edge = np.arange(len(c.stage))[:, None] * epoch - (x.at - x.edge)
+    out = (c.stage != NREM) & (edge <= horizon)
+    first = out.argmax(0)
+    own = out[0]
+    reached = out.any(0) & (c.stage[first, np.arange(len(x))] == stage)
+    # A gate whose own epoch is scored as waking saw NREM and counts as woken; one whose own epoch is scored as REM was not at risk.
+    return _Arm(reached, ~(own & (c.stage[0] == REM)))
 
 
-def _forward(
-    m: Mechanism, sleep: RodentSleep, herd: list[Life], x: _Moments, eta: NDArray[np.float64], rng: np.random.Generator, forced: _Forced | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Run every copy forward from its moment; `eta` (step, copy) is added to the log hazard of waking.
-
-    Returns the time of waking (copy,), s from the moment, inf where it does not come, and the time it ends.
-    """
-    steps, n = eta.shape
-    names, copies = list(m.contents), np.arange(n)
-    grid = x.at + (np.arange(steps)[:, None] + 0.5) * STEP
-    latent, u, beta, pushed = np.empty((steps, n)), np.empty((2, n)), np.empty((len(names), n)), np.empty(n)
-    eta, eta_rem, drive = eta.copy(), np.zeros((steps, n)), np.zeros(n)
+def _pressure(herd: list[Life], x: Moments) -> NDArray[np.float64]:
+    out = np.empty(len(x))
     for i, life in enumerate(herd):
-        c = np.flatnonzero(x.animal == i)
-        latent[:, c] = np.interp(grid[:, c], life.time, life.own)
-        pushed[c] = np.interp(x.at[c], life.time, life.pressure - life.own)
-        drive[c] = sleep.push(x.at[c], np.interp(x.at[c], life.time, life.need))
-        u[:, c] = [[life.animal["log_wake_hazard"]], [life.animal["log_reactivation_rate"]]]
-        beta[:, c] = np.array([life.animal["log_hazard_ratio"][k] for k in names]).reshape(-1, 1)
-        _carry(m, life, x.at, c, grid, eta, eta_rem)
-    rem_beta = np.array([m.rem_log_hazard_ratio.get(k, 0.0) for k in names])
-    push = m.feedback * np.array([valence(k) for k in names])
-    rates = np.array([m.reactivation_rate[k] for k in names])
-    share = np.cumsum(rates) / max(rates.sum(), 1e-300)
-    onset, onset_rem = np.zeros((steps, n)), np.zeros((steps, n))
-
-    def react(s: int, c: NDArray[np.intp], which: NDArray[np.intp]) -> None:
-        onset[s, c] += beta[which, c]
-        onset_rem[s, c] += rem_beta[which]
-        pushed[c] += push[which]
-
-    for s, draw in enumerate(rng.random((steps, n))):
-        level = m.confounding * (latent[s] + pushed)
-        eta[s] += level + drive
-        rate = rates.sum() * np.exp(level + u[1]) * STEP
-        c = np.flatnonzero(draw < rate)
-        which = np.minimum(np.searchsorted(share, draw[c] / rate[c], side="right"), len(names) - 1)
-        if forced is not None and s < forced.steps:
-            keep = which != forced.content
-            c, which = c[keep], which[keep]
-        react(s, c, which)
-        if forced is not None and forced.moment is not None and s < forced.steps:
-            c = np.flatnonzero(forced.moment == s)
-            react(s, c, np.full(len(c), forced.content))
-        pushed *= np.exp(-STEP / m.feedback_tau)
-    last = round(m.effect_duration / STEP)
-    for out, begun in ((eta, onset), (eta_rem, onset_rem)):
-        acting = np.cumsum(begun, axis=0)
-        acting[last:] -= acting[:-last].copy() if last < steps else 0.0
-        out += acting
-    age = grid - x.begin
-    wake = sleep.leave_nrem(age) * np.exp(np.minimum(eta + u[0], CAP))
-    rem = sleep.enter_rem(age, x.slept + age) * np.exp(np.minimum(eta_rem, CAP))
-    k = (np.cumsum((wake + rem) * STEP, axis=0) < rng.exponential(size=n)).sum(0)
-    j = np.minimum(k, steps - 1)
-    chosen = rng.random(n) * (wake + rem)[j, copies] < wake[j, copies]
-    woke = np.where((k < steps) & chosen, (k + rng.random(n)) * STEP, np.inf)
-    return woke, woke + sleep.wake_length(rng, n, push=drive)
+        c = x.animal == i
+        out[c] = np.interp(x.at[c], life.time, life.pressure)
+    return out
 
 
-def _carry(
-    m: Mechanism, life: Life, at: NDArray[np.float64], copies: NDArray[np.intp], grid: NDArray[np.float64], eta: NDArray[np.float64],
-    eta_rem: NDArray[np.float64],
-) -> None:  # fmt: skip
-    """Add what still acts from before each moment: earlier reactivations and delivered stimulations of this animal."""
-    contents = list(life.reactivation.content)
-    wake = np.array([life.animal["log_hazard_ratio"][c] for c in contents])
-    rem = np.array([m.rem_log_hazard_ratio.get(c, 0.0) for c in contents])
-    given = life.trials.delivered.astype(bool)
-    stim = np.array([m.trial_log_hazard_ratio.get(c, 0.0) for c in life.trials.content])[given]
-    for start, lasts, size, size_rem in (
-        (life.reactivation.start, m.effect_duration, wake, rem),
-        (life.trials.start[given], m.trial_duration, stim, np.zeros(len(stim))),
-    ):
-        first, last = np.searchsorted(start, at[copies] - lasts), np.searchsorted(start, at[copies])
-        for k in range(int((last - first).max(initial=0))):
-            more = first + k < last
-            c, e = copies[more], (first + k)[more]
-            acting = grid[:, c] < start[e] + lasts
-            eta[:, c] += size[e] * acting
-            eta_rem[:, c] += size_rem[e] * acting
+# -- reactivations -------------------------------------------------------------------------------------------------
+def _reactivations(w: _World, content: str, wanted: Iterable[str]) -> Iterator[tuple[str, TrueEffect]]:
+    """One content, put in or kept out: by lag and horizon, by dose, and as it comes."""
+    m, e = w.m, w.epoch
+    x, which = w.epochs(), m.contents.index(content)
+    if not len(x):
+        return
+    inside = np.maximum(np.round((e - (x.at - x.edge)) / STEP).astype(np.intp), 1)
+    rng = np.random.default_rng(8)
+    moments, first = rng.random((max(DOSES), len(x))), rng.random(len(x))
+    for size in (1, WINDOW):
+        shut = inside + (size - 1) * round(e / STEP)
+        lags = LAGS if size == 1 else (1,)
+        seconds, brief = (size + max(lags) + 1) * e, (size + 2) * e
+        none = w.run(x, Plan(which, shut), seconds if "hazard" in wanted else brief)
+        label = [] if size == 1 else [f"horizon={size * e:g}"]
+        put = (moments * shut).astype(np.intp)
+        against = f"with one {content} reactivation in {_span(size, e)} against none"
+        if "hazard" in wanted:
+            one = w.run(x, Plan(which, shut, put[:1]), seconds)
+            for lag in lags:
+                more = label if lag == 1 else [*label, f"lag={lag}"]
+                for prefix, stage in (("epoch", WAKE), ("rem_epoch", REM)):
+                    yield from _epoch_effects(prefix, content, more, against, (one, none), x, stage, size, lag, e)
+        if "dose" in wanted and size == 1:
+            for dose in DOSES:
+                run = w.run(x, Plan(which, shut, put[:dose]), brief)
+                against = f"with {dose} {content} reactivations in {_span(size, e)} against none"
+                yield from _epoch_effects("dose", content, [f"dose={dose}"], against, (run, none), x, WAKE, size, 1, e)
+        if "msm" in wanted and m.rates[content]:
+            rate = m.rates[content] * STEP * np.exp(m.animal_sd**2 / 2)
+            # When the first of a Poisson process comes, given that one comes at all; from then on they come as they do.
+            start = np.minimum((-np.log1p(-first * -np.expm1(-rate * shut)) / rate).astype(np.intp), shut - 1)
+            run = w.run(x, Plan(which, start, start[None]), brief)
+            against = f"with at least one {content} reactivation in {_span(size, e)}, timed as they come, against none"
+            yield from _epoch_effects("msm", content, label, against, (run, none), x, WAKE, size, 1, e)
+
+
+def _span(size: int, epoch: float) -> str:
+    return f"epoch k ({epoch:g} s)" if size == 1 else f"the {size} epochs that end with k ({size * epoch:g} s)"
+
+
+def _epoch_effects(
+    prefix: str, content: str, more: list[str], against: str, runs: tuple[Course, Course], x: Moments, stage: int, size: int, lag: int, epoch: float
+) -> Iterator[tuple[str, TrueEffect]]:
+    out = size + lag
+    arms = [_Arm(c.stage[out] == stage, (c.stage[:out] == NREM).all(0)) for c in runs]
+    name = "WAKE" if stage == WAKE else "REM"
+    given = "NREM in k" if lag == 0 else f"NREM in k to k+{lag}"
+    sentence = f"{name} in epoch k+{lag + 1} given {given}, {against} (marginal)."
+    yield from _contrasts(prefix, f"[{', '.join([content, *more])}]", sentence, *arms, x, ("log_odds_ratio", "risk_difference"))
+
+
+# -- experience ----------------------------------------------------------------------------------------------------
+def _experiences(w: _World, others: Sequence[str | Experience], seed: int) -> Iterator[tuple[str, TrueEffect]]:
+    """Whole sessions lived once after each day, by the same animals with the same random numbers to begin with."""
+    base = experience(w.m.experience)
+    for other in others:
+        name = experience(other).name
+        if name == base.name:
+            continue
+        counts = np.empty((_HERD, 2, 2))
+        for i, child in enumerate(np.random.SeedSequence([seed, 79]).spawn(_HERD)):
+            for j, m in enumerate((w.m, dataclasses.replace(w.m, experience=other))):
+                bouts = live(m, w.sleep, 0.0, 3600.0 * w.hours, np.random.default_rng(child)).bouts
+                stage, length = bouts["stage"].to_numpy(), (bouts["stop"] - bouts["start"]).to_numpy()
+                counts[i, j] = np.sum((stage[:-1] == "NREM") & (stage[1:] == "WAKE")), length[stage == "NREM"].sum()
+        total = counts.mean(0)
+        influence = (counts[:, 1] / total[1] - counts[:, 0] / total[0]) @ [1.0, -1.0]
+        value = np.log(total[1, 0] / total[1, 1]) - np.log(total[0, 0] / total[0, 1])
+        sentence = f"Log ratio of the rate of NREM→WAKE per time in NREM after {name} to that after {base.name}, through baseline and reactivation together."
+        yield f"experience_log_rate_ratio[{name}]", TrueEffect(float(value), sentence, "log rate ratio", float(influence.std() / np.sqrt(_HERD)))

@@ -219,7 +219,8 @@ class _Rodent:
         faults = plan_faults(models["faults"], self.n_channels + self.n_cortex + self.n_amygdala, 0.0, stop, flaws)
         hypnogram = score(bouts, self.epoch, "rodent3", 0.0, stop)
         rec = Recording(
-            id=self.id, subject=self.subject, species=self.species, zeitgeber=models["sleep"].zeitgeber, source={"format": "synthetic", "files": []},
+            id=self.id, subject=self.subject, species=self.species, subject_meta={"group": models["mechanism"].day.name},
+            zeitgeber=models["sleep"].zeitgeber, source={"format": "synthetic", "files": []},
             spikes=None if fired.spikes is None else sorted_by_machine(fired.spikes, models["faults"], flaws),
             signals=self._signals(stop, d, events, decoys, models["lfp"], faults, life, runs, fired),
             labels=self._labels(scorings(models["scorer"], hypnogram, bouts, flaws, (self.seed, 41)), life, runs, begin, ready, stop, events.reactivation),
@@ -232,7 +233,7 @@ class _Rodent:
         truth = Truth(
             id=self.id, bouts=bouts, hypnogram=hypnogram, ripples=events.ripples, reactivation=fired.played.reactivation, awake_replay=fired.played.awake,
             spindles=events.spindles, slow_waves=events.slow_waves, trials=life.trials, place_fields=fired.fields, faults=faults, decoys=decoys.table,
-            artefacts=d.bursts,
+            artefacts=d.bursts, stimulation=life.stimulation, detected=life.detected,
             fragments=fired.played.fragments, replay_decoys=fired.played.decoys, volleys=fired.played.volleys, assemblies=fired.assemblies,
             populations=fired.others.table, head_direction=fired.others.head,
             drivers={"time": life.time, "pressure": life.pressure, "need": life.need, "activity": np.interp(life.time, d.time, d.activity)},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,8 @@ import numpy as np
 from brainmu.core import Recording, Signal
 from brainmu.errors import InputError
 from brainmu.synth.effects import Life, Mechanism, live
+from brainmu.synth.experience import Experience, assign_groups
+from brainmu.synth.experience import experience as named
 from brainmu.synth.interventions import planted_effects, simulate_interventions
 from brainmu.synth.limits import number, whole
 from brainmu.synth.sleep import DRIVE_FROM, RodentSleep, score
@@ -34,6 +36,8 @@ class StudyTruth:
     lives : list of Life
         Exact bouts, reactivations and latent pressure of each animal.
     parameters : dict
+    groups : list of str
+        The day before each animal's rest.
     """
 
     mechanism: Mechanism
@@ -41,6 +45,8 @@ class StudyTruth:
     animals: list[dict[str, Any]]
     lives: list[Life] = field(repr=False)
     parameters: dict[str, Any]
+    groups: list[str] = field(default_factory=list)
+    experiences: tuple[Experience, ...] = ()
 
     @property
     def log_hazard_ratio(self) -> dict[str, float]:
@@ -49,17 +55,19 @@ class StudyTruth:
     @property
     def planted(self) -> dict[str, TrueEffect]:
         """The coefficients of the generator."""
-        return planted_effects(self.mechanism)
+        return planted_effects(self.mechanism, self.experiences)
 
     @cached_property
     def effects(self) -> dict[str, TrueEffect]:
         """The coefficients, and what each estimand comes to when the interventions are simulated (a few seconds on first use)."""
-        return self.planted | simulate_interventions(self.mechanism, self.sleep, epoch=self.parameters["epoch"], seed=self.parameters["seed"])
+        known = {"epoch": self.parameters["epoch"], "seed": self.parameters["seed"]}
+        return self.planted | simulate_interventions(self.mechanism, self.sleep, experiences=self.experiences, **known)
 
 
 def study(
     n_animals: int = 10, *, hours: float = 2.0, seed: int = 0, epoch: float = 4.0, log_hazard_ratio: Mapping[str, float] | None = None,
-    confounding: float = 0.0, feedback: float = 0.0, animal_sd: float = 0.3, trials: bool = True, sleep: RodentSleep | None = None, **mechanism: Any,
+    confounding: float = 0.0, feedback: float = 0.0, animal_sd: float = 0.3, trials: bool = True, sleep: RodentSleep | None = None,
+    experience: str | Experience | Sequence[str | Experience] = "control", **mechanism: Any,
 ) -> tuple[list[Recording], StudyTruth]:  # fmt: skip
     """A study of `n_animals`, each a Recording with labels "scoring", "reactivation", "trials" and a 1-Hz signal "pressure".
 
@@ -76,6 +84,9 @@ def study(
         See :class:`~brainmu.synth.Mechanism`.
     sleep : RodentSleep, optional
         Bout lengths and baseline hazards; by default with the circadian and homeostatic drive from 12 h on.
+    experience : str, Experience or sequence of them
+        The day before: "control", "stress", "novelty" or one's own. Of several, each animal is given one at random, in groups as equal as can be;
+        the truth is that of the first, and `experience_…` compares the others with it. The group stands in ``subject_meta["group"]``.
     **mechanism
         Any other field of :class:`~brainmu.synth.Mechanism` (`effect_duration`, `reactivation_rate`, `reliability`, …).
 
@@ -98,26 +109,33 @@ def study(
     whole("seed", seed)
     number("hours", hours, 1 / 60)
     number("epoch", epoch, above=True)
-    known = {f.name for f in dataclasses.fields(Mechanism)}
+    days = tuple(named(x) for x in ((experience,) if isinstance(experience, (str, Experience)) else experience))
+    if not days or len({d.name for d in days}) != len(days):
+        raise InputError(f"experience is {experience!r}, expected a condition or several different ones")
+    known = {f.name for f in dataclasses.fields(Mechanism)} - {"experience"}
     stray = sorted(set(mechanism) - known)
     if stray:
         raise InputError(f"study has no parameter {stray[0]!r}: the mechanism has {', '.join(sorted(known))}")
-    fields: dict[str, Any] = dict(mechanism) | dict(confounding=confounding, feedback=feedback, animal_sd=animal_sd, trials=trials)
+    fields: dict[str, Any] = dict(mechanism) | dict(confounding=confounding, feedback=feedback, animal_sd=animal_sd, trials=trials, experience=days[0])
     if log_hazard_ratio is not None:
         fields["log_hazard_ratio"] = dict(log_hazard_ratio)
         fields.setdefault("reactivation_rate", dict.fromkeys([*log_hazard_ratio, "negative", "positive"], 0.04))
     m, s = Mechanism(**fields), sleep or RodentSleep(drive=hours >= DRIVE_FROM)
-    lives = [live(m, s, 0.0, hours * 3600.0, np.random.default_rng(child)) for child in np.random.SeedSequence(seed).spawn(n_animals)]
-    recordings = [_recording(life, i, hours * 3600.0, epoch) for i, life in enumerate(lives)]
+    own = {d.name: dataclasses.replace(m, experience=d) for d in days}
+    groups = [d.name for d in assign_groups(days, n_animals, np.random.default_rng(np.random.SeedSequence([seed, 81])))]
+    children = np.random.SeedSequence(seed).spawn(n_animals)
+    lives = [live(own[g], s, 0.0, hours * 3600.0, np.random.default_rng(child)) for g, child in zip(groups, children)]
+    recordings = [_recording(life, i, g, hours * 3600.0, epoch) for i, (life, g) in enumerate(zip(lives, groups))]
     parameters = {"n_animals": n_animals, "hours": hours, "seed": seed, "epoch": epoch, **dataclasses.asdict(m), "sleep": dataclasses.asdict(s)}
-    return recordings, StudyTruth(m, s, [x.animal for x in lives], lives, parameters)
+    return recordings, StudyTruth(m, s, [x.animal for x in lives], lives, parameters, groups, days)
 
 
-def _recording(life: Life, index: int, stop: float, epoch: float) -> Recording:
+def _recording(life: Life, index: int, group: str, stop: float, epoch: float) -> Recording:
     name = f"mouse{index + 1:02d}"
     n = int(stop)
     pressure = Signal(life.measured[:n, None], rate=1.0, unit="SD", kind="other", channels=["pressure"], attrs={"description": "latent pressure as measured"})
     return Recording(
         id=f"{name}_study", subject=name, species="mouse", signals={"pressure": pressure}, source={"format": "synthetic", "files": []},
+        subject_meta={"group": group},
         labels={"scoring": score(life.bouts, epoch, "rodent3", 0.0, stop), "reactivation": life.reactivation, "trials": life.trials},
     )  # fmt: skip

@@ -149,6 +149,10 @@ class Truth:
     head_direction : HeadTuning or None
     trials : EventTable
         The ledger of the randomised stimulation.
+    stimulation : EventTable
+        What was delivered: kind (arm), content, `trial` (row of `trials`), `amplitude` of the artefact (uV).
+    detected : int (trial,)
+        Row of the reactivation that opened each closed-loop gate; -1 for false alarms and gates by the clock.
     drivers : dict of float64 (time,)
         Latent causes on the grid ``drivers["time"]`` (s): "pressure", "activity", "need" (process S).
     decoys : EventTable
@@ -178,6 +182,8 @@ class Truth:
     parameters: dict[str, Any]
     faults: Any = None
     decoys: EventTable = field(default_factory=lambda: EventTable([], [], kind=[]))
+    stimulation: EventTable = field(default_factory=lambda: EventTable([], [], kind=[]))
+    detected: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
     artefacts: EventTable = field(default_factory=lambda: EventTable([], [], kind=[]))
     eyes: EventTable = field(default_factory=lambda: EventTable([], [], kind=[]))
     planted: dict[str, TrueEffect] = field(default_factory=dict)

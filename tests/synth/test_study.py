@@ -143,10 +143,11 @@ def test_the_true_risk_difference_agrees_with_large_randomised_trials():
 
 
 def test_simulated_truth_without_an_effect_is_exactly_zero():
-    told = simulate_interventions(Mechanism(log_hazard_ratio={"negative": 0.0, "positive": -0.5}, trial_log_hazard_ratio={}), RodentSleep(), copies=600)
+    m = Mechanism(log_hazard_ratio={"negative": 0.0, "positive": -0.5}, trial_log_hazard_ratio={})
+    told = simulate_interventions(m, RodentSleep(), copies=3000, families=["trials", "hazard"])
     assert told["itt_risk_difference"].value == 0.0
     assert told["epoch_log_odds_ratio[positive]"].value < -0.2
-    assert abs(told["epoch_log_odds_ratio[negative]"].value) < 0.15
+    assert told["epoch_log_odds_ratio[negative]"].value == 0.0
 
 
 def test_reliability_is_the_squared_correlation_of_the_measured_pressure():
