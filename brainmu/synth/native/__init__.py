@@ -1,0 +1,74 @@
+"""Recordings in the files that instruments and other tools write, so that readers are tested on what they will meet."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shutil
+from pathlib import Path
+
+from brainmu.config import suggest
+from brainmu.core import Recording
+from brainmu.errors import InputError, OutputExistsError
+
+__all__ = ["FORMATS", "write"]
+
+FORMATS = {"nwb": ".nwb", "edf": ".edf", "neurosuite": "", "phy": "", "manifest": ""}
+"""Formats, and how the name of the file ends; "" for a folder of files."""
+
+
+def write(recording: Recording, folder: str | Path, *, format: str, overwrite: bool = False) -> Path:
+    """Write `recording` into `folder` as another tool would have, a block at a time, and return what :func:`brainmu.read` reads.
+
+    What a format has no place for is left out and said (``recording.warnings``): none of them holds everything.
+
+    Parameters
+    ----------
+    recording : Recording
+    folder : path
+        Made if it is not there; the recording becomes ``folder/ID.nwb``, ``folder/ID.edf`` or the folder ``folder/ID``.
+    format : {"nwb", "edf", "neurosuite", "phy", "manifest"}
+        NWB 2 (pynwb): electrical series, position, fluorescence, units, intervals. EDF+ (16 bits): voltages that start together; stages and events as
+        annotations. Neurosuite: ``.xml .lfp .res .clu .evt``, stages as buzcode's ``SleepState``. Phy: a sorter's arrays with the curator's groups.
+        Manifest: ``.npy`` and ``.csv`` with a ``brainmu.yaml``; holds everything, clocks included.
+    overwrite : bool
+        Replace what is there.
+
+    Raises
+    ------
+    InputError
+        If the format is not known, or the recording has nothing that it can hold.
+    OutputExistsError
+        If the file or folder exists and `overwrite` is not set.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> rec = Recording.from_arrays("m1", signals={"lfp": dict(values=np.zeros((5000, 2)), rate=1250.0, unit="uV", kind="lfp")})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(rec, folder, format="edf").name
+    'm1.edf'
+    """
+    if format not in FORMATS:
+        raise InputError(f"format is {format!r}{suggest(str(format), FORMATS)}, expected one of {', '.join(FORMATS)}")
+    name = re.sub(r"[^\w.+-]+", "_", recording.id)
+    target = Path(folder) / f"{name}{FORMATS[format]}"
+    if target.exists() and not overwrite:
+        raise OutputExistsError(f"{target}: exists already: choose another folder, or pass overwrite=True")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{name}.partial{FORMATS[format]}")
+    _remove(partial)
+    try:
+        importlib.import_module(f"brainmu.synth.native.{format}").write(recording, partial, name)
+        _remove(target)
+        partial.replace(target)
+    finally:
+        _remove(partial)
+    return target
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,67 @@
+"""Samples a block at a time, as whole numbers of a converter or as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainmu.core import Recording, Signal
+from brainmu.core.units import unit_factor
+
+__all__ = ["VOLTAGES", "blocks", "microvolts", "peaks", "to_counts", "voltages"]
+
+VOLTAGES = ("lfp", "eeg", "emg", "eog", "ecg")
+_VALUES = 1 << 22
+
+
+def blocks(s: Signal, step: int | None = None) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """First row and samples (time, channel) of each block, in the signal's unit."""
+    step = step or max(1, _VALUES // max(1, s.n_channels))
+    for i in range(0, s.n_samples, step):
+        yield i, s.read(i, min(s.n_samples, i + step))
+
+
+def microvolts(s: Signal) -> float:
+    """Factor that brings the signal's values to µV (1 where the unit is no voltage)."""
+    factor, unit = unit_factor(s.unit, kind=s.kind)
+    return factor if unit == "uV" else 1.0
+
+
+def voltages(rec: Recording) -> dict[str, Signal]:
+    """Regularly sampled voltages."""
+    return {k: s for k, s in rec.signals.items() if s.kind in VOLTAGES and s.rate is not None and s.n_samples}
+
+
+def peaks(s: Signal) -> NDArray[np.float64]:
+    """Largest absolute value of each channel, missing samples aside."""
+    top = np.zeros(s.n_channels)
+    for _, x in blocks(s):
+        top = np.fmax(top, np.nan_to_num(np.abs(x)).max(axis=0))
+    return top
+
+
+def to_counts(x: NDArray[np.float32], step: float | NDArray[np.float64]) -> tuple[NDArray[np.int16], int, int]:
+    """Samples as int16 steps of `step`, missing ones 0, and how many were missing and how many were clipped."""
+    counts = np.rint(x / step)
+    missing = ~np.isfinite(counts)
+    counts[missing] = 0
+    clipped = int((np.abs(counts) > 32767).sum())
+    return np.clip(counts, -32768, 32767).astype("<i2"), int(missing.sum()), clipped
+
+
+def write_counts(rec: Recording, s: Signal, path: Path, step: float) -> None:
+    """A flat file of int16, sample by sample; what was missing or clipped is said."""
+    missing = clipped = 0
+    factor = microvolts(s)
+    with path.open("wb") as f:
+        for _, x in blocks(s):
+            counts, m, c = to_counts(x * np.float32(factor), step)
+            missing, clipped = missing + m, clipped + c
+            f.write(counts.tobytes())
+    if missing:
+        rec.warn(f"{path.suffix or path.name}: {missing} missing samples were written as 0, which the format cannot tell from measured ones")
+    if clipped:
+        rec.warn(f"{path.suffix or path.name}: {clipped} samples beyond the converter's range were clipped")

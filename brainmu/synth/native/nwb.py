@@ -1,0 +1,209 @@
+"""NWB 2 as a lab's own pipeline writes it (pynwb alone): samples as the converter's integers, states as bouts."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainmu.core import EventTable, Hypnogram, Recording, Signal
+from brainmu.errors import InputError
+from brainmu.synth.native.blocks import VOLTAGES, microvolts, peaks, to_counts
+
+__all__ = ["write"]
+
+_SPECIES = {"mouse": "Mus musculus", "rat": "Rattus norvegicus", "human": "Homo sapiens"}
+_BUFFER = 1 << 22
+_UNKNOWN_START = datetime(1900, 1, 1, tzinfo=UTC)
+
+
+def write(rec: Recording, path: Path, name: str) -> None:
+    """Write the file `path`."""
+    import pynwb
+
+    if not (rec.signals or rec.spikes is not None or rec.labels):
+        raise InputError(f"{rec.id}: has no signals, spikes or labels, there is nothing to write")
+    nwb = pynwb.NWBFile(
+        session_description="planted recording", identifier=rec.id, session_id=name, session_start_time=rec.started_at or _UNKNOWN_START,
+    )  # fmt: skip
+    sex = str(rec.subject_meta.get("sex", "U"))[:1].upper()
+    nwb.subject = pynwb.file.Subject(
+        subject_id=rec.subject or rec.id, species=_SPECIES.get(rec.species, rec.species or None), sex=sex if sex in "MFO" else "U", age="P90D"
+    )
+    writer = _Writer(nwb, rec)
+    voltage = {k: s for k, s in rec.signals.items() if s.kind in VOLTAGES and s.n_samples}
+    writer.electrodes(voltage)
+    for k, s in rec.signals.items():
+        if s.n_samples:
+            (writer.electrical if k in voltage else writer.other)(k, s)
+    writer.units()
+    writer.labels()
+    with pynwb.NWBHDF5IO(path=str(path), mode="w") as io:
+        io.write(container=nwb)
+    if writer.missing:
+        rec.warn(f"NWB: {writer.missing} missing samples of voltages were written as 0, gaps are in invalid_times")
+
+
+class _Writer:
+    """Fills the file."""
+
+    def __init__(self, nwb: Any, rec: Recording) -> None:
+        self.nwb, self.rec, self.missing = nwb, rec, 0
+        self.rows: dict[str, list[int]] = {}
+        self.device = nwb.create_device(name="probe", description="made up")
+
+    # -- voltages
+    def electrodes(self, voltage: dict[str, Signal]) -> None:
+        if not voltage:
+            return
+        self.nwb.add_electrode_column(name="label", description="name of the channel")
+        groups: dict[str, Any] = {}
+        # NWB's table has the places of all electrodes or of none.
+        placed = any(set("xyz") & set(s.channels) for s in voltage.values())
+        n = 0
+        for k, s in voltage.items():
+            for row in s.channels.itertuples():
+                where = str(row.region) or ("CA1" if s.kind == "lfp" else "unknown")
+                group = f"{k}_{getattr(row, 'group', 0)}"
+                if group not in groups:
+                    groups[group] = self.nwb.create_electrode_group(name=group, description=k, location=where, device=self.device)
+                at = {a: float(getattr(row, a, np.nan)) for a in "xyz"} if placed else {}
+                self.nwb.add_electrode(group=groups[group], location=str(row.region) or "unknown", label=str(row.name), **at)
+                self.rows.setdefault(k, []).append(n)
+                n += 1
+
+    def electrical(self, name: str, s: Signal) -> None:
+        import pynwb
+
+        factor = microvolts(s)
+        # One step of a converter that just holds the largest value; volts are what NWB wants.
+        step = max(float(peaks(s).max(initial=0.0)) * factor, 1e-3) / 32000
+        series = pynwb.ecephys.ElectricalSeries(
+            name=_clean(name), data=self._streamed(s, "int16", lambda x: self._counts(x * np.float32(factor), step)),
+            electrodes=self.nwb.create_electrode_table_region(region=self.rows[name], description=name), conversion=step * 1e-6, **_timing(s),
+        )  # fmt: skip
+        if s.kind == "lfp":
+            # The container first: a region of a table must lie in the same file as the table.
+            container = pynwb.ecephys.LFP(name=f"LFP_{_clean(name)}")
+            self._module("ecephys", "processed").add(container)
+            container.add_electrical_series(series)
+        else:
+            self.nwb.add_acquisition(series)
+        for a, b in s.gaps:
+            self.nwb.add_invalid_time_interval(start_time=float(a), stop_time=float(b))
+
+    def _counts(self, x: np.ndarray, step: float) -> np.ndarray:
+        counts, missing, _ = to_counts(x, step)
+        self.missing += missing
+        return counts
+
+    # -- everything else
+    def other(self, name: str, s: Signal) -> None:
+        import pynwb
+
+        data = self._streamed(s, "float32", lambda x: x)
+        if s.kind == "position":
+            series = pynwb.behavior.SpatialSeries(
+                name=_clean(name), data=data, reference_frame="corner of the room", unit={"m": "meters"}.get(s.unit, s.unit or "a.u."), **_timing(s)
+            )
+            self._module("behavior", "tracking").add(pynwb.behavior.Position(spatial_series=series, name=f"Position_{_clean(name)}"))
+        elif s.kind == "calcium":
+            container = pynwb.ophys.Fluorescence(name=f"Fluorescence_{_clean(name)}")
+            self._module("ophys", "imaging").add(container)
+            container.add_roi_response_series(
+                pynwb.ophys.RoiResponseSeries(name=_clean(name), data=data, rois=self._rois(s), unit=s.unit or "a.u.", **_timing(s))
+            )
+        else:
+            about = f"{s.kind}: {', '.join(s.names)}"
+            self.nwb.add_acquisition(pynwb.TimeSeries(name=_clean(name), data=data, unit=s.unit or "a.u.", description=about, **_timing(s)))
+
+    def _rois(self, s: Signal) -> Any:
+        import pynwb
+
+        channel = pynwb.ophys.OpticalChannel(name="green", description="green", emission_lambda=510.0)
+        plane = self.nwb.create_imaging_plane(
+            name="plane", optical_channel=channel, description="somata", device=self.device, excitation_lambda=920.0, indicator="GCaMP",
+            location=str(s.channels["region"].iloc[0]) or "unknown", imaging_rate=s.rate,
+        )  # fmt: skip
+        segmentation = pynwb.ophys.ImageSegmentation(name="ImageSegmentation")
+        self._module("ophys", "imaging").add(segmentation)
+        table = segmentation.create_plane_segmentation(name="rois", description="cells", imaging_plane=plane)
+        for k in range(s.n_channels):
+            table.add_roi(pixel_mask=[(k % 512, k // 512, 1.0)])
+        return table.create_roi_table_region(region=list(range(s.n_channels)), description="all cells")
+
+    def _module(self, name: str, description: str) -> Any:
+        return self.nwb.processing[name] if name in self.nwb.processing else self.nwb.create_processing_module(name=name, description=description)
+
+    def _streamed(self, s: Signal, dtype: str, turn: Any) -> Any:
+        from hdmf.backends.hdf5.h5_utils import H5DataIO
+        from hdmf.data_utils import GenericDataChunkIterator
+
+        class Samples(GenericDataChunkIterator):
+            """Rows of the signal, turned into what is stored."""
+
+            def _get_data(self, selection: tuple[slice, ...]) -> np.ndarray:
+                rows = selection[0]
+                return turn(s.read(rows.start, rows.stop))[:, selection[1]]
+
+            def _get_maxshape(self) -> tuple[int, int]:
+                return (s.n_samples, s.n_channels)
+
+            def _get_dtype(self) -> np.dtype[Any]:
+                return np.dtype(dtype)
+
+        rows = max(1, min(s.n_samples, _BUFFER // s.n_channels))
+        chunk = max(1, min(rows, (1 << 17) // s.n_channels))
+        rows = min(s.n_samples, rows // chunk * chunk)
+        return H5DataIO(Samples(buffer_shape=(rows, s.n_channels), chunk_shape=(chunk, s.n_channels)), compression="gzip", compression_opts=4)
+
+    # -- spikes and labels
+    def units(self) -> None:
+        spikes = self.rec.spikes
+        if spikes is None:
+            return
+        for column in ("location", "quality", "cell_type"):
+            self.nwb.add_unit_column(name=column, description=column)
+        types = spikes.units["type"] if "type" in spikes.units else [""] * spikes.n_units
+        for i, region, quality, kind in zip(spikes.units["id"], spikes.units["region"], spikes.units["quality"], types):
+            self.nwb.add_unit(id=int(i), spike_times=spikes.of(int(i)), location=str(region) or "unknown", quality=str(quality) or "good", cell_type=str(kind))
+
+    def labels(self) -> None:
+        import pynwb
+
+        for name, label in self.rec.labels.items():
+            if not len(label):
+                continue
+            key = _clean(name if not isinstance(label, Hypnogram) else "sleep_states")
+            table = pynwb.epoch.TimeIntervals(name=key, description=name)
+            if isinstance(label, Hypnogram):
+                table.add_column(name="state", description="stage")
+                for b in label.bouts().itertuples():
+                    table.add_interval(start_time=float(b.start), stop_time=float(b.start + b.duration), state=str(b.stage))
+            elif isinstance(label, EventTable):
+                _rows(table, label)
+            else:
+                for a, b in label:
+                    table.add_interval(start_time=float(a), stop_time=float(b))
+            self.nwb.add_time_intervals(table)
+
+
+def _rows(table: Any, label: EventTable) -> None:
+    frame = label.to_frame()
+    more = [c for c in frame.columns if c not in ("start", "stop", "peak", "kind")]
+    for c in more:
+        table.add_column(name=str(c), description=str(c))
+    for row in frame.to_dict("records"):
+        extra = {str(c): row[c] if isinstance(row[c], int | float | bool | np.generic) else str(row[c]) for c in more}
+        table.add_interval(start_time=float(row["start"]), stop_time=float(row["stop"]), **extra)
+
+
+def _timing(s: Signal) -> dict[str, Any]:
+    return {"timestamps": s.times} if s.rate is None else {"rate": float(s.rate), "starting_time": float(s.start)}
+
+
+def _clean(name: str) -> str:
+    return re.sub(r"[^\w.+-]+", "_", name) or "_"

@@ -1,0 +1,170 @@
+"""Planted recordings written as other tools write them, and read back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import yaml
+
+import brainmu as bm
+from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Spikes
+from brainmu.errors import InputError, OutputExistsError
+from brainmu.synth import ClockModel, calcium, on_clocks, recording, write
+
+
+@pytest.fixture(scope="module")
+def rec() -> Recording:
+    out, _ = recording(hours=0.2, seed=1, n_cells=12)
+    out.started_at = datetime(2024, 5, 1, 10, 0, tzinfo=UTC)
+    # A spike more than half a step from the end of a file is not lost to rounding.
+    return out
+
+
+def _same_events(found, wanted, atol=1e-6):
+    assert len(found) == len(wanted)
+    order = np.argsort(np.asarray(wanted.start), kind="stable")
+    assert np.asarray(found.start) == pytest.approx(np.asarray(wanted.start)[order], abs=atol)
+    assert np.asarray(found.stop) == pytest.approx(np.asarray(wanted.stop)[order], abs=atol)
+
+
+def test_nwb(rec, tmp_path):
+    path = write(rec, tmp_path, format="nwb")
+    back = bm.read(path, epoch=4.0)
+    assert back.species == "mouse"
+    assert back.started_at == rec.started_at
+    for name in ("lfp", "emg"):
+        a, b = rec.signals[name], back.signals[name]
+        assert (b.rate, b.start, b.unit, b.names, b.kind) == (a.rate, a.start, "uV", a.names, a.kind)
+        x = a.read(0, 200_000)
+        assert np.abs(b.read(0, 200_000) - x).max() <= 0.51 * np.abs(a.read()).max() / 32000
+    assert back.signals["lfp"].channels["region"].tolist() == rec.signals["lfp"].channels["region"].tolist()
+    assert np.array_equal(back.signals["position"].read(), rec.signals["position"].read(), equal_nan=True)
+    for i, unit in enumerate(rec.spikes.units["id"]):
+        assert np.array_equal(back.spikes.of(i), rec.spikes.of(unit))
+    assert back.labels["scoring"] == rec.labels["scoring"]
+    for name in ("trials", "reactivation", "run"):
+        if len(rec.labels[name]):
+            _same_events(back.labels[name], rec.labels[name])
+    assert back.labels["reactivation"].content_.tolist() == rec.labels["reactivation"].content.tolist()
+    if len(rec.labels["trials"]):
+        assert np.array_equal(np.asarray(back.labels["trials"].assigned, dtype=float), np.asarray(rec.labels["trials"].assigned, dtype=float))
+    import pynwb
+
+    with pynwb.NWBHDF5IO(str(path), "r") as io:
+        assert not pynwb.validate(io=io)
+
+
+def test_nwb_holds_fluorescence(tmp_path):
+    signals, _ = calcium(Spikes([1.0, 2.0, 3.0], [0, 1, 1]), 20.0)
+    back = bm.read(write(Recording("m1", signals=signals), tmp_path, format="nwb"))
+    assert np.array_equal(back.signals["calcium"].read(), signals["calcium"].read())
+    assert back.signals["calcium"].kind == "calcium"
+
+
+def test_edf_of_a_night(tmp_path):
+    night, _ = recording(hours=0.5, seed=2, species="human")
+    path = write(night, tmp_path, format="edf")
+    back = bm.read(path)
+    assert back.labels["scoring"] == night.labels["scoring"]
+    assert set(back.signals) == {"eeg", "eog", "emg"}
+    for name in back.signals:
+        a, b = night.signals[name], back.signals[name]
+        assert b.rate == a.rate
+        assert b.n_samples == a.n_samples
+        assert np.abs(a.read() - b.read()).max() <= 0.52 * np.abs(a.read()).max() / 32767 * 1.001 + 1e-3
+    import edfio
+
+    other = edfio.read_edf(path)  # a reader that is not ours
+    assert other.num_signals == sum(s.n_channels for s in night.signals_of("eeg", "eog", "emg").values())
+    assert other.annotations[0].text.startswith("Sleep stage")
+    assert other.signals[0].data == pytest.approx(night.signals["eeg"].read()[:, 0], abs=0.1)
+
+
+def test_edf_of_a_rodent_keeps_events_to_the_microsecond_and_says_what_it_lost(rec, tmp_path):
+    back = bm.read(write(rec, tmp_path, format="edf"))
+    notes = back.labels["annotations"]
+    wanted = rec.labels["reactivation"]
+    mine = np.array([k.startswith("reactivation") for k in notes.kind])
+    _same_events(notes[mine], wanted, atol=2e-6)
+    assert {"WAKE", "NREM"} <= set(notes.kind)
+    assert any("spikes" in w and "left out" in w for w in rec.warnings)
+
+
+def test_neurosuite(rec, tmp_path):
+    back = bm.read(write(rec, tmp_path, format="neurosuite"))
+    a, b = rec.signals["lfp"], back.signals["lfp"]
+    assert (b.rate, b.n_samples, b.unit) == (a.rate, a.n_samples, "uV")
+    assert np.abs(a.read(0, 300_000) - b.read(0, 300_000)).max() <= 0.51 * 20 / 2**16 / 1000 * 1e6
+    ids = rec.spikes.units["id"].to_numpy()
+    for i, unit in zip(back.spikes.units["id"], ids):
+        assert np.array_equal(np.rint(back.spikes.of(i) * 20_000), np.rint(rec.spikes.of(unit) * 20_000))
+    assert len(back.spikes) == len(rec.spikes)
+    assert back.spikes.units["region"].tolist() == rec.spikes.units["region"].tolist()
+    h, truth = back.labels["scoring"], rec.labels["scoring"]
+    assert np.array_equal(h.codes, truth.at(h.times + 0.5))
+    assert len(h) == round(truth.stop - truth.start)
+    _same_events(back.labels["events_reactivation"], rec.labels["reactivation"], atol=1e-8)
+
+
+def test_phy(rec, tmp_path):
+    path = write(rec, tmp_path, format="phy")
+    back = bm.read(path)
+    assert np.array_equal(back.spikes.units["id"], rec.spikes.units["id"])
+    for unit in back.spikes.units["id"]:
+        assert np.array_equal(np.rint(back.spikes.of(unit) * 30_000), np.rint(rec.spikes.of(unit) * 30_000))
+    units = back.spikes.units
+    assert (units["quality"] == "good").all()
+    assert units["trough_to_peak_ms"].between(0.2, 0.9).all()
+    if "type" in rec.spikes.units:
+        narrow = rec.spikes.units["type"].str.contains("inter").to_numpy()
+        assert units["trough_to_peak_ms"][narrow].max() < units["trough_to_peak_ms"][~narrow].min()
+
+
+def test_manifest_holds_everything_also_clocks(rec, tmp_path):
+    there, true = on_clocks(rec, {"camera": ClockModel(streams=("position",)), "box": ClockModel(streams=("spikes", "trials"), ppm=-15.0)}, seed=5)
+    path = write(there, tmp_path, format="manifest")
+    yaml.safe_load((path / "brainmu.yaml").read_text())
+    back = bm.read(path)
+    assert (back.subject, back.species, back.started_at, back.zeitgeber) == (rec.subject, rec.species, rec.started_at, rec.zeitgeber)
+    for name, s in there.signals.items():
+        assert np.array_equal(back.signals[name].read(), s.read(), equal_nan=True), name
+        assert (back.signals[name].rate, back.signals[name].start, back.signals[name].kind) == (s.rate, s.start, s.kind)
+    assert np.array_equal(back.spikes.times, there.spikes.times)
+    assert back.labels["scoring"] == there.labels["scoring"]
+    assert np.abs(back.labels["run"].bounds - there.labels["run"].bounds).max() < 1e-8
+    _same_events(back.labels["reactivation"], there.labels["reactivation"], atol=1e-8)
+    store = bm.preprocess(back, tmp_path / "out.zarr")
+    seen = np.isfinite(true["box"].to_own(rec.spikes.times))
+    assert np.abs(store.spikes.times - rec.spikes.times[seen]).max() < 1e-3
+
+
+def test_gaps_are_said(tmp_path):
+    x = np.random.default_rng(0).normal(size=(5000, 1)).astype(np.float32)
+    x[100:200] = np.nan
+    holed = Recording.from_arrays("m1", signals={"lfp": dict(values=x, rate=100.0, unit="mV", kind="lfp", gaps=Intervals([[1.0, 2.0]]))})
+    for kind, sentence in (("edf", "gap"), ("neurosuite", "missing"), ("nwb", "invalid")):
+        rec = Recording.from_arrays("m1", signals=dict(holed.signals))
+        back = bm.read(write(rec, tmp_path / kind, format=kind))
+        assert any(sentence in w for w in rec.warnings), kind
+        assert back.signals[next(iter(back.signals))].read()[300:400, 0] == pytest.approx(1e3 * x[300:400, 0], abs=0.5)
+    back = bm.read(write(holed, tmp_path / "manifest", format="manifest"))
+    assert np.isnan(back.signals["lfp"].read()[100:200]).all()
+
+
+def test_what_cannot_be_is_refused_by_name(rec, tmp_path):
+    with pytest.raises(InputError, match="edf"):
+        write(rec, tmp_path, format="ed")
+    with pytest.raises(InputError, match="spikes"):
+        write(Recording("m1", labels={"h": Hypnogram([0], "rodent3", 4.0)}), tmp_path, format="phy")
+    with pytest.raises(InputError, match="voltages"):
+        write(Recording("m1", labels={"e": EventTable([0.0], [1.0])}), tmp_path, format="edf")
+    odd = Recording.from_arrays("odd", signals={"lfp": dict(values=np.zeros((100, 1)), rate=np.pi, unit="uV", kind="lfp")})
+    with pytest.raises(InputError, match="3.14159"):
+        write(odd, tmp_path, format="edf")
+    assert not list(tmp_path.iterdir())
+    write(rec, tmp_path, format="phy")
+    with pytest.raises(OutputExistsError, match="overwrite"):
+        write(rec, tmp_path, format="phy")
+    write(rec, tmp_path, format="phy", overwrite=True)
