@@ -17,6 +17,7 @@ from brainmu.synth.arenas import Arena, make_arena, run_in
 from brainmu.synth.assemblies import AssemblyModel
 from brainmu.synth.cells import CellPlan, Cells
 from brainmu.synth.decoys import DecoyModel, Decoys, plan_decoys
+from brainmu.synth.devices import with_devices
 from brainmu.synth.effects import Life, Mechanism, live
 from brainmu.synth.human import human_recording
 from brainmu.synth.instruments import FaultModel, Faults, plan_faults, sorted_by_machine
@@ -64,7 +65,8 @@ def recording(
     n_cortex: int = 1, n_amygdala: int = 0, lfp_rate: float | None = None, n_cells: int = 40, preset: str = "typical", epoch: float | None = None,
     run_minutes: float = 15.0, contexts: Mapping[str, str] | None = None, track_length: float | None = None, run_speed: float | None = None,
     position_rate: float = 40.0, arena: str = "linear", arms: Sequence[str] = ("stem", "left", "right"), n_head: int = 0, n_cortical: int = 0,
-    n_amygdala_cells: int = 0, pre_rest_minutes: float = 0.0, **parameters: Any,
+    n_amygdala_cells: int = 0, pre_rest_minutes: float = 0.0, calcium: Any = None, photometry: Any = None, clocks: Mapping[str, Any] | None = None,
+    **parameters: Any,
 ) -> tuple[Recording, Truth]:  # fmt: skip
     """A recording of `hours` whose answers are known.
 
@@ -107,6 +109,12 @@ def recording(
         see :class:`PopulationModel`.
     pre_rest_minutes : float, min
         Rest before the running, at most 40 % of a short recording; see `preplay` of :class:`RippleModel`.
+    calcium : True, CalciumModel or mapping of its fields
+        Also image every cell: signals "calcium" and "neuropil".
+    photometry : True, PhotometryModel or mapping of its fields
+        Also a fibre over the population: signal "photometry" with its isosbestic channel.
+    clocks : mapping of a device's name to a ClockModel or its fields
+        Devices with clocks of their own; see :func:`on_clocks`. For example ``{"camera": {"streams": ("position",), "ppm": 40.0}}``.
     **parameters
         Any field of :class:`Mechanism`, :class:`RodentSleep`, :class:`RippleModel`, :class:`LFPModel`, :class:`DecoyModel`, :class:`CellModel`,
         :class:`FaultModel` :class:`ScorerModel`, :class:`AssemblyModel` or :class:`PopulationModel` by its name
@@ -149,15 +157,17 @@ def recording(
     if species == "human":
         if arena != "linear" or n_head or n_cortical or n_amygdala_cells or pre_rest_minutes:
             raise InputError("arena, n_head, n_cortical, n_amygdala_cells and pre_rest_minutes are for rodents: a human sleeps a night without units")
-        return human_recording(hours, seed, name, who, n_channels, lfp_rate or 128.0, epoch or 30.0, preset, parameters)
+        night = human_recording(hours, seed, name, who, n_channels, lfp_rate or 128.0, epoch or 30.0, preset, parameters)
+        return with_devices(*night, calcium=calcium, photometry=photometry, clocks=clocks, seed=seed)
     given = dict({"A": "negative", "B": "positive"} if contexts is None else contexts)
     if not given or len(set(given.values())) != len(given):
         raise InputError(f"contexts are {given}, expected one track or more with a different content each")
     if isinstance(arms, str):
         raise InputError(f"arms is {arms!r}, expected a sequence of names")
-    return _Rodent(hours, seed, species, name, who, n_channels, n_cortex, n_amygdala, lfp_rate or 1250.0, n_cells, preset, epoch or 4.0, run_minutes, given,
+    made = _Rodent(hours, seed, species, name, who, n_channels, n_cortex, n_amygdala, lfp_rate or 1250.0, n_cells, preset, epoch or 4.0, run_minutes, given,
                    track_length, run_speed, position_rate, arena, tuple(arms), n_head, n_cortical, n_amygdala_cells,
                    pre_rest_minutes, parameters).build()  # fmt: skip
+    return with_devices(*made, calcium=calcium, photometry=photometry, clocks=clocks, seed=seed)
 
 
 @dataclasses.dataclass
@@ -235,7 +245,7 @@ class _Rodent:
             spindles=events.spindles, slow_waves=events.slow_waves, trials=life.trials, place_fields=fired.fields, faults=faults, decoys=decoys.table,
             artefacts=d.bursts, stimulation=life.stimulation, detected=life.detected,
             fragments=fired.played.fragments, replay_decoys=fired.played.decoys, volleys=fired.played.volleys, assemblies=fired.assemblies,
-            populations=fired.others.table, head_direction=fired.others.head,
+            populations=fired.others.table, head_direction=fired.others.head, spikes=fired.spikes,
             drivers={"time": life.time, "pressure": life.pressure, "need": life.need, "activity": np.interp(life.time, d.time, d.activity)},
             parameters=self._record(models), planted=planted_effects(models["mechanism"]) | decoys.planted(),
             simulate=functools.partial(simulate_interventions, models["mechanism"], models["sleep"], epoch=self.epoch, seed=self.seed),

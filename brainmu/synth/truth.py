@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from brainmu.core import EventTable, Hypnogram
+from brainmu.core import EventTable, Hypnogram, Spikes
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from brainmu.synth.calcium import CalciumTruth, PhotometryTruth
+    from brainmu.synth.clocks import TrueClock
 
 __all__ = ["HeadTuning", "PlaceFields", "TrueEffect", "Truth"]
 
@@ -164,6 +167,12 @@ class Truth:
         Blinks and rapid eye movements of humans (kind blink, saccade; amplitude in uV).
     faults : Faults or None
         Dead and drifting channels, pops, gaps.
+    spikes : Spikes or None
+        Every spike as it was fired; those of the recording are what a sorter made of them.
+    calcium, photometry : CalciumTruth, PhotometryTruth or None
+        What the light was made from; `clean` is the trace without noise, motion and bleaching.
+    clocks : dict of TrueClock
+        The true map of every device's time.
     parameters : dict
         Every parameter of the generator, as used.
     """
@@ -187,6 +196,10 @@ class Truth:
     artefacts: EventTable = field(default_factory=lambda: EventTable([], [], kind=[]))
     eyes: EventTable = field(default_factory=lambda: EventTable([], [], kind=[]))
     planted: dict[str, TrueEffect] = field(default_factory=dict)
+    spikes: Spikes | None = field(default=None, repr=False)
+    calcium: CalciumTruth | None = field(default=None, repr=False)
+    photometry: PhotometryTruth | None = field(default=None, repr=False)
+    clocks: dict[str, TrueClock] = field(default_factory=dict)
     simulate: Callable[[], dict[str, TrueEffect]] | None = field(default=None, repr=False)
     arousals: EventTable = field(default_factory=lambda: EventTable([], []))
     fragments: EventTable = field(default_factory=lambda: EventTable([], []))
