@@ -53,7 +53,7 @@ class DecoyModel:
     gamma_burst_rate: float = 0.0
     gamma_burst_amplitude: float = 150.0
     spike_leak_rate: float = 0.0
-    spike_leak_amplitude: float = 110.0
+    spike_leak_amplitude: float = 200.0
     nuisance_power: float = 0.0
     nuisance_frequency: float = 36.0
     nuisance_stage: str = "NREM"
