@@ -145,7 +145,8 @@ def human_recording(
     record["scorer"] = dataclasses.asdict(scorer)
     truth = Truth(
         id=id, bouts=bouts, hypnogram=hypnogram, ripples=empty, reactivation=empty, awake_replay=empty, spindles=events.spindles,
-        slow_waves=events.slow_waves, eyes=events.eyes, trials=empty, place_fields=None, drivers={"time": time}, parameters=record, arousals=arousals,
+        slow_waves=events.slow_waves, eyes=events.eyes, artefacts=events.muscle, arousals=arousals, trials=empty,
+        place_fields=None, drivers={"time": time}, parameters=record,
     )  # fmt: skip
     return rec, truth
 
