@@ -1,7 +1,7 @@
 """The scorer: how people turn continuous sleep into epochs, where they err and how far two of them agree.
 
-A scorer's errors are of two kinds. Some epochs are doubtful to everybody, mostly beside transitions and in runs: there every scorer makes
-up its own mind between the two stages in question. The rest are slips of one scorer. How often each stage is mistaken, and for what, is a table.
+A scorer's errors are of two kinds. Around every change of stage lies a stretch that everybody doubts, and each scorer puts the change near one
+end of it or the other. The rest are slips of one scorer, in short runs. How often each stage is mistaken, and for what, is a table.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ RODENT_CONFUSION: dict[str, dict[str, float]] = {
 """The same for rodents: an assumption, so that a scorer errs in about 6 % of epochs and most in REM. Rat scorers agreed on 83 % of epochs of four states
 (Gross BA et al. 2009, J Neurosci Methods 184:10); two scorers of mice on 94.5 % (Van Gelder RN et al. 1991, Sleep 14:48)."""
 
+_REACH = (0.6, 1.0)  # how far into its side of a doubtful stretch a scorer moves the change
+_MOVED = 0.5 * sum(_REACH) / 2  # share of the doubtful epochs that a scorer mistakes: one side of two, and that far
 _TABLES = {"W": HUMAN_CONFUSION, "WAKE": RODENT_CONFUSION}
 
 
@@ -52,19 +54,18 @@ class ScorerModel:
     scorers : int
         People who score the recording, each into a label of its own ("scoring", "scoring2", …).
     disagreement : float
-        Scales the table of errors: 0 none, 1 as published. Two scorers at 1 agree with a kappa of about 0.75 on human nights, as
-        published for AASM rules (0.76 [1]_).
+        Scales the table of errors: 0 none, 1 as published. Two scorers at 1 agree on human nights with a kappa of about 0.68, at 0.8 of
+        about 0.74; published are 0.76 within one project [1]_, 0.68 [4]_ and 0.66 [5]_ between laboratories.
     confusion : mapping of stage to mapping of stage to float, optional
         For each true stage the share of its epochs that is scored as another one; by default :data:`HUMAN_CONFUSION` or
-        :data:`RODENT_CONFUSION`.
+        :data:`RODENT_CONFUSION`. How often a stage is mistaken is kept exactly; for what leans towards the stages it borders on.
     doubt_shared : float
-        Share of the errors that lies in epochs all scorers doubt. With errors as frequent as [2]_ reports against the majority, 0.8 gives
-        pairs of scorers the agreement that [1]_ reports; without shared doubt they would agree far less.
-    doubt_run : float, epochs
-        Doubtful epochs come in runs: correlation time of the doubt. An assumption.
-    doubt_transition : float
-        How many times as often an epoch beside a change of stage is doubtful as one inside a bout; the neighbour's stage is favoured as
-        much. Scorers err most there [2]_; the size is an assumption.
+        Share of the errors that lies in the doubtful stretches around changes of stage, which all scorers share; scorers err most there [2]_.
+        The size is an assumption: it leaves a scored night with about as many changes of stage as the true one.
+    doubt_spread : float, epochs
+        By how much the stretches differ in length (SD). An assumption.
+    slip_run : float, epochs
+        Correlation time of a scorer's own slips. An assumption.
     min_bout : float, s
         Smoothing: a shorter run of epochs is given to the longer of its neighbours. 0: none.
     artefact_share : float
@@ -80,22 +81,26 @@ class ScorerModel:
     .. [2] Rosenberg RS, Van Hout S (2013). The American Academy of Sleep Medicine inter-scorer reliability program: sleep stage scoring.
        J Clin Sleep Med 9:81.
     .. [3] Barger Z et al. (2019). Robust, automated sleep scoring by a compact neural network. PLoS ONE 14:e0224642.
+    .. [4] Danker-Hopfe H et al. (2004). Interrater reliability between scorers from eight European sleep laboratories in subjects with
+       different sleep disorders. J Sleep Res 13:63.
+    .. [5] Cesari M et al. (2021). Interrater sleep stage scoring reliability between manual scoring from two European sleep centers and
+       automatic scoring. J Clin Sleep Med 17:1237.
     """
 
     scorers: int = 1
     disagreement: float = 0.0
     confusion: Mapping[str, Mapping[str, float]] | None = None
-    doubt_shared: float = 0.8
-    doubt_run: float = 4.0
-    doubt_transition: float = 4.0
+    doubt_shared: float = 0.85
+    doubt_spread: float = 3.0
+    slip_run: float = 5.0
     min_bout: float = 0.0
     artefact_share: float = 0.0
     scorer_error: float = 0.0
 
     def __post_init__(self) -> None:
-        check_model(self, positive=("doubt_run", "doubt_transition"), shares=("doubt_shared", "artefact_share", "scorer_error"))
+        check_model(self, positive=("slip_run",), shares=("doubt_shared", "artefact_share", "scorer_error"))
         whole("scorers", self.scorers, 1)
-        for stage, row in (self.confusion or {}).items():
+        for stage, row in _rows(self.confusion or {}):
             for other, share in row.items():
                 number(f"confusion[{stage}][{other}]", share, most=1.0)
             if sum(row.values()) > 1:
@@ -117,11 +122,17 @@ class ScorerModel:
                 if stray or stage == other:
                     raise InputError(f"confusion[{stage}][{other}] is not an error between two of {' '.join(stages)}")
                 out[stages.index(stage), stages.index(other)] = self.disagreement * share
-        worst = float(out.sum(1).max()) * max(2 * self.doubt_shared, 1.0)
+        worst = float(out.sum(1).max()) * max(self.doubt_shared / _MOVED, 1.0)
         if worst > 1:
             raise InputError(f"disagreement is {self.disagreement:g}, expected at most {self.disagreement / worst:.3g}: {stages[int(out.sum(1).argmax())]} "
                              "would be doubted in more than all of its epochs")  # fmt: skip
         return out
+
+
+def _rows(table: Mapping[str, Mapping[str, float]]) -> list[tuple[str, Mapping[str, float]]]:
+    if not isinstance(table, Mapping) or not all(isinstance(row, Mapping) for row in table.values()):
+        raise InputError(f"confusion is {table!r}, expected a mapping of stage to a mapping of stage to a share, such as {{'N2': {{'N3': 0.06}}}}")
+    return list(table.items())
 
 
 def scorings(model: ScorerModel, truth: Hypnogram, bouts: pd.DataFrame, rng: np.random.Generator, seed: tuple[int, ...]) -> dict[str, Hypnogram]:
@@ -148,20 +159,69 @@ def scorings(model: ScorerModel, truth: Hypnogram, bouts: pd.DataFrame, rng: np.
 
 @dataclass
 class _Doubts:
-    """Epochs that every scorer doubts, and the other stage in question (epoch,)."""
+    """Stretches that every scorer doubts.
 
-    doubtful: NDArray[np.bool_]
+    Attributes
+    ----------
+    change : intp (epoch,)
+        The change of stage that each epoch is nearest to.
+    before : bool (epoch,)
+        Whether the epoch lies before it.
+    depth : float64 (epoch,)
+        How deep in that side of the stretch, 0 to 1; inf outside.
+    other : int8 (epoch,)
+        The stage in question beside the true one.
+    """
+
+    change: NDArray[np.intp]
+    before: NDArray[np.bool_]
+    depth: NDArray[np.float64]
     other: NDArray[np.int8]
-    weight: NDArray[np.float64]
 
 
 def _doubts(model: ScorerModel, codes: NDArray[np.int8], errors: NDArray[np.float64], rng: np.random.Generator) -> _Doubts:
-    before, after = np.r_[codes[:1], codes[:-1]], np.r_[codes[1:], codes[-1:]]
-    weight = np.where((before != codes) | (after != codes), model.doubt_transition, 1.0)
-    # A coin is tossed in doubt, so twice as many epochs are doubtful as become errors.
-    chance = _spread(2 * model.doubt_shared * errors.sum(1), codes, weight)
-    doubtful = _persistent(rng, len(codes), model.doubt_run) < chance
-    return _Doubts(doubtful, _mistaken_for(model, codes, errors, _persistent(rng, len(codes), model.doubt_run)), weight)
+    n = len(codes)
+    changes = np.flatnonzero(np.diff(codes)) + 1
+    reach, draw = rng.standard_normal((2, len(changes))), rng.random((len(changes), 2))
+    if not len(changes) or not errors.any():
+        return _Doubts(np.zeros(n, dtype=np.intp), np.zeros(n, dtype=bool), np.full(n, np.inf), codes)
+    k = np.arange(n)
+    right = np.clip(np.searchsorted(changes, k, side="right"), 0, len(changes) - 1)
+    left = np.clip(right - 1, 0, None)
+    change = np.where(np.abs(k + 0.5 - changes[left]) < np.abs(k + 0.5 - changes[right]), left, right)
+    before = k < changes[change]
+    away = np.where(before, changes[change] - 1 - k, k - changes[change])
+    neighbour = codes[np.where(before, changes[change], changes[change] - 1)]
+    # Stretches reach further where the table says that this stage is taken for that neighbour; what it never is comes last.
+    share = errors[codes, neighbour] / np.maximum(errors[codes].max(1), 1e-300)
+    other = np.where(share > 0, neighbour, _mistaken_for(errors, codes, draw[change, before.astype(int)])).astype(np.int8)
+    score = model.doubt_spread * (reach[before.astype(int), change] + np.where(share > 0, np.log(np.maximum(share, 1e-300)), -1e3)) - away
+    depth = np.full(n, np.inf)
+    for s, wanted in enumerate(model.doubt_shared * errors.sum(1) / _MOVED):
+        mine = np.flatnonzero(codes == s)
+        depth[mine[np.argsort(-score[mine], kind="stable")[: round(wanted * len(mine))]]] = 0.0
+    side = 2 * change + before
+    length = np.bincount(side[depth == 0], minlength=2 * len(changes))
+    return _Doubts(change, before, np.where(depth == 0, (away + 0.5) / np.maximum(length[side], 1), np.inf), other)
+
+
+def _mistaken_for(errors: NDArray[np.float64], codes: NDArray[np.int8], draw: NDArray[np.float64]) -> NDArray[np.int8]:
+    """The stage (epoch,) that each epoch would be mistaken for by the table."""
+    total = np.cumsum(errors[codes], axis=1)
+    other = (draw[:, None] * total[:, -1:] >= total).sum(1)
+    return np.where(total[:, -1] > 0, np.minimum(other, errors.shape[0] - 1), codes).astype(np.int8)
+
+
+def _hesitate(
+    model: ScorerModel, truth: NDArray[np.int8], codes: NDArray[np.int8], errors: NDArray[np.float64], doubts: _Doubts, rng: np.random.Generator
+) -> NDArray[np.int8]:
+    """What one scorer makes of `codes`: every change of stage put early or late, and slips of its own."""
+    n, changes = len(truth), int(doubts.change.max(initial=0)) + 1
+    early, far = rng.random(changes) < 0.5, rng.uniform(*_REACH, changes)
+    slipped = _persistent(rng, n, model.slip_run) < ((1 - model.doubt_shared) * errors.sum(1))[truth]
+    codes = np.where(slipped, _mistaken_for(errors, truth, _persistent(rng, n, model.slip_run)), codes)
+    moved = (early[doubts.change] == doubts.before) & (doubts.depth < far[doubts.change])
+    return np.where(moved, doubts.other, codes).astype(np.int8)
 
 
 def _persistent(rng: np.random.Generator, n: int, epochs: float) -> NDArray[np.float64]:
@@ -170,43 +230,6 @@ def _persistent(rng: np.random.Generator, n: int, epochs: float) -> NDArray[np.f
     level = rng.standard_normal(n)
     level[1:] *= np.sqrt(1 - a * a)
     return ndtr(lfilter([1.0], [1.0, -a], level))
-
-
-def _spread(wanted: NDArray[np.float64], codes: NDArray[np.int8], weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Chance (epoch,) proportional to `weight`, at most 1, whose mean over the epochs of each stage is `wanted` (stage,)."""
-    out = np.zeros(len(codes))
-    for s, mean in enumerate(wanted):
-        w = weight[codes == s]
-        if not len(w) or mean == 0:
-            continue
-        scale = mean / w.mean()
-        for _ in range(50):
-            scale *= mean / np.minimum(1.0, scale * w).mean()
-        out[codes == s] = np.minimum(1.0, scale * w)
-    return out
-
-
-def _mistaken_for(model: ScorerModel, codes: NDArray[np.int8], errors: NDArray[np.float64], draw: NDArray[np.float64]) -> NDArray[np.int8]:
-    """The stage (epoch,) that each epoch would be mistaken for: by the table, favouring the neighbours."""
-    rows = errors[codes].copy()
-    n = np.arange(len(codes))
-    for near in (np.r_[codes[:1], codes[:-1]], np.r_[codes[1:], codes[-1:]]):
-        rows[n, near] *= np.where(near != codes, model.doubt_transition, 1.0)
-    total = np.cumsum(rows, axis=1)
-    other = (draw[:, None] * total[:, -1:] >= total).sum(1)
-    return np.where(total[:, -1] > 0, np.minimum(other, errors.shape[0] - 1), codes).astype(np.int8)
-
-
-def _hesitate(
-    model: ScorerModel, truth: NDArray[np.int8], codes: NDArray[np.int8], errors: NDArray[np.float64], doubts: _Doubts, rng: np.random.Generator
-) -> NDArray[np.int8]:
-    """What one scorer makes of `codes`: a coin where everybody doubts, and slips of its own."""
-    slip, which = rng.random((2, len(truth)))
-    # A scorer who has made up its mind about a doubtful stretch sticks to it.
-    swayed = doubts.doubtful & (_persistent(rng, len(truth), 2 * model.doubt_run) < 0.5)
-    slipped = slip < _spread((1 - model.doubt_shared) * errors.sum(1), truth, doubts.weight)
-    codes = np.where(slipped, _mistaken_for(model, truth, errors, which), codes)
-    return np.where(swayed, doubts.other, codes).astype(np.int8)
 
 
 def smooth(codes: NDArray[np.int8], least: int) -> NDArray[np.int8]:

@@ -22,7 +22,7 @@ DRIVE_FROM = 12.0
 """Recordings of this many hours or more feel the clock and the need for sleep, unless told otherwise."""
 
 _NEED = 0.3  # process S at which the need for sleep neither adds to nor takes from the hazards: its mean over the day
-_MEAN_DARK = 0.25  # night at which the clock neither adds nor takes: the defaults above were set to the light phase
+_MEAN_DARK = 0.35  # night at which the clock neither adds nor takes: the defaults above were set to the light phase
 _DUSK = 0.25  # h
 _LIMIT = 5.0  # bounds of a log ratio, so that no parameter overflows
 
@@ -100,7 +100,7 @@ class RodentSleep:
     day: float = 24.0
     light: float = 12.0
     circadian: float = 0.45
-    homeostatic: float = 1.7
+    homeostatic: float = 1.8
     consolidation: float = 5.0
     need: float = 0.3
     need_rise: float = 8.0
@@ -224,7 +224,7 @@ class HumanSleep:
     latency: float = 900.0
     deepest: float = 1.0
     wake_long: float = 0.12
-    night_sd: float = 0.3
+    night_sd: float = 0.25
     arousal_rate: float = 11 / 3600
     arousal_median: float = 7.0
 
@@ -233,10 +233,10 @@ class HumanSleep:
 
     def length(self, stage: str, deep: float, rng: np.random.Generator) -> float:
         """One bout, s; the medians in minutes are those of the scored nights. Deep sleep flickers at its edges and then holds."""
-        median, spread = {"W": (0.8, 0.6), "N1": (0.95, 0.8), "N2": (2.7, 1.15), "N3": (0.9, 0.6), "R": (3.9, 1.05)}[stage]
+        median, spread = {"W": (0.8, 0.6), "N1": (0.95, 0.8), "N2": (2.5, 1.15), "N3": (0.9, 0.6), "R": (3.9, 1.05)}[stage]
         if stage == "W" and rng.random() < self.wake_long:
             median, spread = 8.0, 0.8
-        if stage == "N3" and rng.random() < min(0.1 + 0.25 * deep, 0.6):
+        if stage == "N3" and rng.random() < min(0.12 + 0.26 * deep, 0.6):
             median, spread = 5.0 + 4.0 * deep, 0.6
         return 60.0 * median * float(np.exp(spread * np.clip(rng.standard_normal(), -2.5, 2.0)))
 
