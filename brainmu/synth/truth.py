@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -226,3 +227,26 @@ class Truth:
         known = self.effects if "effects" in self.__dict__ else self.planted
         lines += [f"  {name}: {e.value:+.3f} {e.unit}. {e.estimand}" for name, e in known.items()]
         return "\n".join(lines)
+
+    def save(self, path: str | Path) -> None:
+        """Write all of it, but for signals (which their parameters make again), to a ``.npz`` that :meth:`load` reads."""
+        from brainmu.synth.saving import save
+
+        save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Truth:
+        """The truth that :meth:`save` wrote.
+
+        Raises
+        ------
+        NotFoundError, FormatError
+            If there is no such file, or it is damaged or something else.
+        """
+        from brainmu.errors import FormatError
+        from brainmu.synth.saving import load
+
+        found = load(Path(path))
+        if not isinstance(found, cls):
+            raise FormatError(f"{path}: holds a {type(found).__name__}, expected the truth of a recording")
+        return found

@@ -1,0 +1,143 @@
+"""The truth of a recording as one file: arrays beside a JSON text that says what they are, and nothing that could run code when read."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from brainmu.core import EventTable, Hypnogram, Intervals, Spikes
+from brainmu.errors import FormatError, InputError, NotFoundError
+
+__all__ = ["load", "save"]
+
+_VERSION = 1
+
+
+def save(value: Any, path: Path) -> None:
+    """Write `value` to a compressed ``.npz``; the same value gives the same bytes.
+
+    Raises
+    ------
+    InputError
+        If a part is of a type that the file cannot hold.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    tree = {"version": _VERSION, "value": _encode(value, arrays)}
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as f:
+        np.savez_compressed(f, tree=np.array(json.dumps(tree)), **arrays)
+    partial.replace(path)
+
+
+def load(path: Path) -> Any:
+    """What :func:`save` wrote.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such file.
+    FormatError
+        If it is damaged, no truth of a recording, or of a newer brainmu.
+    """
+    if not path.is_file():
+        raise NotFoundError(f"{path}: no such file, expected the truth of a synthetic recording")
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            arrays = {k: held[k] for k in held.files}
+        tree = json.loads(str(arrays.pop("tree")))
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise FormatError(f"{path}: is not the truth of a synthetic recording ({error}), or damaged: write it again") from None
+    if tree.get("version") != _VERSION:
+        raise FormatError(f"{path}: has layout {tree.get('version')!r}, this brainmu reads {_VERSION}: update brainmu")
+    try:
+        return _decode(tree["value"], arrays)
+    except (KeyError, TypeError, AttributeError, ImportError) as error:
+        raise FormatError(f"{path}: was written by another version of brainmu ({error}): write it again") from None
+
+
+def _encode(v: Any, arrays: dict[str, np.ndarray]) -> Any:
+    if v is None or isinstance(v, bool | int | float | str):
+        return v
+    if isinstance(v, np.generic):
+        return v.item()
+    if isinstance(v, np.ndarray):
+        if v.dtype.kind == "O":
+            return {"objects": [_encode(x, arrays) for x in v.tolist()]}
+        arrays[f"a{len(arrays)}"] = v
+        return {"array": f"a{len(arrays) - 1}"}
+    if isinstance(v, list):
+        return [_encode(x, arrays) for x in v]
+    if isinstance(v, tuple):
+        return {"tuple": [_encode(x, arrays) for x in v]}
+    if isinstance(v, dict):
+        return {"dict": [[_encode(k, arrays), _encode(x, arrays)] for k, x in v.items()]}
+    if isinstance(v, pd.DataFrame):
+        return {"frame": [[str(c), _encode(v[c].to_numpy(), arrays)] for c in v.columns], "rows": len(v)}
+    if isinstance(v, EventTable):
+        return {"events": _encode(v.to_frame(), arrays), "attrs": _encode(v.attrs, arrays)}
+    if isinstance(v, Intervals):
+        return {"intervals": _encode(v.bounds, arrays)}
+    if isinstance(v, Hypnogram):
+        about = [v.stage_set, v.epoch, v.start, v.scorer]
+        return {"hypnogram": _encode(v.codes, arrays), "about": about, "proba": _encode(v.proba, arrays), "attrs": _encode(v.attrs, arrays)}
+    if isinstance(v, Spikes):
+        return {"spikes": [_encode(x, arrays) for x in (v.times, v.unit_id, v.units)]}
+    if isinstance(v, functools.partial):
+        return {"call": _name(v.func), "args": _encode(list(v.args), arrays), "keywords": _encode(v.keywords, arrays)}
+    if dataclasses.is_dataclass(v) and not isinstance(v, type):
+        fields = [[f.name, _encode(getattr(v, f.name), arrays)] for f in dataclasses.fields(v) if f.init]
+        return {"class": _name(type(v)), "fields": fields}
+    raise InputError(f"the truth holds a {type(v).__module__}.{type(v).__qualname__}, which its file has no place for: leave it out")
+
+
+def _name(thing: Any) -> str:
+    if not thing.__module__.startswith("brainmu.") or "<" in thing.__qualname__:
+        raise InputError(f"the truth holds {thing.__module__}.{thing.__qualname__}, expected only what belongs to brainmu")
+    return f"{thing.__module__}:{thing.__qualname__}"
+
+
+def _named(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    if not module.startswith("brainmu.synth.") or "." in attribute:
+        raise KeyError(f"{name} is not of brainmu.synth")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _decode(v: Any, arrays: dict[str, np.ndarray]) -> Any:
+    if isinstance(v, list):
+        return [_decode(x, arrays) for x in v]
+    if not isinstance(v, dict):
+        return v
+    key = next(iter(v))
+    inner = v[key]
+    if key == "array":
+        return arrays[inner]
+    if key == "objects":
+        out = np.empty(len(inner), dtype=object)
+        out[:] = [_decode(x, arrays) for x in inner]
+        return out
+    if key == "tuple":
+        return tuple(_decode(x, arrays) for x in inner)
+    if key == "dict":
+        return {_decode(k, arrays): _decode(x, arrays) for k, x in inner}
+    if key == "frame":
+        return pd.DataFrame({c: _decode(x, arrays) for c, x in inner}, index=range(v["rows"]))
+    if key == "events":
+        return EventTable.from_frame(_decode(inner, arrays), attrs=_decode(v["attrs"], arrays))
+    if key == "intervals":
+        return Intervals(_decode(inner, arrays))
+    if key == "hypnogram":
+        stages, epoch, start, scorer = v["about"]
+        return Hypnogram(_decode(inner, arrays), stages, epoch, start, _decode(v["proba"], arrays), scorer, _decode(v["attrs"], arrays))
+    if key == "spikes":
+        return Spikes(*(_decode(x, arrays) for x in inner))
+    if key == "call":
+        return functools.partial(_named(inner), *_decode(v["args"], arrays), **_decode(v["keywords"], arrays))
+    return _named(inner)(**{k: _decode(x, arrays) for k, x in v["fields"]})
