@@ -187,7 +187,7 @@ def microstructure(
     lasting = Intervals([[a, b] for a, b in _spans(bouts, "WAKE") if b - a > 20]).subtract(_running_time(run_from, still))
     calm = np.r_[_poisson(lasting, model.wake_ripple_rate, rng), _poisson(still, model.wake_ripple_rate, rng)]
     decoys = np.sort(np.r_[free[nrem.contains(free)], calm])
-    outside = own.random(len(start)) < model.outside_ripples
+    outside = (own.random(len(start)) < model.outside_ripples) & _clear(reactivation, unrelated)
     ripples, row, other_row = _ripples(bouts, decoys, still, reactivation, unrelated, outside, model, background, rng)
     direction = np.where(rng.random(len(start)) < np.where(asleep, 0.7, 0.5), "forward", "reverse").astype(object)
     context = np.array([contexts[c] for c in reactivation.content], dtype=object)
@@ -204,6 +204,17 @@ def microstructure(
         _imitated(_sweeps(ripples, "rate_matched", 0.7, own), contexts, own), _population_bursts(ripples, nrem, model, own),
         _unrelated(unrelated, other_row, contexts, own),
     )  # fmt: skip
+
+
+def _clear(events: EventTable, others: EventTable) -> NDArray[np.bool_]:
+    """Which events keep 0.2 s away from all that have a ripple of their own: one that overlaps another would lie in its ripple."""
+    start, stop = np.r_[events.start, others.start], np.r_[events.stop, others.stop]
+    order = np.argsort(start, kind="stable")
+    before = np.r_[-np.inf, np.maximum.accumulate(stop[order])][: len(start)]
+    after = np.r_[start[order], np.inf][1:]
+    alone = np.empty(len(start), dtype=bool)
+    alone[order] = (start[order] - before > 0.2) & (after - stop[order] > 0.2)
+    return alone[: len(events)]
 
 
 def _amplitude(ripples: EventTable, row: NDArray[np.intp]) -> NDArray[np.float64]:
