@@ -3,11 +3,12 @@
 from brainmu.synth.assemblies import AssemblyModel
 from brainmu.synth.calcium import INDICATORS, CalciumModel, CalciumTruth, Indicator, PhotometryModel, PhotometryTruth, calcium, photometry
 from brainmu.synth.clocks import ClockModel, TrueClock, on_clocks
-from brainmu.synth.corpus import corpus, iter_corpus
+from brainmu.synth.corpus import Corpus, corpus, iter_corpus, open_corpus
 from brainmu.synth.decoys import DecoyModel
 from brainmu.synth.experience import EXPERIENCES, Experience
 from brainmu.synth.human import EEGModel
 from brainmu.synth.instruments import FaultModel
+from brainmu.synth.labs import LABS, Lab
 from brainmu.synth.mechanism import Mechanism
 from brainmu.synth.native import write
 from brainmu.synth.populations import PopulationModel
@@ -23,12 +24,14 @@ from brainmu.synth.truth import HeadTuning, PlaceFields, TrueEffect, Truth
 __all__ = [
     "EXPERIENCES",
     "INDICATORS",
+    "LABS",
     "PRESETS",
     "AssemblyModel",
     "CalciumModel",
     "CalciumTruth",
     "CellModel",
     "ClockModel",
+    "Corpus",
     "DecoyModel",
     "EEGModel",
     "Experience",
@@ -37,6 +40,7 @@ __all__ = [
     "HumanSleep",
     "Indicator",
     "LFPModel",
+    "Lab",
     "Mechanism",
     "PhotometryModel",
     "PhotometryTruth",
@@ -53,6 +57,7 @@ __all__ = [
     "corpus",
     "iter_corpus",
     "on_clocks",
+    "open_corpus",
     "photometry",
     "recording",
     "study",

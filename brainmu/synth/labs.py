@@ -157,9 +157,7 @@ class Lab:
             table["kind"] = kind
         if self.step:
             values: Any = _Converted(s, 1.0, self.step)
-            return dataclasses.replace(
-                s, values=values, scale=self.step * _UNITS[self.unit], missing=values.missing, unit=self.unit, kind=kind, channels=table
-            )
+            return dataclasses.replace(s, values=values, scale=self.step * _UNITS[self.unit], missing=values.missing, unit=self.unit, kind=kind, channels=table)
         return dataclasses.replace(s, values=_Converted(s, _UNITS[self.unit], 0.0), scale=1.0, missing=None, unit=self.unit, kind=kind, channels=table)
 
     def _sites(self, table: pd.DataFrame) -> pd.DataFrame:

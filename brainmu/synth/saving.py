@@ -98,8 +98,8 @@ def _encode(v: Any, arrays: dict[str, np.ndarray]) -> Any:
 
 
 def _name(thing: Any) -> str:
-    if not thing.__module__.startswith("brainmu.") or "<" in thing.__qualname__:
-        raise InputError(f"the truth holds {thing.__module__}.{thing.__qualname__}, expected only what belongs to brainmu")
+    if not thing.__module__.startswith("brainmu.synth.") or "<" in thing.__qualname__:
+        raise InputError(f"the truth holds {thing.__module__}.{thing.__qualname__}, expected only what belongs to brainmu.synth")
     return f"{thing.__module__}:{thing.__qualname__}"
 
 

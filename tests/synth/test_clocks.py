@@ -56,7 +56,8 @@ def test_preprocess_recovers_the_planted_times(pulses, jumps, tmp_path):
     stop = 900.0 if pulses == "frames" else HOUR
     rec = _recording(stop)
     there, true = on_clocks(rec, {
-        "camera": ClockModel(streams=("position",), ppm=45.0, offset=3.0, **kind), "box": ClockModel(streams=("spikes", "cues"), ppm=-20.0, offset=-1.5, **kind),
+        "camera": ClockModel(streams=("position",), ppm=45.0, offset=3.0, **kind),
+        "box": ClockModel(streams=("spikes", "cues"), ppm=-20.0, offset=-1.5, **kind),
     }, seed=3)  # fmt: skip
     assert not np.allclose(there.spikes.times[:100], rec.spikes.times[:100])
     store = bm.preprocess(there, tmp_path / "m1.zarr")
@@ -120,7 +121,8 @@ def test_pulses_miss_and_add_as_asked():
 @pytest.mark.parametrize(
     ("clocks", "word"),
     [
-        ({"box": {"streams": ("emg",)}}, "emg"), ({"box": {"stream": ("lfp",)}}, "streams"), ({"session": {}}, "session"), ({"box": {"pulses": "ttl"}}, "barcode"),
+        ({"box": {"streams": ("emg",)}}, "emg"), ({"box": {"stream": ("lfp",)}}, "streams"), ({"session": {}}, "session"),
+        ({"box": {"pulses": "ttl"}}, "barcode"),
         ({"a": {"streams": ("lfp",)}, "b": {"streams": ("lfp",)}}, "two|name one"), ({"a": {}, "b": {"pulses": "barcode"}}, "different"),
         ({"a": {"ppm": 1e5}}, "ppm"), ({"a": {"streams": "lfp"}}, "tuple"), ({"a": 3}, "mapping"), ({"a": {"lost": 1.5}}, "lost"),
     ],

@@ -161,7 +161,7 @@ def test_what_cannot_be_is_refused_by_name(rec, tmp_path):
     with pytest.raises(InputError, match="voltages"):
         write(Recording("m1", labels={"e": EventTable([0.0], [1.0])}), tmp_path, format="edf")
     odd = Recording.from_arrays("odd", signals={"lfp": dict(values=np.zeros((100, 1)), rate=np.pi, unit="uV", kind="lfp")})
-    with pytest.raises(InputError, match="3.14159"):
+    with pytest.raises(InputError, match=r"3\.14159"):
         write(odd, tmp_path, format="edf")
     assert not list(tmp_path.iterdir())
     write(rec, tmp_path, format="phy")

@@ -55,7 +55,7 @@ def _parameters(rec: Recording, lfp: Signal | None, shanks: dict[int, pd.DataFra
     anatomy = "".join("<group>" + "".join(f'<channel skip="0">{c}</channel>' for c in g) + "</group>" for g in groups)
     units = "".join(
         f"<unit><group>{shank}</group><cluster>{u.cluster}</cluster><structure>{escape(str(u.region))}</structure>"
-        f"<type>{escape(str(getattr(u, 'type', '')))}</type><isolationDistance></isolationDistance><quality>{escape(str(u.quality))}</quality><notes></notes></unit>"
+        f"<type>{escape(str(getattr(u, 'type', '')))}</type><quality>{escape(str(u.quality))}</quality></unit>"
         for shank, table in shanks.items()
         for u in table.itertuples()
     )
