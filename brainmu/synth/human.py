@@ -25,13 +25,13 @@ from brainmu.synth.truth import Truth
 __all__ = ["EEGModel", "human_recording"]
 
 _STAGES = ("W", "N1", "N2", "N3", "R")
-# SD of each component by stage, uV at a central or frontal electrode.
+# SD of each component by stage, uV at a central or frontal electrode; the shares of power at Fpz-Cz are near those of scored nights (Sleep-EDF).
 _AMPLITUDES = {
     "background": (9.0, 8.5, 11.0, 13.0, 8.0),
-    "delta": (3.0, 6.0, 13.0, 38.0, 6.0),
-    "theta": (2.5, 5.5, 6.0, 6.0, 5.5),
+    "delta": (8.0, 7.5, 13.0, 38.0, 6.5),
+    "theta": (2.3, 3.8, 4.8, 6.0, 4.0),
     "alpha": (11.0, 3.0, 1.5, 1.5, 2.0),
-    "beta": (5.0, 3.5, 2.8, 2.2, 3.0),
+    "beta": (4.0, 2.6, 2.2, 2.0, 2.3),
     "emg": (22.0, 12.0, 7.0, 5.5, 2.2),
     "slow_eye": (8.0, 45.0, 5.0, 3.0, 6.0),
 }
@@ -299,7 +299,7 @@ class _Render:
             return out * np.float32(self.model.gain)
         out = e["background"] * (0.7 * x[:, :n] + 0.7 * x[:, n : n + 1])
         for i, name in enumerate(("delta", "theta", "alpha", "beta")):
-            share = self.front if name == "delta" else 1.3 - self.front * 0.6 if name == "alpha" else np.ones(n, dtype=np.float32)
+            share = self.front if name == "delta" else 1.3 - self.front * 0.85 if name == "alpha" else np.ones(n, dtype=np.float32)
             out += e[name] * x[:, n + 1 + i : n + 2 + i] * share
         self._graphs(out, t)
         self._eyes(out, t, 0.15 * self.front * (self.front == 1), 0.35 * self.front * (self.front == 1))
