@@ -69,7 +69,7 @@ def simulate_interventions(
     epoch : float, s
         Epoch of the scored outcomes.
     copies : int
-        Interventions an estimand; the Monte Carlo error comes with each value.
+        Interventions an estimand, in a herd of one animal a hundred; the Monte Carlo error comes with each value.
     seed : int
     families : of {"trials", "hazard", "dose", "msm", "experience"}, optional
         Only these; all where left out.
@@ -100,7 +100,8 @@ class _World:
         self.m, self.sleep, self.epoch, self.copies, self.rng = m, sleep, epoch, copies, rng
         # Where the clock acts, moments of the whole day stand for the estimand.
         self.hours = sleep.day if sleep.drive else 1.5
-        self.herd = [live(m, sleep, 0.0, 3600.0 * self.hours, child) for child in rng.spawn(_HERD if not sleep.drive else _HERD // 4)]
+        size = int(np.clip(copies // 100, 10, _HERD // 4 if sleep.drive else _HERD))
+        self.herd = [live(m, sleep, 0.0, 3600.0 * self.hours, child) for child in rng.spawn(size)]
 
     def run(self, x: Moments, plan: Plan, seconds: float) -> Course:
         return forward(self.m, self.sleep, self.herd, x, plan, seconds, self.epoch, 5)
@@ -304,8 +305,8 @@ def _experiences(w: _World, others: Sequence[str | Experience], seed: int) -> It
         name = experience(other).name
         if name == base.name:
             continue
-        counts = np.empty((_HERD, 2, 2))
-        for i, child in enumerate(np.random.SeedSequence([seed, 79]).spawn(_HERD)):
+        counts = np.empty((len(w.herd), 2, 2))
+        for i, child in enumerate(np.random.SeedSequence([seed, 79]).spawn(len(counts))):
             for j, m in enumerate((w.m, dataclasses.replace(w.m, experience=other))):
                 bouts = live(m, w.sleep, 0.0, 3600.0 * w.hours, np.random.default_rng(child)).bouts
                 stage, length = bouts["stage"].to_numpy(), (bouts["stop"] - bouts["start"]).to_numpy()
@@ -314,4 +315,4 @@ def _experiences(w: _World, others: Sequence[str | Experience], seed: int) -> It
         influence = (counts[:, 1] / total[1] - counts[:, 0] / total[0]) @ [1.0, -1.0]
         value = np.log(total[1, 0] / total[1, 1]) - np.log(total[0, 0] / total[0, 1])
         sentence = f"Log ratio of the rate of NREM→WAKE per time in NREM after {name} to that after {base.name}, through baseline and reactivation together."
-        yield f"experience_log_rate_ratio[{name}]", TrueEffect(float(value), sentence, "log rate ratio", float(influence.std() / np.sqrt(_HERD)))
+        yield f"experience_log_rate_ratio[{name}]", TrueEffect(float(value), sentence, "log rate ratio", float(influence.std() / np.sqrt(len(counts))))
