@@ -12,10 +12,14 @@ SECTIONS = {
     "Tutorials": ("tutorials", "first-steps"),
     "How to": (
         "how-to",
-        "fetch info formats manifest clocks preprocess remote export pretrain finetune stage evaluate events replay attribute intervene effect report demo",
+        "fetch info formats manifest clocks preprocess remote export pretrain finetune stage evaluate events replay attribute intervene effect report demo"
+        " synth",
     ),
     "Explanation": ("explanation", "architecture"),
-    "Reference": ("reference", "index core fetching formats store synth windows models train sleep replay explain causal report errors"),
+    "Reference": (
+        "reference",
+        "index core fetching formats store synth synth-parameters windows models train sleep replay explain causal report errors",
+    ),
 }
 
 
