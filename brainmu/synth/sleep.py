@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from brainmu.core import STAGE_SETS, EventTable, Hypnogram
 from brainmu.errors import InputError
-from brainmu.synth.limits import check_model
+from brainmu.synth.limits import check_model, number
 
 __all__ = ["DRIVE_FROM", "HumanSleep", "RodentSleep", "bout_table", "human_arousals", "human_bouts", "score"]
 
@@ -24,6 +24,7 @@ DRIVE_FROM = 12.0
 _NEED = 0.3  # process S at which the need for sleep neither adds to nor takes from the hazards: its mean over the day
 _MEAN_DARK = 0.35  # night at which the clock neither adds nor takes: the defaults above were set to the light phase
 _DUSK = 0.25  # h
+_HUMAN_DAY = 86400.0  # s
 _LIMIT = 5.0  # bounds of a log ratio, so that no parameter overflows
 
 
@@ -201,6 +202,8 @@ class HumanSleep:
         Length of a cycle; shorter in recordings that would not hold one.
     latency : float, s
         Waking before sleep.
+    time_in_bed : float, h
+        From lights out, at 0, to lights on; then waking until the next night, 24 h after the last. Adults spend 7 to 9 h in bed; an assumption.
     deepest : float
         Scales the chance of N2→N3: 1 young, 0.5 old.
     wake_long : float
@@ -222,6 +225,7 @@ class HumanSleep:
 
     cycle: float = 5400.0
     latency: float = 900.0
+    time_in_bed: float = 9.0
     deepest: float = 1.0
     wake_long: float = 0.12
     night_sd: float = 0.25
@@ -229,15 +233,16 @@ class HumanSleep:
     arousal_median: float = 7.0
 
     def __post_init__(self) -> None:
-        check_model(self, positive=("cycle", "arousal_median"), shares=("wake_long",))
+        check_model(self, positive=("cycle", "arousal_median", "time_in_bed"), shares=("wake_long",))
+        number("time_in_bed", self.time_in_bed, most=_HUMAN_DAY / 3600)
 
     def length(self, stage: str, deep: float, rng: np.random.Generator) -> float:
         """One bout, s; the medians in minutes are those of the scored nights. Deep sleep flickers at its edges and then holds."""
-        median, spread = {"W": (0.8, 0.6), "N1": (0.95, 0.8), "N2": (2.5, 1.15), "N3": (0.9, 0.6), "R": (3.9, 1.05)}[stage]
+        median, spread = {"W": (0.8, 0.6), "N1": (0.95, 0.8), "N2": (2.4, 1.2), "N3": (0.6, 0.7), "R": (3.9, 1.05)}[stage]
         if stage == "W" and rng.random() < self.wake_long:
             median, spread = 8.0, 0.8
-        if stage == "N3" and rng.random() < min(0.12 + 0.26 * deep, 0.6):
-            median, spread = 5.0 + 4.0 * deep, 0.6
+        if stage == "N3" and rng.random() < min(0.06 + 0.2 * deep, 0.5):
+            median, spread = 9.0 + 4.0 * deep, 0.6
         return 60.0 * median * float(np.exp(spread * np.clip(rng.standard_normal(), -2.5, 2.0)))
 
 
@@ -268,25 +273,38 @@ def score(bouts: pd.DataFrame, epoch: float, stage_set: str, start: float, stop:
 
 
 def human_bouts(model: HumanSleep, duration: float, rng: np.random.Generator) -> pd.DataFrame:
-    """A human night as bouts of W N1 N2 N3 R covering [0, duration) s."""
+    """Bouts of W N1 N2 N3 R covering [0, duration) s: a night from lights out at 0, and where there is time, the day and the nights that follow."""
+    stages, starts = [], []
+    for lights_out in np.arange(0.0, duration, _HUMAN_DAY).tolist():
+        lights_on = min(lights_out + 3600.0 * model.time_in_bed, duration)
+        _night(model, lights_out, lights_on, rng, stages, starts)
+        stages.append("W")
+        starts.append(lights_on)
+    return bout_table(stages, starts, duration)
+
+
+def _night(model: HumanSleep, lights_out: float, lights_on: float, rng: np.random.Generator, stages: list[str], starts: list[float]) -> None:
+    """Add the bouts of one night to `stages` and `starts`."""
+    duration = lights_on - lights_out
     cycle = min(model.cycle, 0.8 * duration)
     pace = cycle / model.cycle
     onset = min(model.latency, 0.12 * duration) * float(np.exp(0.3 * rng.standard_normal()))
     own = dict(zip(STAGE_SETS["aasm5"], np.exp(model.night_sd * np.clip(rng.spawn(1)[0].standard_normal(5), -2.0, 2.0)).tolist()))
-    stages, starts, stage, t = ["W"], [0.0], "N1", onset
+    stages.append("W")
+    starts.append(lights_out)
+    stage, t = "N1", onset
     while t < duration:
         night = min((t - onset) / 27000.0, 1.0) if pace == 1.0 else 0.4
         phase = (t - onset) / cycle % 1.0
         deep = model.deepest * max(0.0, 1.0 - 1.15 * night) * (0.35 + 1.3 * np.sin(np.pi * min(phase / 0.75, 1.0)))
         stages.append(stage)
-        starts.append(t)
+        starts.append(lights_out + t)
         t += model.length(stage, float(deep), rng) * pace * own[stage]
         chance = dict(_NEXT["REM" if phase > 0.84 - 0.26 * night else "NREM"][stage])
         if "N3" in chance:
             chance["N3"] *= min(float(deep) * 1.2 + 0.12, 1.3)
         p = np.array(list(chance.values()))
         stage = str(rng.choice(list(chance), p=p / p.sum()))
-    return bout_table(stages, starts, duration)
 
 
 # Rate of arousals in each stage over that in N2.

@@ -74,6 +74,20 @@ def test_human_bouts_tile_the_span_and_arousals_lie_inside_bouts(seed, stop, nig
     assert not (arousals.stage == "W").any()
 
 
+def test_a_human_wakes_for_the_day_and_sleeps_again():
+    bouts = human_bouts(HumanSleep(time_in_bed=8.0), 34 * 3600.0, np.random.default_rng(3))
+    t = np.arange(5.0, 34 * 3600.0, 30.0)
+    stage, hour = _stage(bouts, t), t / 3600
+    assert (stage[(hour > 8) & (hour < 24)] == "W").all()
+    for night in (0.0, 24.0):
+        asleep = (hour > night + 0.8) & (hour < night + 8)
+        assert (stage[asleep] != "W").mean() > 0.75
+        assert np.isin(["N1", "N2", "N3", "R"], stage[asleep]).all()
+    assert (stage[hour > 32] == "W").all()
+    with pytest.raises(InputError, match="time_in_bed"):
+        HumanSleep(time_in_bed=25.0)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from([1.0, 4.0, 10.0, 30.0]))
 def test_an_epoch_is_scored_as_what_fills_most_of_it(seed, epoch):
@@ -250,9 +264,9 @@ def test_synthetic_nights_fit_the_scored_ones(fit, real_data):
     assert np.abs(real.chance - made.chance).max() < 0.1
     assert made.changes.mean() == pytest.approx(real.changes.mean(), rel=0.15)
     for stage in fit.HUMAN:
-        assert fit.distance(real.bouts[stage], made.bouts[stage]) < 0.25
+        assert fit.distance(real.bouts[stage], made.bouts[stage]) < 0.18
         # Quantiles in epochs of 30 s: within one epoch or 40 %.
-        assert (np.abs(real.quantiles(stage) - made.quantiles(stage)) <= np.maximum(30.0, 0.4 * real.quantiles(stage))).all() or stage == "N3"
+        assert (np.abs(real.quantiles(stage) - made.quantiles(stage)) <= np.maximum(30.0, 0.4 * real.quantiles(stage))).all()
     # Nights differ from one another about as much as real ones do.
     assert ((made.share.std(0) > 0.4 * real.share.std(0)) & (made.share.std(0) < 1.6 * real.share.std(0))).all()
     # A scorer with the published errors leaves about as many changes of stage as real scorers do.
