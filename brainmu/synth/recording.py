@@ -162,7 +162,7 @@ def recording(
     given = dict({"A": "negative", "B": "positive"} if contexts is None else contexts)
     if not given or len(set(given.values())) != len(given):
         raise InputError(f"contexts are {given}, expected one track or more with a different content each")
-    if isinstance(arms, str):
+    if isinstance(arms, str) or not isinstance(arms, Sequence) or not all(isinstance(x, str) for x in arms):
         raise InputError(f"arms is {arms!r}, expected a sequence of names")
     made = _Rodent(hours, seed, species, name, who, n_channels, n_cortex, n_amygdala, lfp_rate or 1250.0, n_cells, preset, epoch or 4.0, run_minutes, given,
                    track_length, run_speed, position_rate, arena, tuple(arms), n_head, n_cortical, n_amygdala_cells,
@@ -285,7 +285,10 @@ class _Rodent:
         total = min(self.run_minutes * 60.0, 0.3 * stop)
         if total == 0:
             return []
-        each, between, runs, t = total / len(arenas), min(20.0, 0.01 * stop), [], begin
+        each, runs, t = total / len(arenas), [], begin
+        if each < 5.0:
+            raise InputError(f"run_minutes is {self.run_minutes:g}: {each:.1f} s in each of {len(arenas)} contexts, expected at least 5 s (or 0 for none)")
+        between = min(20.0, 0.01 * stop, 0.25 * each)
         for row, (context, arena) in enumerate(arenas.items()):
             runs.append(run_in(arena, context, row, t, t + each - between, rng, speed=self.speed, pause=4.0, rate=self.position_rate, jitter=0.003))
             t += each
@@ -308,6 +311,7 @@ class _Rodent:
                 n_channels=self.n_channels,
                 n_cortex=self.n_cortex,
                 n_amygdala=self.n_amygdala,
+                stimulation=life.stimulation,
                 seed=seed,
             ),
             "emg": emg_signal(self.lfp_rate, 0.0, stop, d, model, (self.seed, 12)),

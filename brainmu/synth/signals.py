@@ -179,8 +179,9 @@ class _LFP:
     """Renders one block of all LFP channels."""
 
     def __init__(
-        self, rate: float, start: float, d: Drivers, events: Microstructure, decoys: Decoys, lay: Layout, model: LFPModel, faults: Faults, seed: tuple[int, ...]
-    ) -> None:
+        self, rate: float, start: float, d: Drivers, events: Microstructure, decoys: Decoys, lay: Layout, model: LFPModel, faults: Faults,
+        seed: tuple[int, ...], stimulation: EventTable | None = None,
+    ) -> None:  # fmt: skip
         self.rate, self.start, self.d, self.events, self.decoys, self.layout, self.model, self.faults = rate, start, d, events, decoys, lay, model, faults
         self.seed, self.sources = seed, lay.sources()
         self.weights = np.c_[lay.weights(model.emg_leak), np.ones((len(lay.gain), 1 + decoys.nuisance), dtype=np.float32)]
@@ -195,6 +196,7 @@ class _LFP:
         if model.hum_wander:
             child = np.random.default_rng(np.random.SeedSequence([*seed, 5]))
             self.envelopes["hum"] *= np.exp(model.hum_wander * ornstein_uhlenbeck(child, len(d.time), 20.0, 1 / ENVELOPE_RATE)).astype(np.float32)
+        self.stimulation = EventTable([], [], amplitude=[]) if stimulation is None else stimulation[stimulation.amplitude > 0]
         self.movements = d.bursts[d.bursts.kind == "movement"]
         self.chewing = d.bursts[d.bursts.kind == "emg"]
 
@@ -227,7 +229,7 @@ class _LFP:
         out *= e["background"]
         out += self.weights @ np.concatenate(rows)
         out = np.ascontiguousarray(out.T)
-        for add in (self._slow_waves, self._spindles, self._ripples, self._movement):
+        for add in (self._slow_waves, self._spindles, self._ripples, self._movement, self._stimulated):
             add(out, t)
         self.decoys.add(out, t, np.where(np.array(lay.region) == "CA1", lay.ripple, np.float32(0)))
         out *= lay.gain * np.float32(model.gain)
@@ -285,6 +287,15 @@ class _LFP:
             wave = 500 * amplitude[i] * np.exp(-0.5 * (x / (0.3 * length[i])) ** 2) * np.cos(2 * np.pi * 1.3 * x / length[i])
             out[s] += wave.astype(np.float32)[:, None]
 
+    def _stimulated(self, out: NDArray[np.float32], t: NDArray[np.float64]) -> None:
+        """The artefact of each stimulation, alike on all channels: a jump that lasts as long as the pulse and swings back below zero within 20 ms."""
+        table = self.stimulation
+        for i, s, x in self._around(table, t, 0.1):
+            since = x + 0.5 * (table.stop[i] - table.start[i])
+            over = since - (table.stop[i] - table.start[i])
+            wave = np.where(since < 0, 0.0, np.where(over < 0, 1.0, -0.3 * np.exp(-np.maximum(over, 0) / 0.02)))
+            out[s] += (table.amplitude[i] * wave).astype(np.float32)[:, None]
+
 
 def lfp_signal(
     rate: float,
@@ -300,6 +311,7 @@ def lfp_signal(
     n_cortex: int,
     n_amygdala: int = 0,
     seed: tuple[int, ...],
+    stimulation: EventTable | None = None,
 ) -> Signal:
     """The LFP of CA1 (`n_channels`, pyramidal layer first), cortex (`n_cortex`) and BLA (`n_amygdala`) as a lazy Signal.
 
@@ -308,7 +320,7 @@ def lfp_signal(
     lay = layout(n_channels, n_cortex, n_amygdala, np.random.default_rng(np.random.SeedSequence([*seed, 1])))
     names = [f"{region}_{i + 1}" for region, n in (("CA1", n_channels), ("CTX", n_cortex), ("BLA", n_amygdala)) for i in range(n)]
     channels = pd.DataFrame({"name": names, "kind": "lfp", "region": lay.region, **dict(zip("xyz", np.round(1000 * lay.place.T, 3)))})
-    render = _LFP(rate, start, d, events, decoys or Decoys(), lay, model, faults, (*seed, 2))
+    render = _LFP(rate, start, d, events, decoys or Decoys(), lay, model, faults, (*seed, 2), stimulation)
     values = Streamed((int(np.floor((stop - start) * rate + 1e-6)), len(names)), render)
     return Signal(values, rate=rate, start=start, unit="uV", kind="lfp", channels=channels, gaps=faults.gaps)
 

@@ -204,6 +204,20 @@ def test_failures_follow_the_pressure_if_told_to():
     assert failed[p > 0.7].mean() > failed[p < -0.7].mean() + 0.25
 
 
+def test_artefacts_stand_in_the_lfp_where_something_was_delivered_and_nowhere_else():
+    short = dict(hours=0.4, seed=3, n_cells=0, n_channels=2, trial_spacing=12.0)
+    (rec, truth), (clean, _) = (synth.recording(**short, trial_artefact=size) for size in (800.0, 0.0))
+    assert len(truth.stimulation) > 2 and rec.subject_meta["group"] == "control"
+    lfp = rec.signals["lfp"]
+    added = np.asarray(lfp.read()) - np.asarray(clean.signals["lfp"].read())
+    t = np.arange(len(added)) / lfp.rate
+    near = np.zeros(len(t), dtype=bool)
+    for start, stop, size in zip(truth.stimulation.start, truth.stimulation.stop, truth.stimulation.amplitude):
+        near |= (t >= start - 0.001) & (t < stop + 0.2)
+        assert added[(t > start + 0.0008) & (t < stop - 0.0008)] == pytest.approx(size, rel=0.3)
+    assert not added[~near].any()
+
+
 # -- what is taken out leaves no trace -----------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "change",
@@ -236,8 +250,8 @@ def test_each_mechanism_leaves_its_own_trace_and_none_without():
 
 def test_effects_have_names_errors_and_sentences():
     told = simulate_interventions(Mechanism(), RodentSleep(), copies=400, experiences=["stress"], families=FAMILIES)
-    for name in ("itt_risk_difference", "itt_risk_ratio", "itt_log_odds_ratio", "itt_risk_difference_exact", "itt_rem_risk_difference", "itt_risk_difference[sham]",
-                 "itt_risk_difference[horizon=20]", "epoch_log_odds_ratio[negative]", "epoch_log_odds_ratio[positive, lag=3]",
+    for name in ("itt_risk_difference", "itt_risk_ratio", "itt_log_odds_ratio", "itt_risk_difference_exact", "itt_rem_risk_difference",
+                 "itt_risk_difference[sham]", "itt_risk_difference[horizon=20]", "epoch_log_odds_ratio[negative]", "epoch_log_odds_ratio[positive, lag=3]",
                  "epoch_risk_difference[negative, horizon=12]", "rem_epoch_log_odds_ratio[negative]", "dose_log_odds_ratio[negative, dose=3]",
                  "msm_log_odds_ratio[negative]", "msm_log_odds_ratio[negative, horizon=12]", "experience_log_rate_ratio[stress]"):  # fmt: skip
         assert told[name].estimand.endswith(".") and np.isfinite(told[name].value) and told[name].standard_error >= 0, name
@@ -249,7 +263,8 @@ def test_effects_have_names_errors_and_sentences():
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        (dict(trial_gate="door"), "trial_gate"), (dict(trial_arms=("laser",)), "laser"), (dict(trial_arms="cue"), "trial_arms"), (dict(trial_arms=()), "trial_arms"),
+        (dict(trial_gate="door"), "trial_gate"), (dict(trial_arms=("laser",)), "laser"), (dict(trial_arms="cue"), "trial_arms"),
+        (dict(trial_arms=()), "trial_arms"),
         (dict(trial_arms=("cue", "cue")), "trial_arms"), (dict(trial_arms=("cue",), trial_spacing=1.0), "cue_window"), (dict(experience="stres"), "stress"),
         (dict(experience=()), "experience"), (dict(experience=("stress", "stress")), "experience"), (dict(dose_saturation=-1.0), "dose_saturation"),
         (dict(rem_confounding=9.0), "rem_confounding"), (dict(detector_sensitivity=1.2), "detector_sensitivity"), (dict(trial_content=("x",), **CLOSED), "'x'"),
@@ -268,7 +283,8 @@ def test_families_that_do_not_exist_are_refused():
 
 def test_strange_but_possible_worlds_run():
     for change in (
-        dict(reactivation_rate={"negative": 0.0}, log_hazard_ratio={}), dict(trial_probability=0.0), dict(trial_probability=1.0), dict(trial_jitter=0.0, trial_arms=("cue",)),
+        dict(reactivation_rate={"negative": 0.0}, log_hazard_ratio={}), dict(trial_probability=0.0), dict(trial_probability=1.0),
+        dict(trial_jitter=0.0, trial_arms=("cue",)),
         dict(detector_false_alarms=0.0, detector_sensitivity=0.0, **CLOSED), dict(detector_latency=1.0, trial_arms=("inhibition",), **CLOSED),
         dict(trial_scheme="blocked", **CLOSED), dict(trial_failure=1.0, trial_failure_slope=2.0), dict(inhibition_duration=30.0, trial_arms=("inhibition",)),
         dict(dose_saturation=50.0), dict(trial_content=("negative", "positive"), trial_arms=("inhibition", "stim"), feedback=0.3, confounding=0.4),
