@@ -17,7 +17,7 @@ from brainmu.core import EventTable, Recording, Signal
 from brainmu.errors import InputError
 from brainmu.synth.effects import ornstein_uhlenbeck
 from brainmu.synth.limits import check_model
-from brainmu.synth.noise import BLOCK, BlockNoise, Streamed, aperiodic, band
+from brainmu.synth.noise import BLOCK, BlockNoise, Streamed, aperiodic, band, bump
 from brainmu.synth.scorer import ScorerModel, scorings
 from brainmu.synth.sleep import HumanSleep, human_arousals, human_bouts, score
 from brainmu.synth.truth import Truth
@@ -274,11 +274,10 @@ class _Render:
         n = len(self.names)
         if self.what == "emg":
             return band(f, 15.0, 0.45 * self.rate, edge=0.2)[:, None]
-        background = aperiodic(f, 1.0, slope=1.7, knee=1.5, floor=1e-4)
+        background = aperiodic(f, 1.0, slope=1.8, knee=1.5, floor=2e-5)
         if self.what == "eog":
-            return np.stack([background] * n + [band(f, 0.15, 0.6), band(f, 0.6, 3.5)], axis=1)
-        top = 0.45 * self.rate
-        shared = [band(f, 0.5, 3.5), band(f, 4.0, 7.5), band(f, 8.5, 11.5), band(f, 15.0, min(30.0, top))]
+            return np.stack([background] * n + [band(f, 0.15, 0.6), bump(f, 1.1, 0.75)], axis=1)
+        shared = [bump(f, 1.1, 0.75), bump(f, 5.5, 0.3), bump(f, 9.8, 0.14), bump(f, 20.0, 0.4) * (f < 0.45 * self.rate)]
         return np.stack([background] * n + [background, *shared], axis=1)
 
     def __call__(self, k: int) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.fft import irfft
 from scipy.special import expit
 
-__all__ = ["BlockNoise", "Streamed", "aperiodic", "band", "lookup"]
+__all__ = ["BlockNoise", "Streamed", "aperiodic", "band", "bump", "lookup"]
 
 BLOCK = 32_768
 """Samples made at a time."""
@@ -154,6 +154,12 @@ def band(f: NDArray[np.float64], low: float, high: float, sd: ArrayLike = 1.0, e
     """Power density of band-limited noise of SD `sd` with soft edges (`edge`: their width over the band's)."""
     width = max(edge * (high - low), 1e-3)
     shape = expit((f - low) / (width / 4)) * expit((high - f) / (width / 4))
+    return shape * np.asarray(sd) ** 2 / (shape.sum() * (f[1] - f[0]))
+
+
+def bump(f: NDArray[np.float64], centre: float, octaves: float, sd: ArrayLike = 1.0) -> NDArray[np.float64]:
+    """Power density of noise of SD `sd` around `centre`, Hz: Gaussian on a logarithmic axis, `octaves` its SD, as rhythms of the EEG look."""
+    shape = np.exp(-0.5 * (np.log2(np.maximum(f, 1e-6) / centre) / octaves) ** 2)
     return shape * np.asarray(sd) ** 2 / (shape.sum() * (f[1] - f[0]))
 
 

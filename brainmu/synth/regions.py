@@ -25,7 +25,7 @@ _HALF = 25.0  # Hz at which the coherence length is half of what it is at 0 Hz
 
 # Share of each source by region; CA1's shares of theta, ripples and sharp waves change with depth and are in `layout`.
 _SHARES = {
-    "gain": (1.0, 0.75, 0.7), "theta_gain": (0.0, 0.2, 0.25), "theta_shift": (0.0, 0.3, 0.6), "ripple": (0.0, 0.03, 0.02), "sharp": (0.0, 0.1, 0.05),
+    "gain": (1.0, 0.75, 0.7), "theta_gain": (0.0, 0.35, 0.25), "theta_shift": (0.0, 0.3, 0.6), "ripple": (0.0, 0.03, 0.02), "sharp": (0.0, 0.1, 0.05),
     "slow": (70.0, 170.0, 80.0), "spindle": (25.0, 120.0, 15.0), "delta": (1.0, 0.75, 0.8), "gamma": (1.0, 0.7, 1.2),
 }  # fmt: skip
 
