@@ -41,9 +41,9 @@ class ClockModel:
         How often it drops data, and for how long each time at most (an assumption: dropped packets).
     steps, step_time : int and s
         How often its reading leaps ahead, and by how much at most (an assumption: corrections over the network).
-    pulses : {"random", "barcode", "regular", "frames"}
-        Sync: pulses at random intervals of 0.5-1.5 of `interval`; 16-bit codes, one an `interval`; pulses every `interval`; or every frame of a
-        camera, `interval` apart, whose exposures wander by `wobble`.
+    pulses : {"random", "barcode", "counter", "regular", "frames"}
+        Sync: pulses at random intervals of 0.5-1.5 of `interval`; 16-bit codes in random order, one an `interval`; the same counting up, so that
+        neighbours look alike; pulses every `interval`; or every frame of a camera, `interval` apart, whose exposures wander by `wobble`.
     interval : float, s
         Of the pulses (an assumption).
     wobble : float, s
@@ -72,8 +72,8 @@ class ClockModel:
         check_model(self, positive=("interval", "lost_time", "step_time"), shares=("missing", "spurious"), signed=("offset", "ppm"))
         whole("lost", self.lost)
         whole("steps", self.steps)
-        if self.pulses not in ("random", "barcode", "regular", "frames"):
-            raise InputError(f"pulses is {self.pulses!r}, expected random, barcode, regular or frames")
+        if self.pulses not in ("random", "barcode", "counter", "regular", "frames"):
+            raise InputError(f"pulses is {self.pulses!r}, expected random, barcode, counter, regular or frames")
         if not abs(self.ppm) < 1e4:
             raise InputError(f"ppm is {self.ppm:g}, expected parts per million below 10,000")
         if isinstance(self.streams, str):
@@ -156,7 +156,8 @@ def pulse_train(model: ClockModel, stop: float, rng: np.random.Generator) -> NDA
         train = np.sort(train + model.wobble * rng.standard_normal(len(train)))
     else:
         bit = min(0.03, model.interval / 40)
-        words = (np.arange(int(stop / model.interval) + 1) + int(rng.integers(1 << 14))) % (1 << 16)
+        n = int(stop / model.interval) + 1
+        words = (np.arange(n) + int(rng.integers(1 << 14))) % (1 << 16) if model.pulses == "counter" else np.resize(rng.permutation(1 << 16), n)
         bits = np.c_[np.ones(len(words), dtype=bool), (words[:, None] >> np.arange(16)) & 1 == 1]
         times = np.arange(len(words))[:, None] * model.interval + 0.3 * model.interval + np.arange(17) * bit
         train = times[bits]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import importlib
 import json
 from pathlib import Path
@@ -70,8 +71,10 @@ def _encode(v: Any, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(v, np.ndarray):
         if v.dtype.kind == "O":
             return {"objects": [_encode(x, arrays) for x in v.tolist()]}
-        arrays[f"a{len(arrays)}"] = v
-        return {"array": f"a{len(arrays) - 1}"}
+        # Named by what it holds: spikes that two parts of the truth share are written once.
+        name = "a" + hashlib.sha256(f"{v.dtype.str} {v.shape}".encode() + np.ascontiguousarray(v).tobytes()).hexdigest()[:24]
+        arrays[name] = v
+        return {"array": name}
     if isinstance(v, list):
         return [_encode(x, arrays) for x in v]
     if isinstance(v, tuple):

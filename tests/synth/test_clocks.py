@@ -11,10 +11,10 @@ from brainmu.errors import InputError
 from brainmu.synth import ClockModel, on_clocks
 from brainmu.synth.clocks import plan_clock, pulse_train
 
-HOUR = 3600.0
+LONG = 1800.0
 
 
-def _recording(stop: float = HOUR) -> Recording:
+def _recording(stop: float = LONG) -> Recording:
     """A recording whose samples say when they were taken."""
     rng = np.random.default_rng(0)
     t = np.arange(int(stop * 50)) / 50.0
@@ -34,8 +34,8 @@ def _recording(stop: float = HOUR) -> Recording:
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), ppm=st.floats(-100, 100), offset=st.floats(-2000, 2000), lost=st.integers(0, 3), steps=st.integers(0, 3))
 def test_the_true_map_goes_there_and_back(seed, ppm, offset, lost, steps):
-    clock = plan_clock(ClockModel(ppm=ppm, offset=offset, lost=lost, steps=steps), HOUR, np.random.default_rng(seed), np.empty(0))
-    t = np.linspace(0, HOUR - 1e-6, 5000)
+    clock = plan_clock(ClockModel(ppm=ppm, offset=offset, lost=lost, steps=steps), LONG, np.random.default_rng(seed), np.empty(0))
+    t = np.linspace(0, LONG - 1e-6, 5000)
     own = clock.to_own(t)
     seen = np.isfinite(own)
     assert np.abs(clock.to_session(own[seen]) - t[seen]).max() < 1e-8
@@ -43,7 +43,7 @@ def test_the_true_map_goes_there_and_back(seed, ppm, offset, lost, steps):
     assert len(clock.jumps) == lost + steps
     assert sum(j["size"] > 0 for j in clock.jumps) == lost
     skipped = sum(j["size"] for j in clock.jumps if j["size"] > 0)
-    assert (~seen).mean() == pytest.approx(skipped / HOUR, abs=1e-3)
+    assert (~seen).mean() == pytest.approx(skipped / LONG, abs=1e-3)
     assert clock.to_own(0.0) == pytest.approx(-offset / (1 + 1e-6 * ppm))
 
 
@@ -53,7 +53,7 @@ def test_preprocess_recovers_the_planted_times(pulses, jumps, tmp_path):
     interval = {"random": 1.0, "barcode": 5.0, "regular": 1.0, "frames": 0.04}[pulses]
     size = 0.012 if pulses == "frames" else 0.1
     kind = dict(pulses=pulses, interval=interval, lost_time=size, step_time=size, **jumps)
-    stop = 900.0 if pulses == "frames" else HOUR
+    stop = 600.0 if pulses == "frames" else LONG
     rec = _recording(stop)
     there, true = on_clocks(rec, {
         "camera": ClockModel(streams=("position",), ppm=45.0, offset=3.0, **kind),
@@ -71,7 +71,7 @@ def test_preprocess_recovers_the_planted_times(pulses, jumps, tmp_path):
     at = store.signals["position"].read_times()
     x = store.signals["position"].read()[:, 0]
     ok = np.isfinite(x) & ~unsure.contains(at) & (at > 5) & (at < stop - 5)
-    # The samples hold the time at which they were taken (float32: 0.25 ms in an hour).
+    # The samples hold the time at which they were taken (float32: 0.12 ms in half an hour).
     assert np.median(np.abs(x[ok] - at[ok])) < 300e-6
     assert np.abs(x[ok] - at[ok]).max() < 1e-3
     assert store.clocks["camera"]["ppm"] == pytest.approx(45.0, abs=1.0)
@@ -113,9 +113,13 @@ def test_pulses_miss_and_add_as_asked():
     assert (nearest < 1e-4).mean() > 0.4
     again, _ = on_clocks(rec, {"box": model}, seed=1)
     assert np.array_equal(again.labels["sync_box"].start, out.labels["sync_box"].start)
-    code = pulse_train(ClockModel(pulses="barcode", interval=5.0), 600.0, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("pulses", ["barcode", "counter"])
+def test_no_two_codes_are_the_same(pulses):
+    code = pulse_train(ClockModel(pulses=pulses, interval=5.0), 600.0, np.random.default_rng(0))
     words = {tuple(np.rint((code[(code >= a) & (code < a + 5)] - a) / 0.03).astype(int)) for a in np.arange(0.0, 600, 5)}
-    assert len(words) == 120  # no two codes are the same
+    assert len(words) == 120
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -168,3 +170,18 @@ def test_what_cannot_be_is_refused_by_name(rec, tmp_path):
     with pytest.raises(OutputExistsError, match="overwrite"):
         write(rec, tmp_path, format="phy")
     write(rec, tmp_path, format="phy", overwrite=True)
+
+
+@pytest.mark.slow
+def test_the_how_to_runs_as_it_stands(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "synth.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    # The same calls on little data: short recordings, two animals, this process alone.
+    code = re.sub(r"hours=\d+", "hours=0.1", code).replace("    12, ", "    2, ").replace("jobs=4", "jobs=1")
+    code = code.replace('["silicon-probe", "neuropixels", "tetrode-drive", "telemetry"]', '["tetrode-drive", "telemetry"]')
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, object] = {}
+    exec(compile(code, "docs/how-to/synth.md", "exec"), space)
+    assert len(space["train"]) == len(space["test"]) == 1
+    assert space["again"].spikes is not None
+    assert space["aligned"].clocks["camera"]["ppm"] == pytest.approx(40, abs=2)
