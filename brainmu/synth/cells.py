@@ -107,9 +107,9 @@ class Cells:
 def _together(spikes: Spikes | None, others: Companions) -> Spikes | None:
     if not len(others.table):
         return spikes
-    if spikes is None:
-        return others.spikes
-    units = pd.concat([spikes.units, others.spikes.units], ignore_index=True)
-    t, u = np.r_[spikes.times, others.spikes.times], np.r_[spikes.unit_id, others.spikes.unit_id]
-    order = np.argsort(t, kind="stable")
-    return Spikes(t[order], u[order], units)
+    units = others.table[["id", "region", "type"]].assign(quality="good")
+    t = np.concatenate(others.times)
+    u = np.repeat(others.table["id"].to_numpy(), [len(x) for x in others.times])
+    if spikes is not None:
+        t, u, units = np.r_[spikes.times, t], np.r_[spikes.unit_id, u], pd.concat([spikes.units, units], ignore_index=True)
+    return Spikes(t, u, units)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from brainmu.core import EventTable, Spikes
+from brainmu.core import EventTable
 from brainmu.synth.effects import ornstein_uhlenbeck
 from brainmu.synth.limits import check_model
 from brainmu.synth.noise import lookup
@@ -101,13 +101,14 @@ class Companions:
 
     Attributes
     ----------
-    spikes : Spikes
+    times : list of float64 (n,), s
+        Spikes of each unit, in time order.
     table : DataFrame
         One row a unit: id, region, type, prefers (content or ""), rate (Hz in quiet waking).
     head : HeadTuning or None
     """
 
-    spikes: Spikes
+    times: list[NDArray[np.float64]]
     table: pd.DataFrame
     head: HeadTuning | None
 
@@ -167,10 +168,7 @@ def populations(
             rows.append((region, kind, coded[k], float(base[k])))
     table = pd.DataFrame(rows, columns=["region", "type", "prefers", "rate"])
     table.insert(0, "id", np.arange(first_id, first_id + len(rows), dtype=np.int32))
-    kept = [_apart(t[(t >= 0) & (t < stop)]) for t in times]
-    ids = np.repeat(table["id"].to_numpy(), [len(t) for t in kept])
-    units = table[["id", "region", "type"]].assign(quality="good")
-    return Companions(Spikes(np.concatenate(kept) if kept else np.empty(0), ids, units), table, tuning)
+    return Companions([_apart(t[(t >= 0) & (t < stop)]) for t in times], table, tuning)
 
 
 def _head(

@@ -191,6 +191,7 @@ def test_arms_are_visited_in_turn():
     ("change", "word"),
     [
         (dict(arena="circle"), "circle"), (dict(arena="arms", arms=("a",)), "arms"), (dict(arena="arms", arms=("a", "a")), "arms"), (dict(arms="stem"), "arms"),
+        (dict(arms=3), "arms"), (dict(run_minutes=0.05), "run_minutes"),
         (dict(n_head=-1), "n_head"), (dict(n_cortical=1.5), "n_cortical"), (dict(pre_rest_minutes=-1), "pre_rest_minutes"), (dict(preplay=1.2), "preplay"),
         (dict(shuffled_share=0.6, burst_share=0.6), "burst_share"), (dict(n_assemblies=9, assembly_size=9), "assemblies"), (dict(jumps=0), "jumps"),
         (dict(partial_span=0.0), "partial_span"), (dict(head_width=0.0), "head_width"), (dict(species="human", n_head=3), "rodents"),
