@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,16 @@ import pytest
 import brainmu.synth as synth
 from brainmu.core import EventTable, Intervals, Recording
 
-_BIN, _LINES, _SHUFFLES = 0.015, 14, 19
+_BIN, _LINES, _SHUFFLES = 0.015, 12, 19
+
+
+@functools.cache
+def _tracks(steps: int, places: int) -> tuple[np.ndarray, np.ndarray]:
+    """Place (line, bin) of every line, and its slope (line,)."""
+    ends = np.linspace(0, places - 1, _LINES)
+    a, b = (x.ravel() for x in np.meshgrid(ends, ends))
+    a, b = a[np.abs(b - a) >= places / 10], b[np.abs(b - a) >= places / 10]
+    return np.rint(a[:, None] + (b - a)[:, None] * (np.arange(steps) + 0.5) / steps).astype(int), b - a
 
 
 @dataclass
@@ -44,20 +54,17 @@ class Oracle:
         p = np.exp(log - log.max(1, keepdims=True))
         return (p / p.sum(1, keepdims=True)).reshape(len(counts), *self.shape)
 
-    def lines(self, p: np.ndarray) -> tuple[float, int, float]:
+    def near(self, p: np.ndarray) -> np.ndarray:
+        """Probability (bin, context, place) within four bins of each place."""
+        total = np.cumsum(np.pad(p, ((0, 0), (0, 0), (5, 4))), axis=2)
+        return total[:, :, 9:] - total[:, :, :-9]
+
+    def lines(self, near: np.ndarray) -> tuple[float, int, float]:
         """Score, context and slope (bins an event) of the best line that moves by a tenth of the track or more."""
-        n, width = self.shape[1], 4
-        near = np.cumsum(np.pad(p, ((0, 0), (0, 0), (width + 1, width))), axis=2)
-        near = near[:, :, 2 * width + 1 :] - near[:, :, : -2 * width - 1]
-        ends = np.linspace(0, n - 1, _LINES)
-        a, b = (x.ravel() for x in np.meshgrid(ends, ends))
-        moving = np.abs(b - a) >= n / 10
-        a, b = a[moving], b[moving]
-        u = (np.arange(len(p)) + 0.5) / len(p)
-        track = np.rint(a[:, None] + (b - a)[:, None] * u).astype(int)
-        score = near[np.arange(len(p))[None, :], :, track].mean(1)
-        best, context = np.unravel_index(score.argmax(), score.shape)
-        return float(score[best, context]), int(context), float(b[best] - a[best])
+        track, slope = _tracks(len(near), self.shape[1])
+        score = near[np.arange(len(near))[None, :], :, track].mean(1)
+        best, context = divmod(int(score.argmax()), score.shape[1])
+        return float(score[best, context]), context, float(slope[best])
 
     def judge(self, start: float, stop: float, rng: np.random.Generator) -> tuple[float, float, int, float]:
         """The line's score, the larger of two p-values (cells permuted, moments permuted), context and slope."""
@@ -65,14 +72,14 @@ class Oracle:
         counts = counts[counts.sum(1) > 0]
         if len(counts) < 5:
             return 0.0, 1.0, 0, 0.0
-        p = self.posterior(counts)
-        score, context, slope = self.lines(p)
-        cells = [self.lines(self.posterior(counts[:, rng.permutation(counts.shape[1])]))[0] for _ in range(_SHUFFLES)]
-        times = [self.lines(p[rng.permutation(len(p))])[0] for _ in range(_SHUFFLES)]
+        near = self.near(self.posterior(counts))
+        score, context, slope = self.lines(near)
+        cells = [self.lines(self.near(self.posterior(counts[:, rng.permutation(counts.shape[1])])))[0] for _ in range(_SHUFFLES)]
+        times = [self.lines(near[rng.permutation(len(near))])[0] for _ in range(_SHUFFLES)]
         worst = max((1 + np.sum(np.array(null) >= score)) / (1 + _SHUFFLES) for null in (cells, times))
         return score, float(worst), context, slope
 
-    def table(self, events: EventTable, most: int = 32) -> np.ndarray:
+    def table(self, events: EventTable, most: int = 28) -> np.ndarray:
         """Rows (score, p, context, slope) of the first `most` events."""
         rng = np.random.default_rng(1)
         return np.array([self.judge(a, b, rng) for a, b in zip(events.start[:most], events.stop[:most])])
@@ -104,7 +111,7 @@ def judged(hour) -> dict[str, tuple[EventTable, np.ndarray]]:
     oracle, d = Oracle(rec, truth.place_fields), truth.replay_decoys
     events = {k: d[(d.kind == k) & (d.duration > 0.1)] for k in ("identity_shuffled", "rate_matched", "burst")}
     events["replay"] = truth.reactivation[truth.reactivation.duration > 0.1]
-    return {k: (x[:32], oracle.table(x)) for k, x in events.items()}
+    return {k: (x[:28], oracle.table(x)) for k, x in events.items()}
 
 
 def test_the_oracle_finds_replay_its_content_and_its_direction(judged):

@@ -57,7 +57,7 @@ def _precession(rec, truth, phase_of):
 def test_phase_precesses_through_the_field_in_every_arena(arena):
     from scipy.signal import butter, hilbert, sosfiltfilt
 
-    rec, truth = synth.recording(hours=0.5, seed=5, n_cells=60, arena=arena, theta_depth=0.9, n_channels=1, n_cortex=0)
+    rec, truth = synth.recording(hours=0.25, seed=5, n_cells=70, arena=arena, theta_depth=0.9, n_channels=1, n_cortex=0)
     lfp = rec.signals["lfp"].read(0, int(1250 * rec.labels["run"].stop[0]))[::10, 0].astype(float)
     phase = np.unwrap(np.angle(hilbert(sosfiltfilt(butter(2, [5, 10], "bandpass", fs=125, output="sos"), lfp))))
     slopes = _precession(rec, truth, lambda s: np.interp(s, np.arange(len(phase)) / 125.0, phase))
@@ -83,7 +83,7 @@ def test_theta_locks_cells_only_where_it_is_asked_for():
 
 def test_rates_drift_over_hours_only_where_asked():
     def spread(drift):
-        rec, truth = synth.recording(hours=3.0, seed=3, n_cells=12, rate_drift=drift, drift_tau=1.0, run_minutes=0, trials=False)
+        rec, truth = synth.recording(hours=3.0, seed=3, n_cells=12, rate_drift=drift, drift_tau=1.0, run_minutes=0, inter_share=0.0, trials=False)
         asleep = Intervals(truth.bouts[truth.bouts["stage"] == "NREM"][["start", "stop"]].to_numpy())
         first, last = asleep.intersect(Intervals([[0, 4000]])), asleep.intersect(Intervals([[6800, 10_800]]))
         s = [rec.spikes.of(u) for u in rec.spikes.units["id"]]
