@@ -11,15 +11,27 @@ import pytest
 
 import brainmu.synth as synth
 
-_SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "figures" / "synth_realism.py"
+_SCRIPTS = Path(__file__).resolve().parents[2] / "docs" / "figures"
 
 
 @pytest.fixture(scope="module")
-def realism():
-    spec = importlib.util.spec_from_file_location("synth_realism", _SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script():
+    """Import a script of the documentation by its name."""
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(name, _SCRIPTS / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(_SCRIPTS))
+        yield load
+
+
+@pytest.fixture(scope="module")
+def realism(script):
+    return script("synth_realism")
 
 
 @pytest.mark.slow
@@ -31,6 +43,45 @@ def test_mice_lie_within_the_ranges_of_the_literature(realism):
         if not low <= value <= high:
             outside[name] = value
     assert not outside
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_units_ripples_and_coherence_lie_near_real_ones(realism, script, real_data):
+    """Within a factor of what several real recordings span: the sets differ in region, species and sorter."""
+    real = script("real_recordings").real_rodents(real_data, realism.spectra, realism.theta_index)
+    found = realism.measure(*synth.recording(hours=2.0, seed=0))
+    for name, factor in (
+        ("ripple, median", 1.5), ("ripples in NREM", 3.0), ("place cells in rest, median", 3.0), ("log-normal spread of their rates", 1.5),
+        ("place-cell intervals below 10 ms", 2.0), ("delta power NREM/WAKE", 2.0),
+    ):  # fmt: skip
+        values = list(real[name].values())
+        assert min(values) / factor < found[name] < max(values) * factor, name
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_human_shares_of_power_are_those_of_scored_nights(realism, script, real_data):
+    real = script("real_recordings").sleep_edf(real_data)
+    made = [synth.recording(hours=8.0, seed=s, species="human", n_channels=1, lfp_rate=100.0) for s in range(2)]
+    share = np.mean([realism.relative_powers(r.signals["eeg"].read()[:, 0], t.hypnogram.codes) for r, t in made], axis=0)
+    low, high = np.quantile(real, (0.05, 0.95), axis=0)
+    inside = (share > low - 0.02) & (share < high + 0.02)
+    assert inside.mean() > 0.9, np.argwhere(~inside)
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_the_classifier_is_at_chance_between_alike_and_not_between_unlike(script, real_data):
+    """Without a difference it finds none, so that what it reports of real against synthetic is not a leak between its folds."""
+    classifier = script("synth_classifier")
+    real, _, rate = classifier.intracranial(real_data)
+    halves = [(x[side::2], g) for x, g in real for side in (0, 1)]
+    bands = [(1, 4), (4, 9), (9, 16), (16, 30)]
+    alike = classifier.tell_apart(halves[0::2], halves[1::2], rate, bands, shapes=False)
+    assert 0.4 < float(alike.split()[0]) < 0.6
+    noise = [(np.random.default_rng(g).standard_normal((200, 2000)), g) for g in (0, 1)]
+    assert float(classifier.tell_apart(real, noise, rate, bands, shapes=False).split()[0]) > 0.95
 
 
 @pytest.mark.realdata
