@@ -307,6 +307,8 @@ def on_clocks(recording: Recording, clocks: Mapping[str, ClockModel | Mapping[st
     ('camera', 13.7005)
     """
     whole("seed", seed)
+    if not isinstance(clocks, Mapping):
+        raise InputError(f"clocks is a {type(clocks).__name__}, expected a mapping of a device's name to a ClockModel or its fields")
     models = {name: m if isinstance(m, ClockModel) else _model(name, m) for name, m in clocks.items()}
     _check(recording, models)
     out = copy.copy(recording)

@@ -24,7 +24,7 @@ def with_devices(
         _image(rec, truth, imaging, stop, seed)
     if (fibre := chosen(PhotometryModel, photometry, "photometry")) is not None:
         _fibre(rec, truth, fibre, stop, seed)
-    if clocks:
+    if clocks is not None:
         rec, truth.clocks = on_clocks(rec, clocks, seed=seed)
         truth.parameters["clocks"] = {k: m if isinstance(m, dict) else dataclasses.asdict(m) for k, m in clocks.items()}
     return rec, truth

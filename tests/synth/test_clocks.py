@@ -48,7 +48,7 @@ def test_the_true_map_goes_there_and_back(seed, ppm, offset, lost, steps):
 
 
 @pytest.mark.parametrize("pulses", ["random", "barcode", "regular", "frames"])
-@pytest.mark.parametrize("jumps", [{}, {"lost": 1, "steps": 1}])
+@pytest.mark.parametrize("jumps", [pytest.param({}, marks=pytest.mark.slow), {"lost": 1, "steps": 1}], ids=["steady", "jumping"])
 def test_preprocess_recovers_the_planted_times(pulses, jumps, tmp_path):
     interval = {"random": 1.0, "barcode": 5.0, "regular": 1.0, "frames": 0.04}[pulses]
     size = 0.012 if pulses == "frames" else 0.1

@@ -155,6 +155,29 @@ def test_gaps_are_said(tmp_path):
     assert np.isnan(back.signals["lfp"].read()[100:200]).all()
 
 
+def test_odd_labels_and_names(tmp_path):
+    rng = np.random.default_rng(0)
+    rec = Recording.from_arrays(
+        "mäuse 1 & <x>", "ß", "mouse", signals={"lfp": dict(values=rng.normal(size=(8000, 2)), rate=1000.0, unit="uV", kind="lfp", channels=["Ä", "b & <c>"])},
+        spikes=Spikes([0.5, 1.0], [3, 3]),
+        labels={"empty": EventTable([], []), "é & <b>": EventTable([1.0, 2.0], [1.5, 2.5], score=[np.nan, 1.0], ok=[True, False], who=["a", None]),
+                "one": Hypnogram([0, -1, -2, 1], "rodent3", 2.0), "two": Hypnogram([0, 0, 1, 2], "rodent3", 2.0)},
+    )  # fmt: skip
+    for kind in ("nwb", "edf", "neurosuite", "manifest"):
+        back = bm.read(write(rec, tmp_path / kind, format=kind), **({"epoch": 2.0} if kind == "nwb" else {}))
+        assert back.signals["lfp"].n_samples == 8000
+        scored = back.labels.get("scoring", back.labels.get("one"))
+        if kind == "edf":
+            assert [k for k in back.labels["annotations"].kind if k in ("WAKE", "ART", "UNS", "NREM")] == ["WAKE", "ART", "UNS", "NREM"]
+        elif kind != "neurosuite":  # which has no code for artefacts
+            assert scored == rec.labels["one"], kind
+    assert any("two" in w for w in rec.warnings)
+    assert any("'empty' is empty" in w for w in rec.warnings)
+    late = Recording.from_arrays("late", signals={"eeg": dict(values=np.ones((500, 1)), rate=100.0, unit="uV", kind="eeg", start=5.0)})
+    write(late, tmp_path, format="edf")
+    assert "5 s of the recording" in late.warnings[0]
+
+
 def test_what_cannot_be_is_refused_by_name(rec, tmp_path):
     with pytest.raises(InputError, match="edf"):
         write(rec, tmp_path, format="ed")

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from brainmu.core import Recording, Signal
+from brainmu.core import Hypnogram, Recording, Signal
 from brainmu.core.units import unit_factor
 
-__all__ = ["VOLTAGES", "blocks", "microvolts", "peaks", "to_counts", "voltages"]
+__all__ = ["VOLTAGES", "blocks", "hypnogram_of", "microvolts", "peaks", "to_counts", "voltages", "write_counts"]
 
 VOLTAGES = ("lfp", "eeg", "emg", "eog", "ecg")
 _VALUES = 1 << 22
@@ -33,6 +33,14 @@ def microvolts(s: Signal) -> float:
 def voltages(rec: Recording) -> dict[str, Signal]:
     """Regularly sampled voltages."""
     return {k: s for k, s in rec.signals.items() if s.kind in VOLTAGES and s.rate is not None and s.n_samples}
+
+
+def hypnogram_of(rec: Recording, format: str) -> str | None:
+    """Name of the one scoring that a format holds: the first that has epochs; others are said."""
+    names = [k for k, v in rec.labels.items() if isinstance(v, Hypnogram) and len(v)]
+    if len(names) > 1:
+        rec.warn(f"{format}: the scorings {', '.join(names[1:])} were left out, it holds one ({names[0]})")
+    return names[0] if names else None
 
 
 def peaks(s: Signal) -> NDArray[np.float64]:

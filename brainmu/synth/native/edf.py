@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Hypnogram, Recording, Signal
 from brainmu.errors import InputError
-from brainmu.synth.native.blocks import microvolts, peaks, to_counts, voltages
+from brainmu.synth.native.blocks import hypnogram_of, microvolts, peaks, to_counts, voltages
 
 __all__ = ["write"]
 
@@ -57,6 +57,8 @@ def _chosen(rec: Recording) -> dict[str, Signal]:
     late = [k for k, s in found.items() if s.start - start > 0.5 / float(s.rate or 1)]
     if late:
         raise InputError(f"{rec.id}: {late[0]} starts {found[late[0]].start - start:g} s after the others, and EDF has one start for all: write it by itself")
+    if abs(start) > 1e-9:
+        rec.warn(f"EDF: its times count from its first sample, which is {start:g} s of the recording")
     left = [k for k in rec.signals if k not in found] + (["spikes"] if rec.spikes is not None else [])
     if left:
         rec.warn(f"EDF: {', '.join(left)} were left out, EDF holds voltages and annotations")
@@ -88,10 +90,15 @@ def _eight(value: float) -> str:
 def _annotations(rec: Recording, signals: dict[str, Signal]) -> list[tuple[float, float, str]]:
     zero = min(s.start for s in signals.values())
     out: list[tuple[float, float, str]] = []
+    scored = hypnogram_of(rec, "EDF")
     for name, label in rec.labels.items():
         if isinstance(label, Hypnogram):
-            names = {"WAKE": "WAKE", "NREM": "NREM", "REM": "REM"} | {s: f"Sleep stage {s}" for s in ("W", "N1", "N2", "N3", "R")}
-            out += [(b.start, b.duration, names.get(b.stage, "Sleep stage ?")) for b in label.bouts().itertuples()]
+            if name != scored:
+                continue
+            # The texts of EDF+ are those of the AASM; a rodent's stages have none, and stand as they are.
+            texts = {s: f"Sleep stage {s}" for s in label.stages} | {"ART": "Movement time", "UNS": "Sleep stage ?"}
+            texts = texts if label.stage_set == "aasm5" else {}
+            out += [(b.start, b.duration, texts.get(b.stage, b.stage)) for b in label.bouts().itertuples()]
         else:
             text = [name] * len(label)
             if isinstance(label, EventTable) and any(label.content):

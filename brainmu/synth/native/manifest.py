@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 
 from brainmu.core import EventTable, Hypnogram, Recording, Signal
+from brainmu.errors import InputError
 from brainmu.synth.native.blocks import blocks
 
 __all__ = ["write"]
@@ -16,6 +17,8 @@ __all__ = ["write"]
 
 def write(rec: Recording, path: Path, name: str) -> None:
     """Write the folder `path`."""
+    if not (rec.signals or rec.spikes is not None or rec.labels):
+        raise InputError(f"{rec.id}: has no signals, spikes or labels, there is nothing to write")
     path.mkdir()
     entry: dict[str, Any] = {"id": name, "subject": rec.subject, "species": rec.species}
     if rec.started_at is not None:
@@ -32,6 +35,8 @@ def write(rec: Recording, path: Path, name: str) -> None:
         np.save(path / "spike_units.npy", rec.spikes.unit_id)
         rec.spikes.units.to_csv(path / "units.csv", index=False)
         entry["spikes"] = {"times": "spike_times.npy", "unit": "spike_units.npy", "units": "units.csv"} | ({"clock": of["spikes"]} if "spikes" in of else {})
+    for k in (k for k, v in rec.labels.items() if not len(v)):
+        rec.warn(f"manifest: label {k!r} is empty and was left out")
     entry["labels"] = {k: _label(path, k, v) | ({"clock": of[k]} if k in of else {}) for k, v in rec.labels.items() if len(v)}
     if rec.clocks:
         entry["clocks"] = {k: _clock(path, k, spec) for k, spec in rec.clocks.items() if isinstance(spec, dict)}

@@ -10,7 +10,7 @@ import pandas as pd
 
 from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal
 from brainmu.errors import InputError
-from brainmu.synth.native.blocks import voltages, write_counts
+from brainmu.synth.native.blocks import hypnogram_of, voltages, write_counts
 
 __all__ = ["write"]
 
@@ -35,11 +35,15 @@ def write(rec: Recording, path: Path, name: str) -> None:
     (path / f"{name}.xml").write_text(_parameters(rec, lfp, shanks), encoding="utf-8")
     if lfp is not None:
         write_counts(rec, lfp, path / f"{name}.lfp", _STEP)
+    scored = hypnogram_of(rec, "Neurosuite")
     for label, value in rec.labels.items():
         if isinstance(value, Hypnogram):
-            _states(path, name, value)
-        else:
+            if label == scored:
+                _states(path, name, value)
+        elif len(value):
             _events(path / f"{name}.{_suffix(label)}.evt", label, value)
+        else:
+            rec.warn(f"Neurosuite: label {label!r} is empty and was left out")
 
 
 def _suffix(label: str) -> str:
@@ -100,9 +104,7 @@ def _events(path: Path, label: str, value: EventTable | Intervals) -> None:
     peak = np.asarray(value.peak) if isinstance(value, EventTable) else (start + stop) / 2
     for k in order:
         lines += [f"{1e3 * t:.6f}\t{label} {role}" for t, role in ((start[k], "start"), (peak[k], "peak"), (stop[k], "stop"))]
-    path.write_text("\n".join(lines) + "\n" if lines else "", encoding="latin-1")
-    if not lines:
-        path.unlink()
+    path.write_text("\n".join(lines) + "\n", encoding="latin-1", errors="replace")
 
 
 def _states(path: Path, name: str, h: Hypnogram) -> None:

@@ -174,10 +174,12 @@ class _Writer:
     def labels(self) -> None:
         import pynwb
 
+        scorings = [k for k, v in self.rec.labels.items() if isinstance(v, Hypnogram)]
         for name, label in self.rec.labels.items():
             if not len(label):
+                self.rec.warn(f"NWB: label {name!r} is empty and was left out")
                 continue
-            key = _clean(name if not isinstance(label, Hypnogram) else "sleep_states")
+            key = _clean("sleep_states" if scorings[:1] == [name] else f"{name}_states" if name in scorings else name)
             table = pynwb.epoch.TimeIntervals(name=key, description=name)
             if isinstance(label, Hypnogram):
                 table.add_column(name="state", description="stage")
@@ -196,8 +198,10 @@ def _rows(table: Any, label: EventTable) -> None:
     more = [c for c in frame.columns if c not in ("start", "stop", "peak", "kind")]
     for c in more:
         table.add_column(name=str(c), description=str(c))
+        if frame[c].dtype.kind not in "fiub":
+            frame[c] = ["" if v is None or v != v else str(v) for v in frame[c]]  # a column is all text, or all numbers
     for row in frame.to_dict("records"):
-        extra = {str(c): row[c] if isinstance(row[c], int | float | bool | np.generic) else str(row[c]) for c in more}
+        extra = {str(c): row[c] for c in more}
         table.add_interval(start_time=float(row["start"]), stop_time=float(row["stop"]), **extra)
 
 
