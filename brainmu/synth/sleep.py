@@ -22,7 +22,7 @@ DRIVE_FROM = 12.0
 """Recordings of this many hours or more feel the clock and the need for sleep, unless told otherwise."""
 
 _NEED = 0.3  # process S at which the need for sleep neither adds to nor takes from the hazards: its mean over the day
-_MEAN_DARK = 0.35  # night at which the clock neither adds nor takes: the defaults above were set to the light phase
+_MEAN_DARK = 0.45  # night at which the clock neither adds nor takes: about its mean over the day
 _DUSK = 0.25  # h
 _HUMAN_DAY = 86400.0  # s
 _LIMIT = 5.0  # bounds of a log ratio, so that no parameter overflows
@@ -100,9 +100,9 @@ class RodentSleep:
     zeitgeber: float = 2.0
     day: float = 24.0
     light: float = 12.0
-    circadian: float = 0.45
+    circadian: float = 0.4
     homeostatic: float = 1.8
-    consolidation: float = 5.0
+    consolidation: float = 7.5
     need: float = 0.3
     need_rise: float = 8.0
     need_fall: float = 2.0

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from brainmu.core import Hypnogram
+from brainmu.core.metrics import accuracy, cohen_kappa
 from brainmu.synth.effects import Mechanism, live
 from brainmu.synth.scorer import ScorerModel, scorings
 from brainmu.synth.sleep import HumanSleep, RodentSleep, human_bouts, score
@@ -147,6 +149,56 @@ def _course(name: str, nights: list[np.ndarray]) -> None:
     print(f"{name:10} share in % by quarter of the night: N3 {' '.join(f'{x:4.1f}' for x in n3)}   R {' '.join(f'{x:4.1f}' for x in rem)}")
 
 
+def _day(n: int = 12) -> None:
+    """The second of two days of synthetic mice."""
+    sleep = RodentSleep(drive=True)
+    t = np.arange(86400.0, 172800.0, 10.0)
+    zeitgeber = (sleep.zeitgeber + t / 3600) % 24
+    asleep, need, waking = [], [], []
+    for seed in range(n):
+        life = live(Mechanism(), sleep, 0.0, 172800.0, np.random.default_rng(seed))
+        bouts = life.bouts
+        asleep.append((bouts["stage"].to_numpy() != "WAKE")[np.searchsorted(bouts["start"].to_numpy(), t, side="right") - 1])
+        need.append(np.interp(t, life.time, life.need))
+        wake = bouts[(bouts.stage == "WAKE") & (bouts.start >= 86400)]
+        dark = ((sleep.zeitgeber + wake.start / 3600) % 24 >= 12).to_numpy()
+        length = (wake.stop - wake.start).to_numpy()
+        waking.append([(length[~dark] > 600).sum(), (length[dark] > 600).sum(), length[~dark].max() / 60, length[dark].max() / 60])
+    share, level = np.array(asleep), np.array(need)
+    for name, hours in (("light", zeitgeber < 12), ("dark", zeitgeber >= 12)):
+        print(f"sleep in the {name}: {100 * share[:, hours].mean():.0f} % (SD over {n} mice {100 * share[:, hours].mean(1).std():.0f})")
+    by = [(zeitgeber >= h) & (zeitgeber < h + 3) for h in range(0, 24, 3)]
+    print("by 3 h from lights-on: sleep in % " + " ".join(f"{100 * share[:, b].mean():.0f}" for b in by) + ", process S "
+          + " ".join(f"{level[:, b].mean():.2f}" for b in by))  # fmt: skip
+    print("waking above 10 min, light and dark: {:.1f} and {:.1f} a day; the longest {:.0f} and {:.0f} min".format(*np.mean(waking, axis=0)))
+
+
+def _agreement(species: str, disagreement: float, n: int = 12) -> None:
+    """How far three scorers of one recording agree with one another and with the truth."""
+    kappa, agree, right = [], [], []
+    for seed in range(n):
+        rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
+        if species == "human":
+            bouts = human_bouts(HumanSleep(), 28800.0, rng)
+            truth = score(bouts, 30.0, "aasm5", 0.0, 28800.0)
+        else:
+            bouts = live(Mechanism(), RodentSleep(), 0.0, 14400.0, rng).bouts
+            truth = score(bouts, 4.0, "rodent3", 0.0, 14400.0)
+        scored = list(scorings(ScorerModel(scorers=3, disagreement=disagreement), truth, bouts, rng, (seed, 2)).values())
+        right += [accuracy(_counts(truth, x)) for x in scored]
+        pairs = [_counts(a, b) for a, b in itertools.combinations(scored, 2)]
+        kappa += [cohen_kappa(c) for c in pairs]
+        agree += [accuracy(c) for c in pairs]
+    print(f"{species:6} disagreement {disagreement:g}: two scorers agree on {100 * np.mean(agree):.0f} % (kappa {np.mean(kappa):.2f}, SD {np.std(kappa):.2f}); "
+          f"one is right in {100 * np.mean(right):.0f} %")  # fmt: skip
+
+
+def _counts(a: Hypnogram, b: Hypnogram) -> np.ndarray:
+    out = np.zeros((len(a.stages), len(a.stages)), dtype=int)
+    np.add.at(out, (a.codes, b.codes), 1)
+    return out
+
+
 def main() -> None:
     if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
         raise SystemExit("usage: python docs/figures/synth_sleep_fit.py FOLDER_OF_REAL_RECORDINGS")
@@ -164,6 +216,11 @@ def main() -> None:
     mouse, mice = describe(real_mouse(folder), RODENT, 4.0), describe(synthetic_mice(40), RODENT, 4.0)
     print("\nMICE: one mouse scored for 22 minutes beside 40 synthetic mice of 2 h")
     _comparison(mouse, mice, 1.0, "s")
+    print("\nA DAY of synthetic mice, clock and need for sleep on")
+    _day()
+    print("\nSCORERS, three of each of 12 recordings")
+    for species, disagreement in (("human", 1.0), ("human", 0.8), ("mouse", 1.0), ("mouse", 0.8)):
+        _agreement(species, disagreement)
 
 
 if __name__ == "__main__":
