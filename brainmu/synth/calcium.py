@@ -360,7 +360,7 @@ def calcium(
     --------
     >>> signals, truth = calcium(Spikes([1.0, 1.5, 4.0], [0, 0, 1]), 10.0)
     >>> signals["calcium"].n_channels, signals["calcium"].unit, round(float(truth.clean.read().max()), 2)
-    (2, 'a.u.', 0.22)
+    (2, 'a.u.', 0.21)
     """
     model = model or CalciumModel()
     whole("seed", seed)

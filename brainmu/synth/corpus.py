@@ -172,7 +172,14 @@ def corpus(
         return [plan.make() for plan in plans]
     whole("jobs", jobs, 1)
     folder = Path(out)
-    about = {"version": 1, "seed": seed, "hours": hours, "variation": variation, "parameters": json.loads(json.dumps(parameters, default=repr))}
+    about = {
+        "version": 1,
+        "brainmu_version": __version__,
+        "seed": seed,
+        "hours": hours,
+        "variation": variation,
+        "parameters": json.loads(json.dumps(parameters, default=repr)),
+    }
     about |= {"labs": {p.lab.name: json.loads(json.dumps(asdict(p.lab), default=repr)) for p in plans if p.lab is not None}}
     about |= {"recordings": [_row(p) for p in plans]}
     _claim(folder, about, overwrite)

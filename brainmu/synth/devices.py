@@ -26,7 +26,7 @@ def with_devices(
         _fibre(rec, truth, fibre, stop, seed)
     if clocks is not None:
         rec, truth.clocks = on_clocks(rec, clocks, seed=seed)
-        truth.parameters["clocks"] = {k: m if isinstance(m, dict) else dataclasses.asdict(m) for k, m in clocks.items()}
+        truth.parameters["clocks"] = {k: dict(m) if isinstance(m, Mapping) else dataclasses.asdict(m) for k, m in clocks.items()}
     return rec, truth
 
 
