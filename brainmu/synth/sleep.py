@@ -1,4 +1,4 @@
-"""Sleep as bouts in continuous time, and the scorer who turns them into epochs.
+"""Sleep as bouts in continuous time, and the majority of them in each epoch.
 
 Rodents alternate WAKE, NREM and REM as a semi-Markov process: how long a bout has lasted and how much NREM was slept since the
 last REM set the hazards of leaving it. Humans walk through W N1 N2 N3 R in cycles. Transitions fall anywhere inside an epoch.
@@ -114,6 +114,9 @@ class RodentSleep:
             positive=("settle", "rem_mean", "rem_shape", "micro_median", "quiet_median", "long_median", "day", "need_rise", "need_fall"),
             shares=("rem_to_wake", "micro_share", "long_share", "need"),
         )
+        number("zeitgeber", self.zeitgeber, most=self.day)
+        if not isinstance(self.drive, (bool, np.bool_)):
+            raise InputError(f"drive is {self.drive!r}, expected True or False")
         if self.light > self.day:
             raise InputError(f"light is {self.light:g} h of a day of {self.day:g} h, expected at most the day")
 

@@ -211,7 +211,15 @@ def test_the_true_risk_difference_of_a_day_agrees_with_randomised_trials():
 
 @pytest.mark.parametrize(
     "change, word",
-    [(dict(light=30.0), "light"), (dict(need=1.5), "need"), (dict(day=0.0), "day"), (dict(need_fall=0.0), "need_fall"), (dict(circadian=-1.0), "circ")],
+    [
+        (dict(light=30.0), "light"),
+        (dict(need=1.5), "need"),
+        (dict(day=0.0), "day"),
+        (dict(need_fall=0.0), "need_fall"),
+        (dict(circadian=-1.0), "circ"),
+        (dict(drive="yes"), "drive"),
+        (dict(zeitgeber=25.0), "zeitgeber"),
+    ],
 )
 def test_impossible_days_are_refused(change, word):
     with pytest.raises(InputError, match=word):
