@@ -42,6 +42,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "movement": 1 / 60, "hum": 15.0, "lap_spread": 0.6, "ripple_rate": 0.45, "emg_leak": 0.06, "dead_channels": 1,
         "gamma_burst_rate": 1 / 12, "spike_leak_rate": 1 / 20, "hum_harmonics": 0.4, "hum_wander": 0.3, "emg_burst_rate": 1 / 60,
         "pop_rate": 1 / 200, "gap_rate": 1 / 900, "missed": 0.15, "contamination": 0.05, "scorer_error": 0.02, "shuffled_share": 0.2, "fragmented": 0.25,
+        "rate_matched_share": 0.1, "burst_share": 0.1, "burst_rate": 0.05, "outside_ripples": 0.15, "partial": 0.2, "rate_drift": 0.2,
     },
 }  # fmt: skip
 """What each preset changes; anything else passed to :func:`recording` goes on top."""
