@@ -7,6 +7,7 @@ import pytest
 
 import brainmu.synth as synth
 from brainmu.core import Intervals
+from brainmu.synth.arenas import make_arena, route_maker
 
 _THREE = {"A": "negative", "B": "neutral", "C": "positive"}
 
@@ -173,3 +174,27 @@ def test_new_events_are_the_same_bytes_every_time_and_the_old_ones_do_not_move()
     assert np.array_equal(plain.reactivation.start, more.reactivation.start)
     assert np.array_equal(plain.place_fields.rate, more.place_fields.rate)
     assert np.array_equal(plain.slow_waves.start, more.slow_waves.start)
+
+
+@pytest.mark.parametrize(("kind", "arms"), [("linear", ()), ("open", ()), ("arms", ("stem", "left", "right")), ("arms", ("a", "b", "c", "d", "e"))])
+@pytest.mark.parametrize("seed", range(3))
+def test_places_distances_and_routes_agree(kind, arms, seed):
+    rng = np.random.default_rng(seed)
+    arena = make_arena(kind, int(rng.integers(3)), float(rng.uniform(0.3, 3.0)), arms)
+    n = len(arena.grid)
+    assert np.array_equal(arena.bins(arena.xy if kind == "open" else arena.grid), np.arange(n))
+    way = np.stack([arena.distance(k) for k in range(n)])
+    np.testing.assert_allclose(way, way.T, atol=1e-9)
+    assert (np.diag(way) == 0).all()
+    # No way is shorter than the straight line, and none via a third place is shorter.
+    straight = np.hypot(*(arena.xy[:, None] - arena.xy).transpose(2, 0, 1))
+    assert (way >= straight - 1e-9).all()
+    k = int(rng.integers(n))
+    assert (way <= way[:, [k]] + way[[k], :] + 1e-9).all()
+    route = route_maker(arena, None, rng)
+    for _ in range(5):
+        r = route()
+        assert set(r.bins) <= set(range(n))
+        assert (r.at(np.array([0.0, r.length])) == r.bins[[0, -1]]).all()
+        # A route has no gaps: neighbouring steps are neighbouring bins.
+        assert way[r.bins[:-1], r.bins[1:]].max() < 2.3 * max(np.sort(way[0])[1], r.length / len(r.bins))
