@@ -127,6 +127,7 @@ def human_recording(
     wander = np.stack([ornstein_uhlenbeck(slow, len(time), 60.0, 0.5) for _ in _AMPLITUDES], axis=1) * eeg.difficulty
     envelopes = {k: weights @ np.array(v) * np.exp(wander[:, i]) for i, (k, v) in enumerate(_AMPLITUDES.items())}
     envelopes["alpha"] = envelopes["alpha"] * _alpha(events.closed, weights[:, 0], eeg)
+    _arouse(envelopes, arousals, time)
     n = int(np.floor(stop * rate + 1e-6))
     names = [list(_MONTAGE)[i] if i < len(_MONTAGE) else f"EEG{i + 1}" for i in range(n_channels)]
     signals = {}
@@ -156,6 +157,17 @@ def _weights(bouts: pd.DataFrame, stop: float) -> tuple[NDArray[np.float64], NDA
     k = np.clip(np.searchsorted(bouts["start"].to_numpy(), time, side="right") - 1, 0, None)
     stage = bouts["stage"].to_numpy().astype(str)[k]
     return time, gaussian_filter1d(np.stack([(stage == s).astype(float) for s in _STAGES], axis=1), 3.0, axis=0, mode="nearest")
+
+
+def _arouse(envelopes: dict[str, NDArray[np.float64]], arousals: EventTable, time: NDArray[np.float64]) -> None:
+    """Let every arousal raise alpha, beta and the chin's tone, and halve delta (sizes are assumptions); changes the envelopes (n,) on `time` (n,), s."""
+    if not len(arousals):
+        return
+    k = np.clip(np.searchsorted(arousals.start, time, side="right") - 1, 0, None)
+    level = gaussian_filter1d(((time >= arousals.start[k]) & (time < arousals.stop[k])).astype(float), 0.8)
+    for name, size in (("alpha", 8.0), ("beta", 5.0), ("emg", 10.0)):
+        envelopes[name] = envelopes[name] + size * level
+    envelopes["delta"] = envelopes["delta"] * (1.0 - 0.5 * level)
 
 
 def _alpha(closed: NDArray[np.float64], wake: NDArray[np.float64], m: EEGModel) -> NDArray[np.float64]:

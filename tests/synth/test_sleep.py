@@ -261,6 +261,26 @@ def test_arousals_come_as_often_as_asked_and_change_no_stage():
     assert 6 < len(truth.arousals) / slept < 14
 
 
+def test_arousals_show_in_eeg_and_emg():
+    rec, truth = synth.recording(hours=6.0, seed=2, species="human")
+    eeg, emg = (rec.signals[k].read()[:, 0].astype(float) for k in ("eeg", "emg"))
+
+    def fast(x):
+        power = np.abs(np.fft.rfft(x * np.hanning(len(x)))) ** 2
+        f = np.fft.rfftfreq(len(x), 1 / 128)
+        return power[(f > 8) & (f < 30)].mean() / len(x)
+
+    tone, quick = [], []
+    for a, b in zip(truth.arousals.start, truth.arousals.stop):
+        if b - a > 5:
+            now, before = slice(int((a + 1) * 128), int((b - 1) * 128)), slice(int((a - 9) * 128), int((a - 2) * 128))
+            tone.append(emg[now].std() / emg[before].std())
+            quick.append(fast(eeg[now]) / fast(eeg[before]))
+    assert len(tone) > 15
+    assert np.median(tone) > 1.5
+    assert np.median(quick) > 1.5
+
+
 # -- beside scored nights ---------------------------------------------------------------------------------------------
 def test_deep_sleep_comes_early_and_rem_late(fit):
     nights = fit.synthetic_nights(30)
