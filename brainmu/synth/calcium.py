@@ -366,12 +366,12 @@ def calcium(
     whole("seed", seed)
     if not spikes.n_units:
         raise InputError("calcium needs units, the spikes have none")
-    rng = np.random.default_rng(np.random.SeedSequence([seed, 0]))
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 81, 0]))
     n, amplitude = spikes.n_units, _kinetics(model.indicator).amplitude
     truth = CalciumTruth(
         model, spikes, float(start), _frames(start, stop, model.frame_rate), amplitude * np.exp(model.amplitude_spread * rng.standard_normal(n)),
         model.baseline * np.exp(model.baseline_spread * rng.standard_normal(n)), model.motion_size * rng.standard_normal(n),
-        _shifts(model.motion_rate, model.motion_length, start, stop, rng), (seed, 1),
+        _shifts(model.motion_rate, model.motion_length, start, stop, rng), (seed, 81),
     )  # fmt: skip
     out = {"calcium": truth._signal(_Roi(truth), "a.u." if model.output == "raw" else "dF/F")}
     if model.output == "raw" and model.neuropil:
@@ -477,7 +477,7 @@ def photometry(
     """
     model = model or PhotometryModel()
     whole("seed", seed)
-    rng = np.random.default_rng(np.random.SeedSequence([seed, 0]))
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 82, 0]))
     n = _frames(start, stop, model.sampling_rate)
     many = isinstance(source, Spikes)
     times = np.asarray(source.times, dtype=np.float64) if isinstance(source, Spikes) else np.sort(np.asarray(source.start, dtype=np.float64))
@@ -486,7 +486,7 @@ def photometry(
     truth = PhotometryTruth(
         model, times, model.response / source.n_units if isinstance(source, Spikes) and many else model.event_response, float(start), n,
         _shifts(model.motion_rate, model.motion_length, start, stop, rng), model.drift * ornstein_uhlenbeck(rng, int(np.ceil(stop - start)) + 2, 60.0, 1.0),
-        (seed, 1),
+        (seed, 82),
     )  # fmt: skip
     table = pd.DataFrame({
         "name": ["signal_470", "isosbestic_415"], "kind": "photometry", "wavelength": [470.0, 415.0], "role": ["signal", "isosbestic"],
