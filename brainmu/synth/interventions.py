@@ -100,7 +100,7 @@ class _World:
         self.m, self.sleep, self.epoch, self.copies, self.rng = m, sleep, epoch, copies, rng
         # Where the clock acts, moments of the whole day stand for the estimand.
         self.hours = sleep.day if sleep.drive else 1.5
-        size = int(np.clip(copies // 100, 10, _HERD // 4 if sleep.drive else _HERD))
+        size = int(np.clip(copies // 100, 4, _HERD // 4 if sleep.drive else _HERD))
         self.herd = [live(m, sleep, 0.0, 3600.0 * self.hours, child) for child in rng.spawn(size)]
 
     def run(self, x: Moments, plan: Plan, seconds: float) -> Course:
