@@ -66,7 +66,7 @@ def experience(which: str | Experience) -> Experience:
     """
     if isinstance(which, Experience):
         return which
-    if which not in EXPERIENCES:
+    if not isinstance(which, str) or which not in EXPERIENCES:
         raise InputError(f"experience is {which!r}, expected one of {', '.join(EXPERIENCES)}{suggest(str(which), EXPERIENCES)} or an Experience")
     return EXPERIENCES[which]
 

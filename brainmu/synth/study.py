@@ -109,7 +109,7 @@ def study(
     whole("seed", seed)
     number("hours", hours, 1 / 60)
     number("epoch", epoch, above=True)
-    days = tuple(named(x) for x in ((experience,) if isinstance(experience, (str, Experience)) else experience))
+    days = tuple(named(x) for x in (experience if isinstance(experience, (list, tuple)) else (experience,)))
     if not days or len({d.name for d in days}) != len(days):
         raise InputError(f"experience is {experience!r}, expected a condition or several different ones")
     known = {f.name for f in dataclasses.fields(Mechanism)} - {"experience"}
