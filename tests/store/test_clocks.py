@@ -101,6 +101,22 @@ def test_barcodes_at_an_unknown_offset() -> None:
     assert np.abs(clock.to_session(own) - true).max() < 1e-4
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_barcodes_that_count_on_a_grid_of_bits(seed: int) -> None:
+    """All intervals are multiples of a bit, yet the trains are not regular: places of the grid cannot be counted across the pauses."""
+    rng = np.random.default_rng(seed)
+    first = int(rng.integers(1, 200))
+    codes = [5.0 * k + 0.03 * (1 + np.flatnonzero([1, *(first + k >> b & 1 for b in range(10)), 1])) for k in range(180)]
+    true = np.concatenate(codes)
+
+    def recorded(t: np.ndarray) -> np.ndarray:
+        seen = t[rng.random(len(t)) > 0.04] + 0.0
+        return np.unique(np.r_[seen + rng.normal(0, 20e-6, len(seen)), rng.uniform(t[0], t[-1], len(t) // 25)])
+
+    clock = fit_clock(recorded((true - 12.5) / (1 + 40e-6)), recorded(true))
+    assert np.abs(clock.to_session((true - 12.5) / (1 + 40e-6)) - true).max() < 1e-4
+
+
 @given(seed=st.integers(0, 1000))
 @settings(max_examples=20, deadline=None)
 def test_there_and_back(seed: int) -> None:
