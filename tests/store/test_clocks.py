@@ -105,8 +105,8 @@ def test_barcodes_at_an_unknown_offset() -> None:
 def test_barcodes_that_count_on_a_grid_of_bits(seed: int) -> None:
     """All intervals are multiples of a bit, yet the trains are not regular: places of the grid cannot be counted across the pauses."""
     rng = np.random.default_rng(seed)
-    first = int(rng.integers(1, 200))
-    codes = [5.0 * k + 0.03 * (1 + np.flatnonzero([1, *(first + k >> b & 1 for b in range(10)), 1])) for k in range(180)]
+    first = int(rng.integers(1 << 14))
+    codes = [5.0 * k + 0.03 * np.flatnonzero([1, *(first + k >> b & 1 for b in range(16))]) for k in range(180)]
     true = np.concatenate(codes)
 
     def recorded(t: np.ndarray) -> np.ndarray:
