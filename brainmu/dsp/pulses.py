@@ -20,7 +20,7 @@ _STRETCHES = (60, 20)
 _WINDOW = 40
 _NEIGHBOURS = 3
 _PLACES = 24
-_LONG = 400
+_LONG = 1000
 _REGULAR = 0.9
 """A train of which this share of intervals is a multiple of one period (within the tolerance) is regular."""
 _PLAIN = 0.75
@@ -157,6 +157,8 @@ def _anchor(p: Floats, r: Floats, tolerance: float, offset: float | None, max_pp
     """First pulse of a stretch of `p` that was laid along `r`; shift and slope of ``r - p`` there; pulses that the runner-up pairs."""
     best: tuple[float, int, float, float, int] | None = None
     share = 0.0
+    # Four SDs of a share of so many pulses: places within it of each other fit equally well.
+    margin = min(0.05, 4 * np.sqrt(0.1 / min(len(p), 1.5 * _LONG)))
     # Short stretches as well: where pulses are minutes apart, a long one holds several jumps.
     for size, x in ((n, x) for n in _STRETCHES for x in (0.5, 0.25, 0.75, 0.1, 0.9, 0.0, 1.0)):
         size = min(size, len(p))
@@ -169,7 +171,7 @@ def _anchor(p: Floats, r: Floats, tolerance: float, offset: float | None, max_pp
             continue
         hits, shift, slope = found[order[0]]
         share = max(share, hits / size)
-        rival = max((found[n][0] for n in order[1:] if scores[n] > scores[order[0]] - 0.05), default=0)
+        rival = max((found[n][0] for n in order[1:] if scores[n] > scores[order[0]] - margin), default=0)
         if best is None or (hits - rival) / size > best[0]:
             best = ((hits - rival) / size, at, shift, slope, rival)
         if hits >= 0.7 * size and rival < 0.8 * hits:
