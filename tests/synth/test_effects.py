@@ -231,6 +231,7 @@ def test_a_null_world_has_effects_of_exactly_zero(change):
         assert effect.value == (1.0 if effect.unit == "risk ratio" else 0.0), name
 
 
+@pytest.mark.slow
 def test_each_mechanism_leaves_its_own_trace_and_none_without():
     def told(family, **change):
         return simulate_interventions(Mechanism(**{**NOTHING, "confounding": 0.8, **change}), RodentSleep(), copies=3000, families=[family])
