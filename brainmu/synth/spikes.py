@@ -17,7 +17,7 @@ from brainmu.synth.limits import check_model, whole
 from brainmu.synth.noise import lookup
 from brainmu.synth.reactivation import Microstructure
 from brainmu.synth.signals import Drivers
-from brainmu.synth.sweeps import Replayer, bursts
+from brainmu.synth.sweeps import Replayer, SpikeList, bursts
 from brainmu.synth.track import Run
 from brainmu.synth.truth import PlaceFields
 
@@ -138,46 +138,45 @@ def spike_trains(
     n = len(fields.unit_id)
     place = np.arange(n) < n_place
     base = np.where(place, model.rest_rate * np.exp(0.9 * rng.standard_normal(n)), fields.rate[0].mean(1))
-    times, ids = [], []
-
-    def keep(t: NDArray[np.float64], u: NDArray[np.intp] | int) -> None:
-        times.append(t)
-        ids.append(np.broadcast_to(u, t.shape).astype(np.int32))
-
     gains = {k: d.weights @ v for k, v in _BASE.items()}
     theta = (d.weights[:, 0] + d.weights[:, 3]) * model.theta_depth
     preferred = rng.uniform(0, 2 * np.pi, n)
     silent = np.asarray(events.slow_waves.peak)
     drift = _drift(model, n, start, stop, own)
+    trains: list[SpikeList] = []
     for u in range(n):
         kind, away = ("place", runs) if place[u] else ("inter", [])
-        keep(_resting(base[u], gains[kind], theta, preferred[u], away, d, silent, start, stop, drift[u], rng), u)
-    for run in runs:
-        keep(*_running(run, fields, arenas[run.context], n_place, d, model, drift, rng))
+        own_time = _resting(base[u], gains[kind], theta, preferred[u], away, d, silent, start, stop, drift[u], rng)
+        trains.append((own_time, np.full(len(own_time), u, dtype=np.int32)))
+    trains += [_running(run, fields, arenas[run.context], n_place, d, model, drift, rng) for run in runs]
     by_context = {r.context: r for r in runs}
     replayer = Replayer(
         fields.rate[:, :n_place] / model.field_peak, arenas, {c: route_maker(a, by_context.get(c), own) for c, a in arenas.items()}, model, speed,
         lambda t: drift[:n_place, min(int((t - start) / 60.0), drift.shape[1] - 1)], own.permutation(n_place), assemblies, own,
     )  # fmt: skip
-    replays = replayer.play(events.reactivation, rng)
-    awake = replayer.play(events.awake, rng)
-    decoys = [(events.shuffled, replayer.play(events.shuffled, rng, "identity_shuffled"))]
-    decoys += [(table, replayer.play(table, own, kind)) for table, kind in ((events.rate_matched, "rate_matched"), (events.other_map, "other_map"))]
-    for sweeps in (replays, awake, *(x for _, x in decoys)):
-        keep(*sweeps.spikes)
-    keep(*_unordered(events, n_place, n, base, model, rng))
-    burst_spikes, burst_counts = bursts(events.bursts, n_place, base[n_place:], model.burst_firing, own)
-    t, u, volleys = assemblies.running(runs, own)
-    keep(*burst_spikes)
-    keep(t, u)
-    t, u = np.concatenate(times), np.concatenate(ids)
+    planted, played = _planted(replayer, events, runs, base[n_place:], rng)
+    trains += [*planted, _unordered(events, n_place, n, base, model, rng)]
+    t, u = (np.concatenate(x) for x in zip(*trains))
     t, u = _bursts(t, u, place, model, rng)
     inside = (t >= start) & (t < stop)
     t, u = _refractory(t[inside], u[inside], model.refractory)
     units = pd.DataFrame({"id": fields.unit_id, "region": "CA1", "quality": "good", "type": np.where(place, "place", "interneuron")})
-    counts = [sweeps.paths for _, sweeps in decoys] + [burst_counts]
-    played = Played(_with(events.reactivation, replays.paths), _with(events.awake, awake.paths), replays.fragments, _decoy_table(events, counts), volleys)
     return Spikes(t, u, units), played
+
+
+def _planted(
+    replayer: Replayer, events: Microstructure, runs: list[Run], inter: NDArray[np.float64], rng: np.random.Generator
+) -> tuple[list[SpikeList], Played]:  # fmt: skip
+    """Spikes of replays, of their decoys and of assemblies; `inter` (interneuron,), Hz, are the rates of the interneurons."""
+    own, n_place = replayer.own, replayer.rate.shape[1]
+    replays, awake = replayer.play(events.reactivation, rng), replayer.play(events.awake, rng)
+    decoys = [replayer.play(events.shuffled, rng, "identity_shuffled"), replayer.play(events.rate_matched, own, "rate_matched")]
+    decoys.append(replayer.play(events.other_map, own, "other_map"))
+    unordered, counts = bursts(events.bursts, n_place, inter, replayer.model.burst_firing, own)
+    t, u, volleys = replayer.assemblies.running(runs, own)
+    table = _decoy_table(events, [*(x.paths for x in decoys), counts])
+    played = Played(_with(events.reactivation, replays.paths), _with(events.awake, awake.paths), replays.fragments, table, volleys)
+    return [*(x.spikes for x in (replays, awake, *decoys)), unordered, (t, u)], played
 
 
 def unplayed(events: Microstructure) -> Played:
