@@ -64,7 +64,7 @@ def test_coherence_falls_with_distance_within_and_between_regions(regions):
     assert _coherence(alone.signals["lfp"].read(), 2, 3, 12, 30) < _coherence(x, 6, 7, 12, 30) - 0.1
 
 
-def test_more_channels_and_regions_leave_the_pyramidal_channel_as_it_was(regions):
+def test_the_pyramidal_channel_keeps_its_size_whatever_lies_beside_it(regions):
     few, _ = synth.recording(hours=0.2, seed=4, n_channels=6, n_cortex=1, lfp_rate=500.0, **_PLAIN)
     one, many = few.signals["lfp"].read(0, 30_000)[:, 0], regions[2][:30_000, 0]
     assert few.signals["lfp"].names[-1] == "CTX_1"
