@@ -168,6 +168,7 @@ class _Chain:
     # -- a synthetic recording, whose answers are known -----------------------------------------------------------------
     def synthetic(self) -> None:
         import brainmu as bm
+        from brainmu.synth.interventions import simulate_interventions
         from brainmu.train import PretrainConfig
 
         c, found = self.c, self.result.comparison
@@ -217,7 +218,8 @@ class _Chain:
             study, planted = bm.synth.study(n_animals=c.study_animals, hours=c.study_hours, seed=self.seed)
             trial = bm.estimate_effect(study, exposure="trials", outcome="NREM->WAKE", design="trials", horizon=10.0, draws=c.draws, seed=self.seed)
             self._keep_effect("trials", trial)
-            found.append(_effect_row("effect of randomised stimulation on NREM to WAKE within 10 s", planted.effects["itt_risk_difference"].value, trial))
+            truth = simulate_interventions(planted.mechanism, planted.sleep, seed=self.seed, families=["trials"])["itt_risk_difference"]
+            found.append(_effect_row("effect of randomised stimulation on NREM to WAKE within 10 s", truth.value, trial))
         self._report(f"brainmu demo: a synthetic mouse, {session.duration / 3600:.1f} h", found)
 
     # -- recordings of your own -----------------------------------------------------------------------------------------
