@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pickle
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
@@ -63,12 +65,17 @@ def _plans(
 ) -> list[_Plan]:  # fmt: skip
     whole("n_subjects", n_subjects, 1)
     whole("seed", seed)
-    number("variation", variation)
+    number("variation", variation, most=3.0)
+    own = [name for name in ("id", "subject") if name in parameters]
+    if own:
+        raise InputError(f"{own[0]} is {parameters[own[0]]!r}, but every animal of a corpus has its own: use recording for one animal")
     if isinstance(labs, str | Lab):
         labs = [labs]
     found = [find_lab(lab) for lab in labs] if labs is not None else []
     if labs is not None and (not found or len({lab.name for lab in found}) < len(found)):
         raise InputError(f"labs are {[lab.name for lab in found]}, expected one or more, each with a name of its own")
+    if found and species != "mouse" and {lab.species for lab in found} != {species}:
+        raise InputError(f"species is {species!r}, but the labs record {', '.join(sorted({lab.species for lab in found}))}: leave species out")
     apart = _held_out(held_out, found)
     out = []
     for i, child in enumerate(np.random.SeedSequence(seed).spawn(n_subjects)):
@@ -87,6 +94,8 @@ def _plans(
 
 def _held_out(given: Any, labs: list[Lab]) -> set[str]:
     names = [lab.name for lab in labs]
+    if given and not names:
+        raise InputError(f"held_out is {given!r}, but no labs are given: name them with labs=")
     if given is None or given == 0:
         return set()
     if isinstance(given, int) and not isinstance(given, bool):
@@ -285,7 +294,9 @@ def _write_all(plans: list[_Plan], folder: Path, jobs: int, overwrite: bool, sto
                 result.cancel()
             raise
     if failed:
-        raise StoreError(f"{len(failed)} of {len(plans)} recordings were not written, the first because {failed[0]}; the same call goes on with them")
+        raise StoreError(
+            f"{len(failed)} of {len(plans)} recordings were not written, the first because {failed[0]}; once that is mended the same call goes on with them"
+        )
 
 
 def _in_process(plan: _Plan, folder: Path, overwrite: bool, store: dict[str, Any], stopped: threading.Event) -> bool:
@@ -327,11 +338,19 @@ def serve() -> None:
     """Write the one recording that comes through stdin, and answer through stdout."""
     answer, sys.stdout = sys.stdout.buffer, sys.stderr  # what libraries print must not mix with the answer
     plan, folder, overwrite, store = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         result: Any = write_one(plan, folder, overwrite, store)
     except BrainmuError as error:
         result = error
     answer.write(pickle.dumps(result))
+
+
+def _end_with(parent: int) -> None:
+    """A child whose parent was killed must not go on writing where the next run begins."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
 
 
 def write_one(plan: _Plan, folder: Path, overwrite: bool, store: dict[str, Any]) -> bool:

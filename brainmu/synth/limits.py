@@ -18,6 +18,8 @@ def number(name: str, value: Any, least: float = 0.0, *, above: bool = False, mo
     """`value` as a float, or InputError unless it is finite and least <= value <= most (`above`: least < value)."""
     good = isinstance(value, numbers.Real) and not isinstance(value, bool) and np.isfinite(value) and value <= most
     if not good or not (value > least if above else value >= least):
+        if least == -np.inf:
+            raise InputError(f"{name} is {value!r}, expected a finite number")
         upper = f" and at most {most:g}" if np.isfinite(most) else ""
         raise InputError(f"{name} is {value!r}, expected a number {'above' if above else 'of at least'} {least:g}{upper}")
     return float(value)

@@ -152,6 +152,9 @@ class Mechanism:
                 raise InputError(
                     f"{name} is {getattr(self, name):g}, expected at most 2: rates would differ by e to the {8 * abs(getattr(self, name)):g} between moments"
                 )
+        for name in ("reactivation_rate", "log_hazard_ratio", "rem_log_hazard_ratio", "trial_log_hazard_ratio", "trial_rem_log_hazard_ratio"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise InputError(f"{name} is {getattr(self, name)!r}, expected a mapping of content to number, such as {{'negative': 0.7}}")
         for name in ("log_hazard_ratio", "rem_log_hazard_ratio", "trial_log_hazard_ratio", "trial_rem_log_hazard_ratio"):
             for content, value in getattr(self, name).items():
                 number(f"{name}[{content}]", value, -5.0, most=5.0)

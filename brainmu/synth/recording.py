@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -160,7 +161,10 @@ def recording(
             raise InputError("arena, n_head, n_cortical, n_amygdala_cells and pre_rest_minutes are for rodents: a human sleeps a night without units")
         night = human_recording(hours, seed, name, who, n_channels, lfp_rate or 128.0, epoch or 30.0, preset, parameters)
         return with_devices(*night, calcium=calcium, photometry=photometry, clocks=clocks, seed=seed)
-    given = dict({"A": "negative", "B": "positive"} if contexts is None else contexts)
+    given = {"A": "negative", "B": "positive"} if contexts is None else contexts
+    if not isinstance(given, Mapping) or not all(isinstance(x, str) and x for pair in given.items() for x in pair):
+        raise InputError(f"contexts is {contexts!r}, expected a mapping of track to content, such as {{'A': 'negative', 'B': 'positive'}}")
+    given = dict(given)
     if not given or len(set(given.values())) != len(given):
         raise InputError(f"contexts are {given}, expected one track or more with a different content each")
     if isinstance(arms, str) or not isinstance(arms, Sequence) or not all(isinstance(x, str) for x in arms):
@@ -269,7 +273,9 @@ class _Rodent:
         owner = {f.name: name for name, cls in _MODELS.items() for f in dataclasses.fields(cls)}
         stray = sorted(set(self.parameters) - set(owner))
         if stray:
-            raise InputError(f"recording has no parameter {stray[0]!r}{suggest(stray[0], owner)}; see {', '.join(c.__name__ for c in _MODELS.values())}")
+            raise InputError(
+                f"recording has no parameter {stray[0]!r}{suggest(stray[0], [*owner, *inspect.signature(recording).parameters])}; see {', '.join(c.__name__ for c in _MODELS.values())}"
+            )
         rates: dict[str, Any] = {"reactivation_rate": dict.fromkeys(self.contexts.values(), 0.04)}
         contents = set(self.contexts.values())
         rates["log_hazard_ratio"] = {c: v for c, v in Mechanism().log_hazard_ratio.items() if c in contents}
@@ -277,6 +283,8 @@ class _Rodent:
         rates |= {f.name: f.default * brief for f in dataclasses.fields(RodentSleep) if f.name in ("long_median", "quiet_median", "rem_after")}
         rates["drive"] = stop >= 3600.0 * DRIVE_FROM
         chosen = rates | {k: v for k, v in _SPECIES[self.species].items() if k in owner} | PRESETS[self.preset] | self.parameters
+        if not isinstance(chosen["reactivation_rate"], Mapping):
+            raise InputError(f"reactivation_rate is {chosen['reactivation_rate']!r}, expected a mapping of content to rate (1/s)")
         unknown = set(chosen["reactivation_rate"]) - contents
         if unknown:
             raise InputError(f"reactivation_rate names {sorted(unknown)[0]!r}, which is the content of no track: contexts are {self.contexts}")

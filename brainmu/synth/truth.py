@@ -215,10 +215,13 @@ class Truth:
         """The coefficients, and what each estimand comes to when the interventions are simulated (a few seconds on first use)."""
         return dict(self.planted) | (self.simulate() if self.simulate is not None else {})
 
+    def __repr__(self) -> str:
+        return f"<Truth of {self.summary()}>"
+
     def summary(self) -> str:
         """What was planted, for people; with the simulated effects once :attr:`effects` was asked for."""
         h = self.hypnogram
-        shares = ", ".join(f"{s} {np.mean(h.codes == i):.0%}" for i, s in enumerate(h.stages))
+        shares = ", ".join(f"{s} {np.mean(h.codes == i):.0%}" for i, s in enumerate(h.stages)) if len(h) else "no whole epoch"
         lines = [f"{self.id}: {shares}; {len(self.bouts)} bouts, {len(self.ripples)} ripples, {len(self.spindles)} spindles"]
         contents, counts = np.unique(np.asarray(self.reactivation.content, dtype=str), return_counts=True)
         lines.append(f"  reactivations: {', '.join(f'{n} {c}' for c, n in zip(contents, counts)) or 'none'}")
