@@ -273,9 +273,8 @@ class _Rodent:
         owner = {f.name: name for name, cls in _MODELS.items() for f in dataclasses.fields(cls)}
         stray = sorted(set(self.parameters) - set(owner))
         if stray:
-            raise InputError(
-                f"recording has no parameter {stray[0]!r}{suggest(stray[0], [*owner, *inspect.signature(recording).parameters])}; see {', '.join(c.__name__ for c in _MODELS.values())}"
-            )
+            near = suggest(stray[0], [*owner, *inspect.signature(recording).parameters])
+            raise InputError(f"recording has no parameter {stray[0]!r}{near}; see {', '.join(c.__name__ for c in _MODELS.values())}")
         rates: dict[str, Any] = {"reactivation_rate": dict.fromkeys(self.contexts.values(), 0.04)}
         contents = set(self.contexts.values())
         rates["log_hazard_ratio"] = {c: v for c, v in Mechanism().log_hazard_ratio.items() if c in contents}

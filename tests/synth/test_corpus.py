@@ -179,3 +179,17 @@ def test_what_cannot_be_is_refused_by_name(change, word):
 def test_what_no_lab_can_be_is_refused_by_name(change, word):
     with pytest.raises(InputError, match=word):
         Lab(**({"name": "a"} | change))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"subject": "bob"}, "every animal of a corpus has its own"),
+        ({"species": "human", "labs": "telemetry"}, "the labs record mouse"),
+        ({"held_out": 1}, "no labs are given"),
+        ({"variation": 50}, "at most 3"),
+    ],
+)
+def test_contradictions_are_refused(given, says):
+    with pytest.raises(InputError, match=says):
+        corpus(2, hours=0.2, **given)

@@ -267,3 +267,19 @@ def test_every_parameter_has_one_owner_and_a_description():
     for cls in _MODELS.values():
         for f in dataclasses.fields(cls):
             assert f.name in (cls.__doc__ or ""), f"{cls.__name__}.{f.name} is not described"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"contexts": ["A", "B"]}, "a mapping of track to content"),
+        ({"contexts": {"A": None}}, "a mapping of track to content"),
+        ({"reactivation_rate": 5}, "reactivation_rate is 5, expected a mapping"),
+        ({"log_hazard_ratio": 3}, "log_hazard_ratio is 3, expected a mapping"),
+        ({"n_cel": 3}, "did you mean 'n_cells'"),
+        ({"confounding": "high"}, "expected a finite number"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_one_line(given, says):
+    with pytest.raises(InputError, match=says):
+        synth.recording(hours=0.2, **given)
