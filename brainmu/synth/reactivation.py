@@ -32,11 +32,11 @@ class RippleModel:
     ripple_frequency : float, Hz
         Mean frequency; SD 8 %. About 170-180 Hz in mice and 160-170 Hz in rats [1]_.
     ripple_amplitude, ripple_spread : float, uV and 1
-        Median peak amplitude, and SD of its logarithm; the lower end lies within the background.
+        Median peak amplitude, and SD of its logarithm; the lower end lies within the background. Those that carry a replay are 15 % larger.
     ripple_length, ripple_shape : float, s and 1
         Gamma distribution of ripples without replay; those with replay are longer [2]_.
     ripple_coupling : float
-        Share of ripples that follow the down state of a slow wave by 50-250 ms [3]_.
+        Share of ripples that follow the down state of a slow wave by 80-280 ms; the locking is that of [3]_, the delays are an assumption.
     slow_wave_interval : float, s
         Mean interval of slow waves in NREM.
     shuffled_share : float

@@ -34,7 +34,7 @@ class TrueEffect:
     estimand : str
         The sentence it answers.
     unit : str
-        "log hazard ratio", "log odds ratio", "risk difference".
+        "log hazard ratio", "log odds ratio", "risk difference", "risk ratio", "log ratio" or "log rate ratio".
     standard_error : float
         Monte Carlo error of `value`; 0 where it is a parameter of the generator.
     """
