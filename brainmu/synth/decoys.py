@@ -109,13 +109,15 @@ class Decoys:
         """Put gamma bursts and leaked spikes into a block `out` (time, channel) at times `t`; `share` (channel,) is where they are seen."""
         rate = (len(t) - 1) / (t[-1] - t[0])
         table = self.table
-        bursts = np.flatnonzero((np.asarray(table.kind) == "gamma") & (table.stop > t[0]) & (table.start < t[-1])) if len(table) else []
+        # Five SDs of the envelope on either side: cut off earlier, the trace would step.
+        reach = 1.5 * (table.stop - table.start)
+        bursts = np.flatnonzero((np.asarray(table.kind) == "gamma") & (table.peak + reach > t[0]) & (table.peak - reach < t[-1])) if len(table) else []
         for i in bursts:
             if table.frequency[i] > 0.42 * rate:
                 continue
-            a, b = np.searchsorted(t, [table.start[i] - 0.05, table.stop[i] + 0.05])
+            a, b = np.searchsorted(t, [table.peak[i] - reach[i], table.peak[i] + reach[i]])
             x = t[a:b] - table.peak[i]
-            shape = np.exp(-0.5 * (x / (0.3 * (table.stop[i] - table.start[i]))) ** 2)
+            shape = np.exp(-0.5 * (x / (0.2 * reach[i])) ** 2)
             phase = 2 * np.pi * table.frequency[i] * x
             harmonic = 0.5 * np.cos(2 * phase) if 2 * table.frequency[i] < 0.42 * rate else 0.0
             out[a:b] -= (table.amplitude[i] / 1.5 * shape * (np.cos(phase) + harmonic)).astype(np.float32)[:, None] * share

@@ -105,12 +105,12 @@ def all_contents(m: Mechanism) -> tuple[str, ...]:
     return (*m.contents, *(c for c in m.trial_content if c not in m.contents))
 
 
-def forward(m: Mechanism, sleep: RodentSleep, herd: list[Life], x: Moments, plan: Plan, seconds: float, epoch: float, seed: int) -> Course:
-    """Run every copy on for `seconds` under `plan`."""
+def forward(m: Mechanism, sleep: RodentSleep, herd: list[Life], x: Moments, plan: Plan, seconds: float, epoch: float, seed: tuple[int, ...]) -> Course:
+    """Run every copy on for `seconds` under `plan`; the same `seed`, the same chances."""
     parts = []
     for i in range(0, len(x), _BATCH):
         which = slice(i, i + _BATCH)
-        parts.append(_Copies(m, sleep, herd, x[which], plan.part(which), seconds, epoch, np.random.default_rng([seed, i])).run())
+        parts.append(_Copies(m, sleep, herd, x[which], plan.part(which), seconds, epoch, np.random.default_rng([*seed, i])).run())
     return Course(*(np.concatenate([getattr(p, f.name) for p in parts], axis=-1) for f in fields(Course)))
 
 

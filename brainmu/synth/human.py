@@ -39,6 +39,7 @@ _AMPLITUDES = {
 _MONTAGE = {
     "Fpz-Cz": (0, 50), "Pz-Oz": (0, -75), "C3-A2": (-55, 0), "C4-A1": (55, 0), "F3-A2": (-45, 50), "F4-A1": (45, 50), "O1-A2": (-25, -90), "O2-A1": (25, -90),
 }  # fmt: skip
+_TAILS = 5.0  # SDs of a Gaussian that are drawn on either side
 _UP = 0.42  # s from the trough of a slow wave to the peak of its up state
 _OPEN_EYES = (0.3, 1.0)  # alpha with open eyes over its amplitude with closed ones
 
@@ -320,15 +321,16 @@ class _Render:
     def _graphs(self, out: NDArray[np.float32], t: NDArray[np.float64]) -> None:
         table = self.events.spindles
         for start, stop, frequency, amplitude in zip(table.start, table.stop, table.frequency, table.amplitude):
-            if stop + 0.2 > t[0] and start - 0.2 < t[-1]:
-                a, b = np.searchsorted(t, [start - 0.2, stop + 0.2])
-                x = t[a:b] - 0.5 * (start + stop)
-                wave = amplitude * np.exp(-0.5 * (x / (0.27 * (stop - start))) ** 2) * np.sin(2 * np.pi * frequency * x)
+            middle, width = 0.5 * (start + stop), 0.27 * (stop - start)
+            a, b = np.searchsorted(t, [middle - _TAILS * width, middle + _TAILS * width])
+            if a < b:
+                x = t[a:b] - middle
+                wave = amplitude * np.exp(-0.5 * (x / width) ** 2) * np.sin(2 * np.pi * frequency * x)
                 out[a:b] += wave.astype(np.float32)[:, None] * (0.5 + 0.5 * self.front)
         table = self.events.slow_waves
         for start, amplitude in zip(table.start, table.amplitude):
-            if start + 1.6 > t[0] and start - 0.3 < t[-1]:
-                a, b = np.searchsorted(t, [start - 0.3, start + 1.6])
+            a, b = np.searchsorted(t, start + 0.45 + np.array([-_TAILS * 0.13, _UP + _TAILS * 0.19]))
+            if a < b:
                 x = t[a:b] - start - 0.45
                 wave = amplitude * (-np.exp(-0.5 * (x / 0.13) ** 2) + 0.75 * np.exp(-0.5 * ((x - _UP) / 0.19) ** 2))
                 out[a:b] += wave.astype(np.float32)[:, None] * self.front
@@ -354,8 +356,9 @@ class _Render:
     def _eyes(self, out: NDArray[np.float32], t: NDArray[np.float64], sideways: NDArray[np.float32], upwards: NDArray[np.float32]) -> None:
         table = self.events.eyes
         for start, stop, kind, amplitude in zip(table.start, table.stop, table.kind, table.amplitude):
-            if stop > t[0] and start < t[-1]:
-                a, b = np.searchsorted(t, [start, stop])
+            # The eye comes back slowly from a saccade: its potential is drawn until it is gone, a blink as long as it lasts.
+            a, b = np.searchsorted(t, [start, stop if kind == "blink" else start + 5 * (stop - start)])
+            if a < b:
                 x = (t[a:b] - start) / (stop - start)
                 wave = amplitude * (np.sin(np.pi * x) ** 2 if kind == "blink" else np.minimum(x / 0.08, 1.0) * np.exp(-2.0 * x))
                 out[a:b] += wave.astype(np.float32)[:, None] * (upwards if kind == "blink" else sideways)

@@ -80,8 +80,7 @@ def simulate_interventions(
     stray = [f for f in wanted if f not in FAMILIES]
     if stray:
         raise InputError(f"families holds {stray[0]!r}, expected of {', '.join(FAMILIES)}")
-    rng = np.random.default_rng(np.random.SeedSequence([seed, 77]))
-    world = _World(m, sleep, epoch, copies, rng)
+    world = _World(m, sleep, epoch, copies, seed)
     out: dict[str, TrueEffect] = {}
     if "trials" in wanted and m.trials:
         out |= dict(_trials(world))
@@ -96,15 +95,16 @@ def simulate_interventions(
 class _World:
     """A herd to draw moments from, and the way to run them on."""
 
-    def __init__(self, m: Mechanism, sleep: RodentSleep, epoch: float, copies: int, rng: np.random.Generator) -> None:
-        self.m, self.sleep, self.epoch, self.copies, self.rng = m, sleep, epoch, copies, rng
+    def __init__(self, m: Mechanism, sleep: RodentSleep, epoch: float, copies: int, seed: int) -> None:
+        self.m, self.sleep, self.epoch, self.copies, self.seed = m, sleep, epoch, copies, seed
+        self.rng = np.random.default_rng(np.random.SeedSequence([seed, 77]))
         # Where the clock acts, moments of the whole day stand for the estimand.
         self.hours = sleep.day if sleep.drive else 1.5
         size = int(np.clip(copies // 100, 4, _HERD // 4 if sleep.drive else _HERD))
-        self.herd = [live(m, sleep, 0.0, 3600.0 * self.hours, child) for child in rng.spawn(size)]
+        self.herd = [live(m, sleep, 0.0, 3600.0 * self.hours, child) for child in self.rng.spawn(size)]
 
     def run(self, x: Moments, plan: Plan, seconds: float) -> Course:
-        return forward(self.m, self.sleep, self.herd, x, plan, seconds, self.epoch, 5)
+        return forward(self.m, self.sleep, self.herd, x, plan, seconds, self.epoch, (self.seed, 5))
 
     def gates(self, arm: str) -> Moments:
         """Moments at which trials were gated, of those that were planned to deliver `arm`."""
@@ -195,7 +195,7 @@ def _trials(w: _World) -> Iterator[tuple[str, TrueEffect]]:
         if not len(x):
             return
         pressure = _pressure(w.herd, x) if m.trial_failure_slope else np.zeros(len(x))
-        given = np.random.default_rng(6).random(len(x)) >= m.failure(pressure)
+        given = np.random.default_rng([w.seed, 6]).random(len(x)) >= m.failure(pressure)
         sham = w.run(x, Plan(), seconds)
         runs = (x, w.run(x, Plan(arm=arm, given=given), seconds), sham)
         pooled.append(runs)
@@ -252,7 +252,7 @@ def _reactivations(w: _World, content: str, wanted: Iterable[str]) -> Iterator[t
     if not len(x):
         return
     inside = np.maximum(np.round((e - (x.at - x.edge)) / STEP).astype(np.intp), 1)
-    rng = np.random.default_rng(8)
+    rng = np.random.default_rng([w.seed, 8])
     moments, first = rng.random((max(DOSES), len(x))), rng.random(len(x))
     for size in (1, WINDOW):
         shut = inside + (size - 1) * round(e / STEP)

@@ -34,7 +34,8 @@ class RippleModel:
     ripple_amplitude, ripple_spread : float, uV and 1
         Median peak amplitude, and SD of its logarithm; the lower end lies within the background. Those that carry a replay are 15 % larger.
     ripple_length, ripple_shape : float, s and 1
-        Gamma distribution of ripples without replay; those with replay are longer [2]_.
+        Gamma distribution of ripples without replay. Those with replay are longer on average [2]_ (gamma of mean 140 ms and shape 5), but the two
+        overlap: length alone does not tell them apart.
     ripple_coupling : float
         Share of ripples that follow the down state of a slow wave by 80-280 ms; the locking is that of [3]_, the delays are an assumption.
     slow_wave_interval : float, s
@@ -75,8 +76,8 @@ class RippleModel:
     ripple_frequency: float = 176.0
     ripple_amplitude: float = 55.0
     ripple_spread: float = 0.5
-    ripple_length: float = 0.055
-    ripple_shape: float = 5.0
+    ripple_length: float = 0.068
+    ripple_shape: float = 3.0
     ripple_coupling: float = 0.6
     slow_wave_interval: float = 1.3
     shuffled_share: float = 0.1
@@ -136,9 +137,10 @@ def rest_before(
     """
     if stop == 0:
         return pd.DataFrame({"stage": [], "start": [], "stop": []}), EventTable([], [], content=[]), EventTable([], [])
-    rate = {c: r * float(np.exp(life.animal["log_reactivation_rate"])) for c, r in mechanism.reactivation_rate.items()}
+    # What the day brings has not happened yet, but the events come as often as they will, so that only their content tells before from after.
+    rate = {c: r * float(np.exp(life.animal["log_reactivation_rate"])) for c, r in mechanism.rates.items()}
     before = dataclasses.replace(
-        mechanism, trials=False, feedback=0.0, animal_sd=0.0, effect_sd=0.0, log_hazard_ratio=dict(life.animal["log_hazard_ratio"]),
+        mechanism, trials=False, feedback=0.0, animal_sd=0.0, effect_sd=0.0, log_hazard_ratio=dict(life.animal["log_hazard_ratio"]), experience="control",
         reactivation_rate={c: r * preplay for c, r in rate.items()} | {_ELSEWHERE: (1 - preplay) * sum(rate.values())},
     )  # fmt: skip
     own_sleep = dataclasses.replace(sleep, wake_rate=sleep.wake_rate * float(np.exp(life.animal["log_wake_hazard"])))

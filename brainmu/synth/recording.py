@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import inspect
 from collections.abc import Mapping, Sequence
@@ -55,6 +56,8 @@ _SPECIES = {
         "compression": 12.0,
     },
 }  # fmt: skip
+_RUN_MINUTES = 15.0
+_CONTENTS = ("negative", "neutral", "positive")  # those with an effect or a valence of their own
 _SIZE = {"open": {"mouse": 0.8, "rat": 1.2}, "arms": {"mouse": 0.6, "rat": 1.0}}  # side of a box, length of an arm, m
 _MODELS: dict[str, type] = {
     "sleep": RodentSleep, "ripples": RippleModel, "lfp": LFPModel, "decoys": DecoyModel, "cells": CellModel, "mechanism": Mechanism,
@@ -65,7 +68,7 @@ _MODELS: dict[str, type] = {
 def recording(
     hours: float = 2.0, seed: int = 0, species: str = "mouse", *, id: str | None = None, subject: str | None = None, n_channels: int = 4,
     n_cortex: int = 1, n_amygdala: int = 0, lfp_rate: float | None = None, n_cells: int = 40, preset: str = "typical", epoch: float | None = None,
-    run_minutes: float = 15.0, contexts: Mapping[str, str] | None = None, track_length: float | None = None, run_speed: float | None = None,
+    run_minutes: float | None = None, contexts: Mapping[str, str] | None = None, track_length: float | None = None, run_speed: float | None = None,
     position_rate: float = 40.0, arena: str = "linear", arms: Sequence[str] = ("stem", "left", "right"), n_head: int = 0, n_cortical: int = 0,
     n_amygdala_cells: int = 0, pre_rest_minutes: float = 0.0, calcium: Any = None, photometry: Any = None, clocks: Mapping[str, Any] | None = None,
     **parameters: Any,
@@ -96,7 +99,7 @@ def recording(
     epoch : float, s
         Of the scored hypnogram: 4 for rodents, 30 for humans.
     run_minutes : float, min
-        On the tracks together, at most 30 % of a short recording; 0 for rest alone.
+        On the tracks together, 15 where left out; at most 30 % of a short recording, with a note where more was asked for. 0 for rest alone.
     contexts : mapping of track to content
         Default ``{"A": "negative", "B": "positive"}``: what the reactivation of each track's cells means.
     track_length, run_speed : float, m and m/s
@@ -110,7 +113,7 @@ def recording(
         Head-direction cells (region ADN; they bring a signal "heading"), cortical (PFC) and amygdala (BLA) cells, beside the `n_cells` of CA1;
         see :class:`PopulationModel`.
     pre_rest_minutes : float, min
-        Rest before the running, at most 40 % of a short recording; see `preplay` of :class:`RippleModel`.
+        Rest before the running, at most 40 % of a short recording, with a note where more was asked for; see `preplay` of :class:`RippleModel`.
     calcium : True, CalciumModel or mapping of its fields
         Also image every cell: signals "calcium" and "neuropil".
     photometry : True, PhotometryModel or mapping of its fields
@@ -145,7 +148,8 @@ def recording(
     for key, count in (("seed", seed), ("n_cortex", n_cortex), ("n_amygdala", n_amygdala), ("n_cells", n_cells), ("n_head", n_head),
                        ("n_cortical", n_cortical), ("n_amygdala_cells", n_amygdala_cells)):  # fmt: skip
         whole(key, count)
-    number("run_minutes", run_minutes)
+    if run_minutes is not None:
+        number("run_minutes", run_minutes)
     number("pre_rest_minutes", pre_rest_minutes)
     for key, value, least in (("lfp_rate", lfp_rate, 50.0), ("epoch", epoch, 0.1), ("track_length", track_length, 0.3), ("run_speed", run_speed, 0.05)):
         if value is not None:
@@ -165,6 +169,9 @@ def recording(
     if not isinstance(given, Mapping) or not all(isinstance(x, str) and x for pair in given.items() for x in pair):
         raise InputError(f"contexts is {contexts!r}, expected a mapping of track to content, such as {{'A': 'negative', 'B': 'positive'}}")
     given = dict(given)
+    for content in given.values():
+        if content not in _CONTENTS and difflib.get_close_matches(content, _CONTENTS, n=1, cutoff=0.75):
+            raise InputError(f"contexts names the content {content!r}{suggest(content, _CONTENTS)} (one's own may have any name less like it)")
     if not given or len(set(given.values())) != len(given):
         raise InputError(f"contexts are {given}, expected one track or more with a different content each")
     if isinstance(arms, str) or not isinstance(arms, Sequence) or not all(isinstance(x, str) for x in arms):
@@ -191,7 +198,7 @@ class _Rodent:
     n_cells: int
     preset: str
     epoch: float
-    run_minutes: float
+    run_minutes: float | None
     contexts: dict[str, str]
     track_length: float | None
     run_speed: float | None
@@ -240,6 +247,9 @@ class _Rodent:
             signals=self._signals(stop, d, events, decoys, models["lfp"], faults, life, runs, fired),
             labels=self._labels(scorings(models["scorer"], hypnogram, bouts, flaws, (self.seed, 41)), life, runs, begin, ready, stop, events.reactivation),
         )  # fmt: skip
+        for key, asked, most in (("run_minutes", self.run_minutes, self._longest_run(stop)), ("pre_rest_minutes", self.pre_rest_minutes, 0.4 * stop / 60.0)):
+            if asked is not None and asked > most:
+                rec.warn(f"{key} is {asked:g}, but a recording of {self.hours:g} h has room for {most:g}: cut to that")
         if models["ripples"].ripple_frequency > 0.42 * self.lfp_rate:
             mean = models["ripples"].ripple_frequency
             rec.warn(f"ripples of {mean:g} Hz do not fit into an LFP of {self.lfp_rate:g} Hz: they are in the truth and the spikes only")
@@ -256,6 +266,14 @@ class _Rodent:
             simulate=functools.partial(simulate_interventions, models["mechanism"], models["sleep"], epoch=self.epoch, seed=self.seed),
         )  # fmt: skip
         return rec, truth
+
+    @staticmethod
+    def _longest_run(stop: float) -> float:
+        """Minutes on the tracks that leave time to sleep."""
+        return 0.3 * stop / 60.0
+
+    def _run_minutes(self, stop: float) -> float:
+        return min(_RUN_MINUTES if self.run_minutes is None else self.run_minutes, self._longest_run(stop))
 
     @property
     def length(self) -> float:
@@ -290,12 +308,12 @@ class _Rodent:
         return {name: cls(**{k: v for k, v in chosen.items() if owner[k] == name}) for name, cls in _MODELS.items()}
 
     def _runs(self, begin: float, stop: float, arenas: dict[str, Arena], rng: np.random.Generator) -> list[Run]:
-        total = min(self.run_minutes * 60.0, 0.3 * stop)
+        total = self._run_minutes(stop) * 60.0
         if total == 0:
             return []
         each, runs, t = total / len(arenas), [], begin
         if each < 5.0:
-            raise InputError(f"run_minutes is {self.run_minutes:g}: {each:.1f} s in each of {len(arenas)} contexts, expected at least 5 s (or 0 for none)")
+            raise InputError(f"run_minutes is {total / 60:g}: {each:.1f} s in each of {len(arenas)} contexts, expected at least 5 s (or 0 for none)")
         between = min(20.0, 0.01 * stop, 0.25 * each)
         for row, (context, arena) in enumerate(arenas.items()):
             runs.append(run_in(arena, context, row, t, t + each - between, rng, speed=self.speed, pause=4.0, rate=self.position_rate, jitter=0.003))
@@ -361,4 +379,5 @@ class _Rodent:
 
     def _record(self, models: dict[str, Any]) -> dict[str, Any]:
         given = {k: v for k, v in dataclasses.asdict(self).items() if k != "parameters"}
-        return given | {"track_length": self.length, "run_speed": self.speed} | {k: dataclasses.asdict(v) for k, v in models.items()}
+        used = {"run_minutes": self._run_minutes(3600.0 * self.hours), "track_length": self.length, "run_speed": self.speed}
+        return given | used | {k: dataclasses.asdict(v) for k, v in models.items()}

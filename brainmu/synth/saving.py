@@ -7,6 +7,8 @@ import functools
 import hashlib
 import importlib
 import json
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +52,14 @@ def load(path: Path) -> Any:
     if not path.is_file():
         raise NotFoundError(f"{path}: no such file, expected the truth of a synthetic recording")
     try:
-        with np.load(path, allow_pickle=False) as held:
+        # Opened here: numpy leaves a file open that turns out to be no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
             arrays = {k: held[k] for k in held.files}
         tree = json.loads(str(arrays.pop("tree")))
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise FormatError(f"{path}: is not the truth of a synthetic recording ({error}), or damaged: write it again") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        # Of a file that is no archive numpy says how to unpickle it, which nobody should do.
+        reason = "no .npz archive" if "pickle" in str(error) else error
+        raise FormatError(f"{path}: is not the truth of a synthetic recording ({reason}), or damaged: write it again") from None
     if tree.get("version") != _VERSION:
         raise FormatError(f"{path}: has layout {tree.get('version')!r}, this brainmu reads {_VERSION}: update brainmu")
     try:

@@ -34,6 +34,7 @@ _AMPLITUDES = {
     "gamma": (17.0, 12.0, 9.0, 18.0),
     "emg": (95.0, 27.0, 11.0, 5.0),
 }
+_TAILS = 5.0  # SDs of a Gaussian that are drawn on either side
 _BURSTS = {"twitch": 45.0, "movement": 250.0, "emg": 500.0}  # peak on the EMG, uV
 _FLAT = (1.5, 8.0)  # slope and knee (Hz) of the flatter background that arousal adds: spectra steepen in NREM
 
@@ -248,16 +249,20 @@ class _LFP:
                 out += self.model.hum_harmonics * size * np.sin(2 * np.pi * order * cycle + order)
         return out.astype(np.float32)
 
-    def _around(self, table: EventTable, t: NDArray[np.float64], pad: float) -> list[tuple[int, slice, NDArray[np.float64]]]:
-        """Events that touch the block: row, the samples within `pad` s of the event, and their time from its middle."""
-        start, stop = table.start, table.stop
-        near = np.flatnonzero((stop + pad > t[0]) & (start - pad < t[-1]))
-        first, last = np.searchsorted(t, start[near] - pad), np.searchsorted(t, stop[near] + pad)
-        return [(int(i), slice(a, b), t[a:b] - 0.5 * (start[i] + stop[i])) for i, a, b in zip(near, first.tolist(), last.tolist())]
+    def _around(self, table: EventTable, t: NDArray[np.float64], reach: NDArray[np.float64] | float) -> list[tuple[int, slice, NDArray[np.float64]]]:
+        """Events that touch the block: row, the samples within `reach` s (one, or one an event) of the event's middle, and their time from it.
+
+        The reach must take in the tails of what is drawn: where a Gaussian is cut off while it still has a size, the trace steps.
+        """
+        middle = 0.5 * (table.start + table.stop)
+        begin, end = middle - reach, middle + reach
+        near = np.flatnonzero((end > t[0]) & (begin < t[-1]))
+        first, last = np.searchsorted(t, begin[near]), np.searchsorted(t, end[near])
+        return [(int(i), slice(a, b), t[a:b] - middle[i]) for i, a, b in zip(near, first.tolist(), last.tolist())]
 
     def _slow_waves(self, out: NDArray[np.float32], t: NDArray[np.float64]) -> None:
         size = self.events.slow_waves.amplitude
-        for i, s, x in self._around(self.events.slow_waves, t, 0.2):
+        for i, s, x in self._around(self.events.slow_waves, t, 0.22 + _TAILS * 0.10):
             # The down state: a positive deflection at depth, followed by a smaller rebound.
             wave = np.exp(-0.5 * (x / 0.075) ** 2) - 0.45 * np.exp(-0.5 * ((x - 0.22) / 0.10) ** 2)
             out[s] += (size[i] * wave).astype(np.float32)[:, None] * self.layout.slow
@@ -265,15 +270,16 @@ class _LFP:
     def _spindles(self, out: NDArray[np.float32], t: NDArray[np.float64]) -> None:
         table = self.events.spindles
         length, frequency, amplitude = table.duration, table.frequency, table.amplitude
-        for i, s, x in self._around(table, t, 0.1):
+        for i, s, x in self._around(table, t, _TAILS * 0.3 * length):
             wave = np.exp(-0.5 * (x / (0.3 * length[i])) ** 2) * np.sin(2 * np.pi * frequency[i] * (x - 0.06 * x * np.abs(x) / length[i]))
             out[s] += (amplitude[i] * wave).astype(np.float32)[:, None] * self.layout.spindle
 
     def _ripples(self, out: NDArray[np.float32], t: NDArray[np.float64]) -> None:
         table = self.events.ripples
         length, frequency, amplitude = table.duration, table.frequency, table.amplitude
-        for i, s, x in self._around(table, t, 0.05):
-            sharp = -1.1 * amplitude[i] * np.exp(-0.5 * (x / (0.35 * length[i] + 0.012)) ** 2)
+        width = 0.35 * length + 0.012
+        for i, s, x in self._around(table, t, _TAILS * width):
+            sharp = -1.1 * amplitude[i] * np.exp(-0.5 * (x / width[i]) ** 2)
             out[s] += sharp.astype(np.float32)[:, None] * self.layout.sharp
             if frequency[i] < 0.42 * self.rate:
                 # Flat-topped: the envelope stays above half its peak over most of the event.
@@ -283,14 +289,14 @@ class _LFP:
 
     def _movement(self, out: NDArray[np.float32], t: NDArray[np.float64]) -> None:
         length, amplitude = self.movements.duration, self.movements.amplitude if len(self.movements) else np.empty(0)
-        for i, s, x in self._around(self.movements, t, 0.3):
+        for i, s, x in self._around(self.movements, t, _TAILS * 0.3 * length):
             wave = 500 * amplitude[i] * np.exp(-0.5 * (x / (0.3 * length[i])) ** 2) * np.cos(2 * np.pi * 1.3 * x / length[i])
             out[s] += wave.astype(np.float32)[:, None]
 
     def _stimulated(self, out: NDArray[np.float32], t: NDArray[np.float64]) -> None:
         """The artefact of each stimulation, alike on all channels: a jump that lasts as long as the pulse and swings back below zero within 20 ms."""
         table = self.stimulation
-        for i, s, x in self._around(table, t, 0.1):
+        for i, s, x in self._around(table, t, 0.5 * table.duration + 0.3):
             since = x + 0.5 * (table.stop[i] - table.start[i])
             over = since - (table.stop[i] - table.start[i])
             wave = np.where(since < 0, 0.0, np.where(over < 0, 1.0, -0.3 * np.exp(-np.maximum(over, 0) / 0.02)))

@@ -121,7 +121,9 @@ class Replayer:
                 where = np.where(u > self.own.uniform(0.1, 0.9), np.remainder(where + self.own.uniform(0.3, 0.7) * length, length), where)
         tuning = self.rate[c][:, route.at(where)]
         if decoy == "identity_shuffled":
-            tuning = tuning[rng.permutation(n_place)]
+            # Among the cells with a field there: those without would give the decoy away by taking part.
+            with_field = np.flatnonzero(np.ptp(self.rate[c], axis=1) > 0)
+            tuning[with_field] = tuning[rng.permutation(with_field)]
         elif decoy == "other_map":
             tuning = tuning[self.other]
         # In a ripple the log-normal spread of peak rates narrows: cells speak more equally than on the track.

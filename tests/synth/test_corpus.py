@@ -149,6 +149,12 @@ def test_a_file_that_is_no_truth_is_refused(tmp_path):
     np.savez(tmp_path / "c.npz", tree=np.array(json.dumps(tree)))
     with pytest.raises(FormatError, match=r"os:system"):
         Truth.load(tmp_path / "c.npz")
+    whole = (tmp_path / "b.npz").read_bytes()
+    for damaged in (b"", b"not a zip", whole[: len(whole) // 2], whole.replace(b"NUMPY", b"NUMBY")):
+        (tmp_path / "damaged.npz").write_bytes(damaged)
+        with pytest.raises(FormatError, match="damaged: write it again") as refused:
+            Truth.load(tmp_path / "damaged.npz")
+        assert "pickle" not in str(refused.value)
     with pytest.raises(NotFoundError):
         Truth.load(tmp_path / "d.npz")
     with pytest.raises(InputError, match="Recording"):

@@ -210,7 +210,7 @@ def test_artefacts_stand_in_the_lfp_where_something_was_delivered_and_nowhere_el
     t = np.arange(len(added)) / lfp.rate
     near = np.zeros(len(t), dtype=bool)
     for start, stop, size in zip(truth.stimulation.start, truth.stimulation.stop, truth.stimulation.amplitude):
-        near |= (t >= start - 0.001) & (t < stop + 0.2)
+        near |= (t >= start - 0.001) & (t < stop + 0.35)
         assert added[(t > start + 0.0008) & (t < stop - 0.0008)] == pytest.approx(size, rel=0.3)
     assert not added[~near].any()
 

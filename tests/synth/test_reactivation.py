@@ -99,6 +99,28 @@ def test_a_rate_matched_decoy_keeps_the_cells_and_loses_the_order():
     assert np.mean(d.n_cells) == pytest.approx(np.mean(a.n_cells), rel=0.2)
 
 
+def test_an_identity_shuffled_decoy_is_played_by_the_cells_of_its_context():
+    rec, truth = _made(shuffled_share=0.6, hours=1.0)
+    fields, d = truth.place_fields, truth.replay_decoys
+    place = np.asarray(rec.spikes.units["type"]) == "place"
+    for k, context in enumerate(fields.contexts):
+        mine = d[np.asarray(d.context) == context]
+        assert len(mine) > 20
+        with_field = np.flatnonzero(place & (np.ptp(fields.rate[k], axis=1) > 0))
+        of_others = np.setdiff1d(np.flatnonzero(place), with_field)
+        inside = mine.intervals()
+        per_cell = [np.mean([inside.contains(truth.spikes.of(u)).sum() for u in fields.unit_id[cells]]) for cells in (with_field, of_others)]
+        assert per_cell[0] > 3 * per_cell[1]
+
+
+def test_length_alone_does_not_tell_ripples_with_a_replay():
+    _, truth = _made(hours=3.0, n_cells=0)
+    r = truth.ripples
+    replay, plain = r.duration[r.carries == "reactivation"], r.duration[r.carries == ""]
+    auc = (replay[:, None] > plain).mean()
+    assert 0.7 < auc < 0.92
+
+
 def test_rest_before_the_running_comes_before_it_and_is_the_same_animal():
     rec, truth = _made(hours=1.5, pre_rest_minutes=30.0, confounding=0.0, n_cells=10)
     run = rec.labels["run"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import maximum_filter1d
 from scipy.signal import butter, coherence, hilbert, sosfiltfilt, welch
 
 import brainmu.synth as synth
@@ -254,6 +255,18 @@ def test_slices_agree_with_everything_switched_on():
     for a in rng.integers(0, len(whole) - 30_000, size=5):
         assert np.array_equal(second.read(a, a + 30_000), whole[a : a + 30_000], equal_nan=True)
     assert np.nanmax(np.abs(whole)) <= 900.0
+
+
+@pytest.mark.parametrize(("size", "values"), [("ripple_amplitude", (1e-6, 55.0)), ("gamma_burst_amplitude", (0.0, 150.0))])
+def test_nothing_that_is_added_begins_or_ends_with_a_step(size, values):
+    many = {"hours": 0.3, "seed": 7, "n_channels": 4, "gamma_burst_rate": 0.1, **_PLAIN}
+    without, with_it = (synth.recording(**many, **{size: v})[0].signals["lfp"].read().astype(np.float64) for v in values)
+    x = np.abs(with_it - without).max(1)
+    # Below 1e-3 uV lies the rounding of float32; a carrier that crosses zero is no end.
+    inside = maximum_filter1d(x, 25) > 1e-3
+    edge = np.flatnonzero(np.diff(inside))
+    assert len(edge) > 20
+    assert max(x[i - 12 : i + 14].max() for i in edge) < 0.01 < 10 < x.max()
 
 
 @pytest.mark.parametrize("rate", [60.0, 128.0, 512.0, 2500.0])
