@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from brainmu.core import EventTable, Intervals
 from brainmu.errors import InputError
 from brainmu.synth.effects import Life, Mechanism, live, replay_length
-from brainmu.synth.limits import check_model
+from brainmu.synth.limits import check_model, number
 from brainmu.synth.sleep import RodentSleep
 
 __all__ = ["Microstructure", "RippleModel", "microstructure", "rest_before"]
 
+_SHORTEST = 0.02  # s; about three cycles
 _ELSEWHERE = "elsewhere"  # content of the events of a place that is never visited
 
 
@@ -34,8 +35,8 @@ class RippleModel:
     ripple_amplitude, ripple_spread : float, uV and 1
         Median peak amplitude, and SD of its logarithm; the lower end lies within the background. Those that carry a replay are 15 % larger.
     ripple_length, ripple_shape : float, s and 1
-        Gamma distribution of ripples without replay. Those with replay are longer on average [2]_ (gamma of mean 140 ms and shape 5), but the two
-        overlap: length alone does not tell them apart.
+        Mean and shape of the length of ripples without replay: 20 ms and a gamma distribution on top. Those with replay are longer on average [2]_
+        (50 ms and a gamma of mean 75 ms and shape 3), but the two overlap: length alone does not tell them apart.
     ripple_coupling : float
         Share of ripples that follow the down state of a slow wave by 80-280 ms; the locking is that of [3]_, the delays are an assumption.
     slow_wave_interval : float, s
@@ -76,8 +77,8 @@ class RippleModel:
     ripple_frequency: float = 176.0
     ripple_amplitude: float = 55.0
     ripple_spread: float = 0.5
-    ripple_length: float = 0.068
-    ripple_shape: float = 3.0
+    ripple_length: float = 0.060
+    ripple_shape: float = 2.0
     ripple_coupling: float = 0.6
     slow_wave_interval: float = 1.3
     shuffled_share: float = 0.1
@@ -108,6 +109,7 @@ class RippleModel:
                 "infraslow_depth",
             ),
         )
+        number("ripple_length", self.ripple_length, _SHORTEST, above=True)
         total = self.shuffled_share + self.rate_matched_share + self.burst_share
         if total > 1 + 1e-9:
             raise InputError(f"shuffled_share, rate_matched_share and burst_share come to {total:g} of the ripples without replay, expected at most 1")
@@ -308,7 +310,7 @@ def _ripples(
     """
     n, extra = len(reactivation), len(unrelated)
     start, stop = np.r_[reactivation.start, unrelated.start], np.r_[reactivation.stop, unrelated.stop]
-    length = np.clip(rng.gamma(model.ripple_shape, model.ripple_length / model.ripple_shape, len(decoys)), 0.02, 0.3)
+    length = np.minimum(_SHORTEST + rng.gamma(model.ripple_shape, (model.ripple_length - _SHORTEST) / model.ripple_shape, len(decoys)), 0.3)
     u, paused = rng.random(len(decoys)), still.contains(decoys)
     shares = np.cumsum([model.shuffled_share, model.rate_matched_share, model.burst_share])
     kinds = np.array(["shuffled", "rate_matched", "burst", ""], dtype=object)[np.searchsorted(shares, u, side="right")]

@@ -91,7 +91,7 @@ def test_ripples_stand_out_in_their_band_and_carry_their_amplitude(pair, lfp):
     assert np.median(peak) > 3 * quiet
     assert (r.snr < 4).any()
     assert (r.snr > 6).any()
-    assert np.quantile(r.duration, 0.05) > 0.02
+    assert r.duration.min() > 0.02
     assert np.quantile(r.duration, 0.9) < 0.25
 
 
