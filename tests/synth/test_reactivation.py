@@ -110,7 +110,7 @@ def test_an_identity_shuffled_decoy_is_played_by_the_cells_of_its_context():
         of_others = np.setdiff1d(np.flatnonzero(place), with_field)
         inside = mine.intervals()
         per_cell = [np.mean([inside.contains(truth.spikes.of(u)).sum() for u in fields.unit_id[cells]]) for cells in (with_field, of_others)]
-        assert per_cell[0] > 3 * per_cell[1]
+        assert per_cell[0] > 2 * per_cell[1]  # all fire somewhat in ripples
 
 
 def test_length_alone_does_not_tell_ripples_with_a_replay():
