@@ -180,35 +180,38 @@ def world():
 def test_each_arm_agrees_with_ten_thousand_trials_done_by_hand(world, arm):
     m, sleep, lives, told = world
     rng = np.random.default_rng(1)
-    woke, dreamt = np.zeros((2, len(lives), 2, 2))
+    horizons = (m.trial_duration, 2 * m.trial_duration)
+    woke, dreamt = np.zeros((2, len(horizons), len(lives), 2, 2))
     for j, given in enumerate((arm, "")):
         for i, life, at in _moments(lives, arm, 100, rng):
-            stage = _Copy(m, sleep, life, at, rng).run(m.trial_duration + EPOCH, arm=given)
+            stage = _Copy(m, sleep, life, at, rng).run(horizons[-1] + EPOCH, arm=given)
             phase = at % EPOCH
             if stage[0] == 2:
                 continue
-            left = next((s for k, s in enumerate(stage) if s != 1 and k * EPOCH - phase <= m.trial_duration), 1)
-            woke[i, j] += left == 0, 1
-            dreamt[i, j] += left == 2, 1
-    _agrees(told, f"itt_{{}}[{arm}]", woke)
-    _agrees(told, f"itt_rem_{{}}[{arm}]", dreamt)
+            for h, horizon in enumerate(horizons):
+                left = next((s for k, s in enumerate(stage) if s != 1 and k * EPOCH - phase <= horizon), 1)
+                woke[h, i, j] += left == 0, 1
+                dreamt[h, i, j] += left == 2, 1
+    for h, label in enumerate((arm, f"{arm}, horizon={horizons[1]:g}")):
+        _agrees(told, f"itt_{{}}[{label}]", woke[h])
+        _agrees(told, f"itt_rem_{{}}[{label}]", dreamt[h])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("what", "content"), [("lag", 0), ("lag", 1), ("dose", 0), ("horizon", 0), ("msm", 0)])
+@pytest.mark.parametrize(("what", "content"), [("lag", 0), ("lag", 1), ("dose=2", 0), ("dose=3", 0), ("horizon=12", 0), ("msm", 0), ("msm, horizon=12", 0)])
 def test_reactivations_put_in_and_kept_out_by_hand_agree(world, what, content):
     m, sleep, lives, told = world
     rng, name = np.random.default_rng(2), CONTENTS[content]
-    size = 3 if what == "horizon" else 1
-    lags = (0, 1, 2) if what == "lag" else (1,)
+    size, dose = 3 if "horizon" in what else 1, int(what[-1]) if "dose" in what else 1
+    lags = (0, 1, 2, 3, 4) if what == "lag" else (1,)
     woke, dreamt = np.zeros((2, len(lags), len(lives), 2, 2))
     for j in (0, 1):
         for i, life, at in _moments(lives, "epochs", 100, rng):
             shut = size * EPOCH - at % EPOCH
-            put = [] if j else list(rng.random(2 if what == "dose" else 1) * shut)
+            put = [] if j else list(rng.random(dose) * shut)
             copy = _Copy(m, sleep, life, at, rng)
             kept = shut
-            if what == "msm" and not j:
+            if "msm" in what and not j:
                 # Those that come of themselves, drawn until at least one does: keep out what comes before the first.
                 rate = m.rates[name] * math.exp(m.animal_sd**2 / 2)
                 while (first := rng.exponential(1 / rate)) >= shut:
@@ -219,8 +222,8 @@ def test_reactivations_put_in_and_kept_out_by_hand_agree(world, what, content):
                 if all(x == 1 for x in stage[: size + lag]):
                     woke[a, i, j] += stage[size + lag] == 0, 1
                     dreamt[a, i, j] += stage[size + lag] == 2, 1
-    label = {"dose": [name, "dose=2"], "horizon": [name, "horizon=12"]}.get(what, [name])
-    prefix = {"dose": "dose", "msm": "msm"}.get(what, "epoch")
+    prefix = next((p for p in ("dose", "msm") if p in what), "epoch")
+    label = [name] + [x for x in what.split(", ") if "=" in x]
     for a, lag in enumerate(lags):
         where = ", ".join(label + ([f"lag={lag}"] if lag != 1 else []))
         _agrees(told, f"{prefix}_{{}}[{where}]", woke[a])
