@@ -51,7 +51,7 @@ def night(figure, grid, rec, truth) -> None:
     c = figure.add_subplot(grid[2, :], sharex=a)
     y = rec.signals["emg"].read()[:, 0]
     c.plot(np.arange(len(y) // 1250) / 60, np.sqrt((y[: len(y) // 1250 * 1250].reshape(-1, 1250) ** 2).mean(1)), lw=0.5)
-    c.set(ylabel="EMG RMS, uV", yscale="log")
+    c.set(ylabel="EMG RMS, uV", yscale="log", xlabel="min")
 
 
 def traces(axis, lfp, emg, truth, stage) -> None:
@@ -63,6 +63,13 @@ def traces(axis, lfp, emg, truth, stage) -> None:
         axis.plot(t - t[0], x[:, i] - 700 * i, lw=0.5, color="k" if i < 4 else "C0")
     axis.plot(t - t[0], y[:, 0] - 700 * x.shape[1], lw=0.4, color="C3")
     axis.set(title=f"{stage}: CA1 (black), cortex (blue), EMG (red)", yticks=[], xlabel="s")
+    bar(axis, 4.05, -300.0, 500.0)
+
+
+def bar(axis, x: float, y: float, size: float) -> None:
+    """A bar of `size` uV at `x`, up from `y`."""
+    axis.plot([x, x], [y, y + size], color="k", lw=2)
+    axis.text(x, y + size, f"{size:g} uV", ha="right", va="bottom", fontsize=8)
 
 
 def replays(figure, grid, rec, truth) -> None:
@@ -76,6 +83,7 @@ def replays(figure, grid, rec, truth) -> None:
         a.plot(t - r.start[i], x[:, 0], lw=0.6, color="k")
         a.plot(t - r.start[i], sosfiltfilt(sos, x[:, 0]) - 500, lw=0.6)
         a.plot(t - r.start[i], x[:, 3] - 1000, lw=0.6, color="0.5")
+        bar(a, r.duration[i] + 0.25, -1000.0, 500.0)
         a.set(title=f"{r.content[i]}, {r.direction[i]}, {r.x_from[i]:.2f} to {r.x_to[i]:.2f} m", yticks=[])
         c = truth.place_fields.contexts.index(r.context[i])
         peak = truth.place_fields.grid[truth.place_fields.rate[c].argmax(1)]
