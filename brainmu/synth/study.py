@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from brainmu.config import suggest
 from brainmu.core import Recording, Signal
 from brainmu.errors import InputError
 from brainmu.synth.effects import Life, Mechanism, live
@@ -63,6 +64,20 @@ class StudyTruth:
         known = {"epoch": self.parameters["epoch"], "seed": self.parameters["seed"]}
         return self.planted | simulate_interventions(self.mechanism, self.sleep, experiences=self.experiences, **known)
 
+    def effects_after(self, day: str) -> dict[str, TrueEffect]:
+        """What each estimand comes to in the animals of one group (:attr:`effects` are those of the first).
+
+        Raises
+        ------
+        InputError
+            If no animal lived through that day.
+        """
+        own = {d.name: d for d in self.experiences}
+        if day not in own:
+            raise InputError(f"no animal had the day {day!r}{suggest(day, own)}; the groups are {', '.join(own)}")
+        m = dataclasses.replace(self.mechanism, experience=own[day])
+        return planted_effects(m) | simulate_interventions(m, self.sleep, epoch=self.parameters["epoch"], seed=self.parameters["seed"])
+
 
 def study(
     n_animals: int = 10, *, hours: float = 2.0, seed: int = 0, epoch: float = 4.0, log_hazard_ratio: Mapping[str, float] | None = None,
@@ -86,7 +101,8 @@ def study(
         Bout lengths and baseline hazards; by default with the circadian and homeostatic drive from 12 h on.
     experience : str, Experience or sequence of them
         The day before: "control", "stress", "novelty" or one's own. Of several, each animal is given one at random, in groups as equal as can be;
-        the truth is that of the first, and `experience_…` compares the others with it. The group stands in ``subject_meta["group"]``.
+        `effects` is the truth of the first, `effects_after` of any, and `experience_…` compares the others with the first. The group stands in
+        ``subject_meta["group"]``.
     **mechanism
         Any other field of :class:`~brainmu.synth.Mechanism` (`effect_duration`, `reactivation_rate`, `reliability`, …).
 

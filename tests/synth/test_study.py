@@ -150,6 +150,17 @@ def test_simulated_truth_without_an_effect_is_exactly_zero():
     assert told["epoch_log_odds_ratio[negative]"].value == 0.0
 
 
+@pytest.mark.slow
+def test_each_group_of_a_study_has_its_own_truth():
+    _, truth = synth.study(n_animals=4, hours=0.5, seed=1, experience=["control", "stress"])
+    alone = synth.study(n_animals=2, hours=0.5, seed=1, experience="stress")[1].effects
+    stressed = truth.effects_after("stress")
+    assert stressed["itt_risk_difference"] == alone["itt_risk_difference"] != truth.effects["itt_risk_difference"]
+    assert truth.effects_after("control")["itt_risk_difference"] == truth.effects["itt_risk_difference"]
+    with pytest.raises(InputError, match=r"'stres'.*did you mean 'stress'"):
+        truth.effects_after("stres")
+
+
 def test_reliability_is_the_squared_correlation_of_the_measured_pressure():
     _, truth = synth.study(n_animals=8, hours=2.0, seed=1, reliability=0.5, trials=False)
     r = [np.corrcoef(life.pressure, life.measured)[0, 1] ** 2 for life in truth.lives]
