@@ -95,7 +95,7 @@ def main() -> None:
         made["POYO, 128 latents"] = peer
     print(f"{torch.get_num_threads()} threads, {UNITS} units at {RATE:g} Hz, windows of {WINDOW:g} s, batches of {BATCH}, width {WIDTH}, {LAYERS} layers\n")
     seconds = {k: [float("inf")] * 2 for k in made}
-    for name, works in made.items():
+    for works in made.values():
         for work in works:
             work(batches)
     # In turns, the best of three rounds: whatever else runs on the machine falls on all alike.
