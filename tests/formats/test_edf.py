@@ -248,3 +248,23 @@ def test_a_folder_of_files(tmp_path, night):
     assert [r.id for r in read_all(tmp_path)] == ["again", "night"]
     with pytest.raises(FormatError, match=r"holds several recordings .again.edf, night.edf.: name one"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(("texts", "stages"), [
+    (("WAKE", "NREM", "REM", "NREM"), ["WAKE", "NREM", "REM", "NREM"]), (("Sleep stage Wake", "SWS", "REM", "SWS"), ["WAKE", "NREM", "REM", "NREM"]),
+    (("Wake", "seizure", "REM", "REM"), None), (("NREM", "Sleep stage N2", "REM", "Wake"), None),
+])  # fmt: skip
+def test_stages_of_a_rodent_are_a_hypnogram_where_nrem_is_among_them(tmp_path, texts, stages):
+    edges = [0.0, 20.0, 44.0, 52.0, 80.0]
+    notes = [edfio.EdfAnnotation(a, b - a, t) for a, b, t in zip(edges, edges[1:], texts)]
+    signal = edfio.EdfSignal(np.zeros(16_000) + np.arange(16_000) % 7, 200.0, label="EEG", physical_dimension="uV")
+    edfio.Edf([signal], annotations=notes).write(tmp_path / "m.edf")
+    rec = read(tmp_path / "m.edf")
+    if stages is None:
+        assert rec.labels.get("scoring") is None or rec.labels["scoring"].stage_set == "aasm5"
+        assert len(rec.labels["annotations"]) >= 3
+        return
+    h = rec.labels["scoring"]
+    assert (h.stage_set, h.epoch, len(h)) == ("rodent3", 4.0, 20)
+    assert [b.stage for b in h.bouts().itertuples()] == stages
+    assert "annotations" not in rec.labels
