@@ -85,22 +85,16 @@ def match_pulses(own: ArrayLike, other: ArrayLike, *, offset: float | None = Non
     tolerance = min(_TOLERANCE, 0.2 * float(min(np.median(np.diff(p)), np.median(np.diff(r)))))
     period = _period(p, r, tolerance)
     patterned = False
-    coded = _coded_anchor(p, r, period, tolerance, offset, max_ppm) if period is not None else None
+    coded = _coded_anchor(p, r, period, tolerance, offset, max_ppm, max_jump) if period is not None else None
     if coded is not None:
         period = None
         anchor, shift, slope, rivals = coded
     elif period is not None:
         anchor, shift, slope, rivals, patterned = _regular_anchor(p, r, period, offset)
     else:
-        anchor, shift, slope, rivals = _anchor(p, r, tolerance, offset, max_ppm)
+        anchor, shift, slope, rivals = _anchor(p, r, tolerance, offset, max_ppm, max_jump)
     jump = max_jump if period is None else min(max_jump, 0.45 * period)
-    forward = _follow(p[anchor:], r, shift, slope, tolerance, jump, max_ppm)
-    # The way back is the way forth through mirrored trains.
-    backward = _follow(-p[:anchor][::-1], -r[::-1], -shift, slope, tolerance, jump, max_ppm)
-    i = np.r_[anchor - 1 - backward[0][::-1], anchor + forward[0]].astype(np.int64)
-    j = np.r_[len(r) - 1 - backward[1][::-1], forward[1]].astype(np.int64)
-    keep = np.r_[True, np.diff(j) > 0] if len(j) else np.empty(0, dtype=bool)
-    i, j = i[keep], j[keep]
+    i, j = _both_ways(p, r, anchor, shift, slope, tolerance, jump, max_ppm)
     if len(i) < max(3, 0.5 * _within(p, r, i, j)):
         raise InputError(
             f"{len(i)} of {len(p)} pulses pair with the reference's {len(r)}, fewer than half where both were running: these trains are not of one source, "
@@ -153,30 +147,36 @@ def _period(p: Floats, r: Floats, tolerance: float) -> float | None:
 
 
 # -- the anchor -----------------------------------------------------------------------------------------------------
-def _anchor(p: Floats, r: Floats, tolerance: float, offset: float | None, max_ppm: float) -> tuple[int, float, float, int]:
+def _anchor(p: Floats, r: Floats, tolerance: float, offset: float | None, max_ppm: float, max_jump: float) -> tuple[int, float, float, int]:
     """First pulse of a stretch of `p` that was laid along `r`; shift and slope of ``r - p`` there; pulses that the runner-up pairs."""
-    best: tuple[float, int, float, float, int] | None = None
+    best: tuple[tuple[bool, float], int, float, float, int] | None = None
     share = 0.0
     # Four SDs of a share of so many pulses: places within it of each other fit equally well.
-    margin = min(0.05, 4 * np.sqrt(0.1 / min(len(p), 1.5 * _LONG)))
+    margin = min(0.05, 4 * np.sqrt(0.1 / min(len(p), 2 * _LONG)))
     # Short stretches as well: where pulses are minutes apart, a long one holds several jumps.
-    for size, x in ((n, x) for n in _STRETCHES for x in (0.5, 0.25, 0.75, 0.1, 0.9, 0.0, 1.0)):
+    for size in _STRETCHES:
         size = min(size, len(p))
-        at = int(x * (len(p) - size))
-        found = _lay(p[at : at + size], r, tolerance, offset, max_ppm)
-        # Barcodes of near numbers look alike: of places that fit about as well, the one that goes on fitting.
-        scores = [_going_on(p, r, at, shift, slope, tolerance) if len(found) > 1 else 1.0 for _, shift, slope in found]
-        order = sorted(range(len(found)), key=lambda n: (-scores[n], -found[n][0]))
-        if not order:
-            continue
-        hits, shift, slope = found[order[0]]
-        share = max(share, hits / size)
-        rival = max((found[n][0] for n in order[1:] if scores[n] > scores[order[0]] - margin), default=0)
-        if best is None or (hits - rival) / size > best[0]:
-            best = ((hits - rival) / size, at, shift, slope, rival)
-        if hits >= 0.7 * size and rival < 0.8 * hits:
+        for at in dict.fromkeys(int(x * (len(p) - size)) for x in (0.5, 0.25, 0.75, 0.1, 0.9, 0.0, 1.0)):
+            found = _lay(p[at : at + size], r, tolerance, offset, max_ppm)
+            if not found:
+                continue
+            alone = len(found) == 1 or found[1][0] < 0.8 * found[0][0]
+            if alone and found[0][0] >= 0.7 * size:
+                return at, found[0][1], found[0][2], found[1][0] if len(found) > 1 else 0
+            # Barcodes of near numbers look alike: of places that fit about as well, of this stretch and others (this one may lie where the
+            # other train was not running), the one that goes on fitting.
+            scores = [_going_on(p, r, at, shift, slope, tolerance, max_jump, max_ppm) for _, shift, slope in found]
+            order = sorted(range(len(found)), key=lambda n: (-scores[n], -found[n][0]))
+            hits, shift, slope = found[order[0]]
+            share = max(share, hits / size)
+            rival = max((found[n][0] for n in order[1:] if scores[n] > scores[order[0]] - margin), default=0)
+            clear = (hits - rival) / size
+            key = (clear >= 0.5, scores[order[0]] if clear >= 0.5 else clear)
+            if best is None or key > best[0]:
+                best = (key, at, shift, slope, rival)
+        if best is not None and best[0][0] and best[0][1] > _REGULAR - 0.15:
             break
-    if best is None or best[0] < 0.2:
+    if best is None or (not best[0][0] and best[0][1] < 0.2):
         raise InputError(
             f"no offset stands out at which a stretch of pulses pairs with the reference's {len(r)} (the best pairs {share:.0%}): these trains are not of one "
             "source, or too few pulses are shared: give the right pulses, or a rough offset"
@@ -184,7 +184,9 @@ def _anchor(p: Floats, r: Floats, tolerance: float, offset: float | None, max_pp
     return best[1], best[2], best[3], best[4]
 
 
-def _coded_anchor(p: Floats, r: Floats, period: float, tolerance: float, offset: float | None, max_ppm: float) -> tuple[int, float, float, int] | None:
+def _coded_anchor(
+    p: Floats, r: Floats, period: float, tolerance: float, offset: float | None, max_ppm: float, max_jump: float
+) -> tuple[int, float, float, int] | None:  # fmt: skip
     """As :func:`_anchor`, for the pulses of barcodes, which lie on a grid within a code; None where the trains are plainly regular, or no code tells.
 
     Places on the grid cannot be counted across the pauses between codes: an error of 0.1 % in the period is a place after half a minute.
@@ -192,21 +194,27 @@ def _coded_anchor(p: Floats, r: Floats, period: float, tolerance: float, offset:
     if min((np.rint(np.diff(t) / period) == 1).mean() for t in (p, r)) > _PLAIN:
         return None
     try:
-        found = _anchor(p, r, tolerance, offset, max_ppm)
+        found = _anchor(p, r, tolerance, offset, max_ppm, max_jump)
     except InputError:
         return None
-    return found if _going_on(p, r, *found[:3], tolerance) > _REGULAR - 0.15 else None
+    return found if _going_on(p, r, *found[:3], tolerance, max_jump, max_ppm) > _REGULAR - 0.15 else None
 
 
-def _going_on(p: Floats, r: Floats, at: int, shift: float, slope: float, tolerance: float) -> float:
-    """Share of pulses, of both trains, that pair over a longer stretch around pulse `at`."""
-    a, b = max(0, at - _LONG // 2), min(len(p), at + _LONG)
-    q = p[a:b]
-    predicted = shift + slope * (q - p[at])
-    i, j, _ = _nearest(q, r, predicted, tolerance)
-    theirs = np.searchsorted(r, [q[0] + predicted[0] - tolerance, q[-1] + predicted[-1] + tolerance])
-    inside = ((q + predicted >= r[0] - tolerance) & (q + predicted <= r[-1] + tolerance)).sum()
-    return 2 * len(i) / max(1, int(inside) + int(theirs[1] - theirs[0])) if len(j) else 0.0
+def _going_on(p: Floats, r: Floats, at: int, shift: float, slope: float, tolerance: float, max_jump: float, max_ppm: float) -> float:
+    """Share of pulses, of both trains, that pair over a longer stretch around pulse `at`, jumps followed.
+
+    Were they not, a wrong place that ends before the next jump would beat the right one that goes on beyond it: the numbers of a counter differ by a
+    single bit from those 512 further on.
+    """
+    q = p[max(0, at - _LONG) : at + _LONG]
+    i, j = _both_ways(q, r, at - max(0, at - _LONG), shift, slope, tolerance, max_jump, max_ppm)
+    if len(i) < 3:
+        return 0.0
+    # Where both were running, by the first and the last pair.
+    first, last = q + (r[j[0]] - q[i[0]]), q + (r[j[-1]] - q[i[-1]])
+    mine = int(((first >= r[0] - tolerance) & (last <= r[-1] + tolerance)).sum())
+    theirs = np.searchsorted(r, [first[0] - tolerance, last[-1] + tolerance])
+    return 2 * len(i) / max(1, mine + int(theirs[1] - theirs[0]))
 
 
 def _lay(chunk: Floats, r: Floats, tolerance: float, offset: float | None, max_ppm: float) -> list[tuple[int, float, float]]:
@@ -366,6 +374,19 @@ def _on_grid(t: Floats, period: float) -> tuple[NDArray[np.int64], NDArray[np.in
 
 
 # -- following ------------------------------------------------------------------------------------------------------
+def _both_ways(
+    p: Floats, r: Floats, anchor: int, shift: float, slope: float, tolerance: float, max_jump: float, max_ppm: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
+    """Pairs (indices into `p` and `r`), followed from pulse `anchor` to both ends."""
+    forward = _follow(p[anchor:], r, shift, slope, tolerance, max_jump, max_ppm)
+    # The way back is the way forth through mirrored trains.
+    backward = _follow(-p[:anchor][::-1], -r[::-1], -shift, slope, tolerance, max_jump, max_ppm)
+    i = np.r_[anchor - 1 - backward[0][::-1], anchor + forward[0]].astype(np.int64)
+    j = np.r_[len(r) - 1 - backward[1][::-1], forward[1]].astype(np.int64)
+    keep = np.r_[True, np.diff(j) > 0] if len(j) else np.empty(0, dtype=bool)
+    return i[keep], j[keep]
+
+
 def _follow(p: Floats, r: Floats, shift: float, slope: float, tolerance: float, max_jump: float, max_ppm: float) -> tuple[Floats, Floats]:
     """Pairs (indices into `p` and `r`) from the first pulse of `p` on, where ``r - p`` is `shift` and changes by `slope` a second."""
     own: list[NDArray[np.int64]] = []
@@ -378,12 +399,13 @@ def _follow(p: Floats, r: Floats, shift: float, slope: float, tolerance: float, 
         q = p[k : k + _WINDOW]
         i, j, d = _nearest(q, r, shift + slope * (q - origin), tolerance)
         inside = (q + shift + slope * (q - origin) > r[0] - tolerance) & (q + shift + slope * (q - origin) < r[-1] + tolerance)
-        if inside.sum() >= 4 and len(i) < 0.6 * inside.sum():
+        if inside.sum() >= 4 and len(i) < 0.8 * inside.sum():
             # Before the jump pulses still fit; from the first one that fits the new line on, all follow it.
             new = _search(q, r, shift + slope * (q - origin), tolerance, max_jump)
-            if new is not None:
-                moved = shift + new
-                i2, _, _ = _nearest(q, r, moved + slope * (q - origin), tolerance)
+            moved = shift if new is None else shift + new
+            i2, _, _ = _nearest(q, r, moved + slope * (q - origin), tolerance)
+            # After a jump by a bar of a code many bars still meet another bar: a line on which clearly more meet is the right one.
+            if new is not None and (len(i) < 0.6 * inside.sum() or len(i2) > 1.15 * len(i) + 1):
                 old_i, old_j, cut = _cut(i, j, i2, len(q))
                 own.append(old_i + k)
                 other.append(old_j)

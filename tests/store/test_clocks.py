@@ -117,6 +117,29 @@ def test_barcodes_that_count_on_a_grid_of_bits(seed: int) -> None:
     assert np.abs(clock.to_session((true - 12.5) / (1 + 40e-6)) - true).max() < 1e-4
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("own", "reference"), [((0.0, 1.0), (0.0, 1.0)), ((0.0, 0.6), (0.4, 1.0)), ((0.5, 1.0), (0.0, 0.7)), ((0.0, 0.3), (0.2, 1.0))])
+def test_counting_barcodes_with_lost_data_or_devices_that_ran_at_other_times(seed: int, own: tuple[float, float], reference: tuple[float, float]) -> None:
+    """Numbers 512 apart differ in one bit, so that a shift by 512 codes pairs most pulses: more of them in a row than the true one, which a jump breaks."""
+    rng = np.random.default_rng(seed)
+    first = int(rng.integers(1 << 14))
+    codes = [5.0 * k + 0.03 * np.flatnonzero([1, *(first + k >> b & 1 for b in range(16))]) for k in range(720)]
+    true = np.concatenate(codes)
+    lost = np.sort(rng.uniform(0.1, 0.9, 2)) * true[-1]
+    clock = lambda t: (t - 0.037 * (t > lost[0]) - 0.052 * (t > lost[1]) - 21.3) / (1 + 70e-6)  # noqa: E731
+
+    def recorded(t: np.ndarray, part: tuple[float, float]) -> np.ndarray:
+        t = t[(t >= part[0] * true[-1]) & (t <= part[1] * true[-1])]
+        seen = t[rng.random(len(t)) > 0.05]
+        return np.unique(np.r_[seen, rng.uniform(t[0], t[-1], len(t) // 20)])
+
+    fit = fit_clock(clock(recorded(true, own)), recorded(true, reference))
+    both = true[(true > max(own[0], reference[0]) * true[-1] + 10) & (true < min(own[1], reference[1]) * true[-1] - 10)]
+    wrong = np.abs(fit.to_session(clock(both)) - both) > 1e-3
+    assert wrong.mean() < 0.01
+    assert np.isin(both[wrong], both[fit.uncertain.contains(both)]).all()
+
+
 @given(seed=st.integers(0, 1000))
 @settings(max_examples=20, deadline=None)
 def test_there_and_back(seed: int) -> None:
