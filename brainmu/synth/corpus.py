@@ -25,7 +25,7 @@ from brainmu.core import Recording
 from brainmu.errors import BrainmuError, FormatError, InputError, NotFoundError, OutputExistsError, StoreError
 from brainmu.synth.labs import Lab, find_lab
 from brainmu.synth.limits import number, whole
-from brainmu.synth.recording import recording
+from brainmu.synth.recording import PRESETS, recording, usual
 from brainmu.synth.truth import Truth
 
 __all__ = ["Corpus", "corpus", "iter_corpus", "open_corpus"]
@@ -82,7 +82,7 @@ def _plans(
         rng = np.random.default_rng(child)
         lab = found[i % len(found)] if found else None
         kind = lab.species if lab is not None else species
-        given = _vary(kind, variation, rng)
+        given = _vary(kind, _preset(parameters, lab), variation, rng)
         if lab is not None:
             fixed = lab.arguments()
             given = {k: v for k, v in given.items() if k not in fixed}
@@ -90,6 +90,13 @@ def _plans(
         own = int(rng.integers(1 << 31))
         out.append(_Plan(f"{subject}_day1", subject, kind, own, hours, lab, lab is not None and lab.name in apart, given | parameters))
     return out
+
+
+def _preset(parameters: dict[str, Any], lab: Lab | None) -> str:
+    preset = parameters.get("preset", "typical" if lab is None else lab.parameters.get("preset", "typical"))
+    if preset not in PRESETS:
+        raise InputError(f"preset is {preset!r}, expected one of {', '.join(PRESETS)}{suggest(str(preset), PRESETS)}")
+    return str(preset)
 
 
 def _held_out(given: Any, labs: list[Lab]) -> set[str]:
@@ -390,14 +397,13 @@ def _write_text(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _vary(species: str, v: float, rng: np.random.Generator) -> dict[str, Any]:
-    """One animal's parameters: log-normal around the defaults."""
+def _vary(species: str, preset: str, v: float, rng: np.random.Generator) -> dict[str, Any]:
+    """One animal's parameters, around those of its species and preset."""
     z = v * np.clip(rng.standard_normal(8), -2.0, 2.0)
     if species == "human":
-        return {"gain": float(np.exp(0.25 * z[0])), "spindle_rate": float(0.06 * np.exp(0.35 * z[1])), "difficulty": float(0.25 * np.exp(0.25 * z[2])),
-                "latency": float(900 * np.exp(0.4 * z[3]))}  # fmt: skip
-    return {
-        "gain": float(np.exp(0.25 * z[0])), "emg_gain": float(np.exp(0.35 * z[1])), "theta_frequency": 7.2 + 0.35 * float(z[2]),
-        "hum": float(2.0 * np.exp(0.8 * z[3])), "ripple_frequency": 174.0 + 6.0 * float(z[4]), "wake_rate": float(np.exp(0.2 * z[5]) / 110),
-        "n_channels": int(np.clip(4 + round(1.5 * z[6]), 2, 8)), "n_cells": int(np.clip(40 + round(10 * z[7]), 16, 80)),
-    }  # fmt: skip
+        typical = usual(species, preset, ("gain", "spindle_rate", "difficulty", "latency"))
+        return {k: float(m * np.exp(sd * x)) for (k, m), sd, x in zip(typical.items(), (0.25, 0.35, 0.25, 0.4), z)}
+    typical = usual(species, preset, ("gain", "emg_gain", "theta_frequency", "hum", "ripple_frequency", "wake_rate"))
+    out = {k: float(typical[k] * np.exp(sd * z[i])) for i, k, sd in ((0, "gain", 0.25), (1, "emg_gain", 0.35), (3, "hum", 0.8), (5, "wake_rate", 0.2))}
+    out |= {k: typical[k] + sd * float(z[i]) for i, k, sd in ((2, "theta_frequency", 0.35), (4, "ripple_frequency", 6.0))}
+    return out | {"n_channels": int(np.clip(4 + round(1.5 * z[6]), 2, 8)), "n_cells": int(np.clip(40 + round(10 * z[7]), 16, 80))}

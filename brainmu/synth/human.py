@@ -44,6 +44,10 @@ _UP = 0.42  # s from the trough of a slow wave to the peak of its up state
 _OPEN_EYES = (0.3, 1.0)  # alpha with open eyes over its amplitude with closed ones
 
 
+HUMAN_PRESETS: dict[str, dict[str, float]] = {"easy": {"difficulty": 0.1}, "typical": {}, "hard": {"difficulty": 0.45}}
+"""What each preset changes in a human night."""
+
+
 @dataclass(frozen=True)
 class EEGModel:
     """Size of the signals.
@@ -115,7 +119,7 @@ def human_recording(
     stray = sorted(set(parameters) - set(owner))
     if stray:
         raise InputError(f"a human recording has no parameter {stray[0]!r}{suggest(stray[0], owner)}; known are {', '.join(owner)}")
-    chosen = {"difficulty": {"easy": 0.1, "typical": 0.25, "hard": 0.45}[preset]} | parameters
+    chosen = HUMAN_PRESETS[preset] | parameters
     sleep = HumanSleep(**{k: v for k, v in chosen.items() if owner[k] == "sleep"})
     eeg = EEGModel(**{k: v for k, v in chosen.items() if owner[k] == "eeg"})
     scorer = ScorerModel(**{k: v for k, v in chosen.items() if owner[k] == "scorer"})

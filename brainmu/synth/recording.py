@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from brainmu.synth.cells import CellPlan, Cells
 from brainmu.synth.decoys import DecoyModel, Decoys, plan_decoys
 from brainmu.synth.devices import with_devices
 from brainmu.synth.effects import Life, Mechanism, live
-from brainmu.synth.human import human_recording
+from brainmu.synth.human import HUMAN_PRESETS, EEGModel, human_recording
 from brainmu.synth.instruments import FaultModel, Faults, plan_faults, sorted_by_machine
 from brainmu.synth.interventions import planted_effects, simulate_interventions
 from brainmu.synth.limits import number, whole
@@ -29,12 +29,12 @@ from brainmu.synth.populations import PopulationModel
 from brainmu.synth.reactivation import Microstructure, RippleModel, microstructure, rest_before
 from brainmu.synth.scorer import ScorerModel, scorings
 from brainmu.synth.signals import Drivers, LFPModel, drivers, emg_signal, lfp_signal, ripple_background
-from brainmu.synth.sleep import DRIVE_FROM, RodentSleep, bout_table, score
+from brainmu.synth.sleep import DRIVE_FROM, HumanSleep, RodentSleep, bout_table, score
 from brainmu.synth.spikes import CellModel
 from brainmu.synth.track import Run
 from brainmu.synth.truth import Truth
 
-__all__ = ["PRESETS", "recording"]
+__all__ = ["PRESETS", "recording", "usual"]
 
 PRESETS: dict[str, dict[str, Any]] = {
     "easy": {"confounding": 0.0, "ripple_amplitude": 90.0, "ripple_spread": 0.25, "replay_gain": 70.0, "replay_noise": 0.0, "movement": 0.0, "hum": 0.0},
@@ -63,6 +63,15 @@ _MODELS: dict[str, type] = {
     "sleep": RodentSleep, "ripples": RippleModel, "lfp": LFPModel, "decoys": DecoyModel, "cells": CellModel, "mechanism": Mechanism,
     "faults": FaultModel, "scorer": ScorerModel, "assemblies": AssemblyModel, "populations": PopulationModel,
 }  # fmt: skip
+
+
+def usual(species: str, preset: str, names: Iterable[str]) -> dict[str, float]:
+    """The values of some parameters in a recording of that species and preset that says nothing else."""
+    if species == "human":
+        chosen = {f.name: f.default for cls in (HumanSleep, EEGModel) for f in dataclasses.fields(cls)} | HUMAN_PRESETS[preset]
+    else:
+        chosen = {f.name: f.default for cls in _MODELS.values() for f in dataclasses.fields(cls)} | _SPECIES[species] | PRESETS[preset]
+    return {name: chosen[name] for name in names}
 
 
 def recording(
