@@ -84,6 +84,8 @@ def make_arena(kind: str, number: int, size: float, arms: tuple[str, ...]) -> Ar
         raise InputError(f"arena is {kind!r}, expected one of {', '.join(ARENAS)}")
     if len(arms) < 2 or len(set(arms)) != len(arms):
         raise InputError(f"arms are {arms}, expected two or more different names")
+    if "stem" in arms[1:]:
+        raise InputError(f"arms are {arms}, but a maze with a stem begins with it: give ('stem', …)")
     out = (np.arange(_ARM_BINS) + 0.5) * size / _ARM_BINS
     # A stem points down with the others spread over the upper half (a T of three); without one they stand around the centre like a cross.
     n = len(arms)

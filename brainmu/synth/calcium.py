@@ -38,7 +38,7 @@ class Indicator:
     rise : float, s
         From the spike to the peak.
     decay : float, s
-        Half-time of the fall.
+        From the peak to half of it.
     """
 
     amplitude: float
@@ -49,15 +49,22 @@ class Indicator:
         check_model(self)
         for name in ("amplitude", "rise", "decay"):
             number(name, getattr(self, name), above=True)
-        if self.rise >= self.decay / np.log(2):
-            raise InputError(f"rise is {self.rise:g} s and decay {self.decay:g} s, expected a peak that comes before {self.decay / np.log(2):.3g} s")
+        if self.rise >= self.decay / _SLOWEST:
+            raise InputError(f"rise is {self.rise:g} s and decay {self.decay:g} s, expected a peak that comes before {self.decay / _SLOWEST:.3g} s")
 
     @cached_property
     def constants(self) -> tuple[float, float, float]:
         """Time constants of rise and decay (s), and the height of their difference's peak."""
-        d = self.decay / np.log(2)
-        r = float(brentq(lambda r: np.log(d / r) * d * r / (d - r) - self.rise, 1e-6 * d, (1 - 1e-6) * d))
-        return r, float(d), float(np.exp(-self.rise / d) - np.exp(-self.rise / r))
+
+        def rising(d: float) -> float:
+            return float(brentq(lambda r: np.log(d / r) * d * r / (d - r) - self.rise, 1e-9 * d, (1 - 1e-6) * d))
+
+        def height(t: float, d: float) -> float:
+            return float(np.exp(-t / d) - np.exp(-t / rising(d)))
+
+        # The rise goes on beneath the fall, which so takes longer than its own exponential: both constants at once.
+        d = float(brentq(lambda d: height(self.rise + self.decay, d) / height(self.rise, d) - 0.5, 1.0001 * self.rise, self.decay / np.log(2)))
+        return rising(d), d, height(self.rise, d)
 
     def response(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
         """dF/F at `t` (s) after one spike; 0 before it."""
@@ -66,6 +73,7 @@ class Indicator:
         return self.amplitude * np.where(t >= 0, np.exp(-after / d) - np.exp(-after / r), 0.0) / top
 
 
+_SLOWEST = 1.6784  # half-time over time of the peak of t exp(-t), the slowest rise there is
 INDICATORS = {"GCaMP6f": Indicator(0.19, 0.045, 0.142), "GCaMP6s": Indicator(0.23, 0.179, 0.550)}
 """Single spikes in layer 2/3 of mouse visual cortex: Chen TW et al. (2013), Ultrasensitive fluorescent proteins, Nature 499:295, supplementary table 3."""
 
@@ -97,7 +105,8 @@ class CalciumModel:
     motion_rate, motion_length, motion_size : float, 1/s, s and SD over F
         Brief shifts of the plane, that brighten some ROIs and dim others (assumptions).
     output : {"raw", "dff"}
-        Fluorescence (a.u.), or dF/F against the true baseline and bleaching, which keeps noise, neuropil and motion.
+        Fluorescence (a.u.), or dF/F against the true baseline and bleaching, which keeps noise, neuropil and motion. The neuropil is part of that
+        baseline: a spike's dF/F is smaller by 1 + neuropil than the indicator's.
 
     References
     ----------
@@ -123,6 +132,7 @@ class CalciumModel:
 
     def __post_init__(self) -> None:
         check_model(self, positive=("frame_rate", "hill", "baseline", "bleach_time", "motion_length"), shares=("bleach",))
+        number("frame_rate", self.frame_rate, 0.5, most=1000.0)
         _kinetics(self.indicator)
         if self.output not in ("raw", "dff"):
             raise InputError(f"output is {self.output!r}, expected raw or dff")
@@ -323,7 +333,8 @@ class _Roi:
             return (np.median(tr.baseline) * around * left * (1 + 0.3 * m.motion_size * moved))[:, None].astype(np.float32)
         f = (1.0 + self.clean.light(c) + m.neuropil * around[:, None]) * left[:, None] * np.maximum(1 + moved[:, None] * tr.motion_gain, 0.1)
         rng = np.random.default_rng(np.random.SeedSequence([*tr.seed, 1, k]))
-        sd = m.noise / 100 * np.sqrt(m.frame_rate) / _MEDIAN_STEP
+        # Of dF/F over the whole light at rest, neuropil included, which is what a user can measure.
+        sd = (1 + m.neuropil) * m.noise / 100 * np.sqrt(m.frame_rate) / _MEDIAN_STEP
         # Photons: the variance follows the light.
         f += rng.standard_normal(f.shape) * sd * np.sqrt(np.maximum(f, 0.0) / (1 + m.neuropil))
         if m.output == "dff":

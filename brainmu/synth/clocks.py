@@ -15,7 +15,7 @@ from brainmu.config import suggest
 from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal, Spikes
 from brainmu.core.recording import Label
 from brainmu.errors import InputError
-from brainmu.synth.limits import check_model, whole
+from brainmu.synth.limits import check_model, number, whole
 
 __all__ = ["ClockModel", "TrueClock", "on_clocks"]
 
@@ -70,6 +70,7 @@ class ClockModel:
 
     def __post_init__(self) -> None:
         check_model(self, positive=("interval", "lost_time", "step_time"), shares=("missing", "spurious"), signed=("offset", "ppm"))
+        number("interval", self.interval, 1e-3)
         whole("lost", self.lost)
         whole("steps", self.steps)
         if self.pulses not in ("random", "barcode", "counter", "regular", "frames"):
@@ -307,9 +308,7 @@ def on_clocks(recording: Recording, clocks: Mapping[str, ClockModel | Mapping[st
     ('camera', 13.7005)
     """
     whole("seed", seed)
-    if not isinstance(clocks, Mapping):
-        raise InputError(f"clocks is a {type(clocks).__name__}, expected a mapping of a device's name to a ClockModel or its fields")
-    models = {name: m if isinstance(m, ClockModel) else _model(name, m) for name, m in clocks.items()}
+    models = clock_models(clocks)
     _check(recording, models)
     out = copy.copy(recording)
     out.signals, out.labels, out.clocks = dict(recording.signals), dict(recording.labels), dict(recording.clocks)
@@ -334,6 +333,13 @@ def on_clocks(recording: Recording, clocks: Mapping[str, ClockModel | Mapping[st
         for stream in m.streams:
             _move(out, stream, name, clock)
     return out, truth
+
+
+def clock_models(clocks: Any) -> dict[str, ClockModel]:
+    """The clock of each device, by its name."""
+    if not isinstance(clocks, Mapping):
+        raise InputError(f"clocks is a {type(clocks).__name__}, expected a mapping of a device's name to a ClockModel or its fields")
+    return {name: m if isinstance(m, ClockModel) else _model(name, m) for name, m in clocks.items()}
 
 
 def _model(name: str, fields: Mapping[str, Any]) -> ClockModel:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -71,12 +71,16 @@ def _plans(
         raise InputError(f"{own[0]} is {parameters[own[0]]!r}, but every animal of a corpus has its own: use recording for one animal")
     if isinstance(labs, str | Lab):
         labs = [labs]
+    if labs is not None and not isinstance(labs, Iterable):
+        raise InputError(f"labs is {labs!r}, expected names or Labs")
     found = [find_lab(lab) for lab in labs] if labs is not None else []
     if labs is not None and (not found or len({lab.name for lab in found}) < len(found)):
         raise InputError(f"labs are {[lab.name for lab in found]}, expected one or more, each with a name of its own")
     if found and species != "mouse" and {lab.species for lab in found} != {species}:
         raise InputError(f"species is {species!r}, but the labs record {', '.join(sorted({lab.species for lab in found}))}: leave species out")
     apart = _held_out(held_out, found)
+    if apart and n_subjects < len(found):
+        raise InputError(f"n_subjects is {n_subjects} for {len(found)} labs that take turns, so that some would have no animal: give {len(found)} or more")
     out = []
     for i, child in enumerate(np.random.SeedSequence(seed).spawn(n_subjects)):
         rng = np.random.default_rng(child)
@@ -105,7 +109,9 @@ def _held_out(given: Any, labs: list[Lab]) -> set[str]:
         raise InputError(f"held_out is {given!r}, but no labs are given: name them with labs=")
     if given is None or given == 0:
         return set()
-    if isinstance(given, int) and not isinstance(given, bool):
+    if isinstance(given, bool) or not isinstance(given, int | str | Iterable):
+        raise InputError(f"held_out is {given!r}, expected a number of labs, or names of labs")
+    if isinstance(given, int):
         if not 0 < given < len(names):
             raise InputError(f"held_out is {given} of {len(names)} labs, expected fewer than there are labs")
         return set(names[-given:])
@@ -187,6 +193,12 @@ def corpus(
     if out is None:
         return [plan.make() for plan in plans]
     whole("jobs", jobs, 1)
+    if not isinstance(out, str | os.PathLike) or not str(out):
+        raise InputError(f"out is {out!r}, expected the path of a folder")
+    if store is not None and not isinstance(store, Mapping):
+        raise InputError(f"store is {store!r}, expected a mapping of options of brainmu.preprocess, such as {{'compression': 'lz4'}}")
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress is {progress!r}, expected a function of a sentence and a fraction")
     folder = Path(out)
     about = {
         "version": 1,
@@ -254,7 +266,7 @@ def open_corpus(folder: str | Path) -> Corpus:
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         table = pd.DataFrame(about["recordings"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise FormatError(f"{path}: is damaged ({error}): run the same synth.corpus call again") from None
     return Corpus(Path(folder), table, about)
 
@@ -270,12 +282,30 @@ def _claim(folder: Path, about: dict[str, Any], overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{folder}: is a file, expected a folder for the corpus")
     if path.is_file() and not overwrite:
+        other = _other_corpus(path, about)
+        if other:
+            raise OutputExistsError(f"{folder}: holds another corpus ({other}): choose another folder, or pass overwrite=True")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be made ({error.strerror or error}): choose a place that can be written to") from None
+
+
+def _other_corpus(path: Path, about: dict[str, Any]) -> str:
+    """What of the corpus that a folder holds is not as asked for, for people; "" where nothing."""
+    try:
         held = json.loads(path.read_text(encoding="utf-8"))
-        small, large = sorted((held.get("recordings", []), about["recordings"]), key=len)
-        same = all(held.get(k) == about[k] for k in ("version", "seed", "hours", "variation", "parameters")) and large[: len(small)] == small
-        if not same:
-            raise OutputExistsError(f"{folder}: holds another corpus (seed {held.get('seed')}): choose another folder, or pass overwrite=True")
-    folder.mkdir(parents=True, exist_ok=True)
+        rows = [dict(r) for r in held["recordings"]]
+    except (ValueError, KeyError, TypeError):
+        return ""  # damaged: each recording's own note says what it is, and the list is written again
+    for key in ("version", "seed", "hours", "variation", "parameters"):
+        if held.get(key) != about[key]:
+            return f"{key} {held.get(key)!r}, asked for {about[key]!r}"
+    small, large = sorted((rows, about["recordings"]), key=len)
+    for a, b in zip(small, large):
+        if a != b:
+            return "other " + ", ".join(k for k in b if a.get(k) != b[k]) + f" of {b['id']}"
+    return f"{len(rows)} recordings, asked for {len(about['recordings'])}: a corpus can grow, not shrink" if len(rows) > len(about["recordings"]) else ""
 
 
 def _write_all(plans: list[_Plan], folder: Path, jobs: int, overwrite: bool, store: dict[str, Any], progress: Progress) -> None:
@@ -350,7 +380,9 @@ def serve() -> None:
         result: Any = write_one(plan, folder, overwrite, store)
     except BrainmuError as error:
         result = error
-    answer.write(pickle.dumps(result))
+    with contextlib.suppress(BrokenPipeError):  # the parent was stopped
+        answer.write(pickle.dumps(result))
+        answer.flush()
 
 
 def _end_with(parent: int) -> None:
@@ -367,13 +399,13 @@ def write_one(plan: _Plan, folder: Path, overwrite: bool, store: dict[str, Any])
     if _is_written(plan, folder, store):
         return False
     note, path = _note(plan, folder), folder / f"{plan.id}.zarr"
-    if path.exists() and not overwrite and note.exists():
+    if path.exists() and not overwrite and note.exists() and note.read_text(encoding="utf-8").partition("\n")[0] != _stamp(plan, store):
         raise OutputExistsError(f"{path}: was made with other parameters: choose another folder, or pass overwrite=True")
     rec, truth = plan.make()
     preprocess(rec, path, overwrite=overwrite, threads=1, **store)
     truth.save(folder / f"{plan.id}.truth.npz")
     # Last: what says that both are whole.
-    _write_text(note, _stamp(plan, store))
+    _write_text(note, _whole(plan, folder, store))
     return True
 
 
@@ -385,16 +417,26 @@ def _stamp(plan: _Plan, store: dict[str, Any]) -> str:
     return plan.key + json.dumps(store, sort_keys=True, default=repr)
 
 
+def _whole(plan: _Plan, folder: Path, store: dict[str, Any]) -> str:
+    """What is noted of a recording that was written whole: all that decides its bytes, and the size of its truth."""
+    return f"{_stamp(plan, store)}\ntruth {(folder / f'{plan.id}.truth.npz').stat().st_size} bytes"
+
+
 def _is_written(plan: _Plan, folder: Path, store: dict[str, Any]) -> bool:
     note = _note(plan, folder)
     there = (folder / f"{plan.id}.zarr").is_dir() and (folder / f"{plan.id}.truth.npz").is_file() and note.is_file()
-    return there and note.read_text(encoding="utf-8") == _stamp(plan, store)
+    return there and note.read_text(encoding="utf-8") == _whole(plan, folder, store)
 
 
 def _write_text(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise StoreError(f"{path}: could not be written ({error.strerror or error}): make room or choose another place") from None
 
 
 def _vary(species: str, preset: str, v: float, rng: np.random.Generator) -> dict[str, Any]:

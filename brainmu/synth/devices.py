@@ -9,10 +9,10 @@ from typing import Any
 from brainmu.core import EventTable, Recording
 from brainmu.errors import InputError
 from brainmu.synth.calcium import CalciumModel, PhotometryModel, calcium, chosen, photometry
-from brainmu.synth.clocks import on_clocks
+from brainmu.synth.clocks import clock_models, on_clocks
 from brainmu.synth.truth import Truth
 
-__all__ = ["with_devices"]
+__all__ = ["check_devices", "with_devices"]
 
 
 def with_devices(
@@ -28,6 +28,14 @@ def with_devices(
         rec, truth.clocks = on_clocks(rec, clocks, seed=seed)
         truth.parameters["clocks"] = {k: dict(m) if isinstance(m, Mapping) else dataclasses.asdict(m) for k, m in clocks.items()}
     return rec, truth
+
+
+def check_devices(calcium: Any, photometry: Any, clocks: Any) -> None:
+    """Refuse what the devices cannot be, before anything is simulated."""
+    chosen(CalciumModel, calcium, "calcium")
+    chosen(PhotometryModel, photometry, "photometry")
+    if clocks is not None:
+        clock_models(clocks)
 
 
 def _image(rec: Recording, truth: Truth, model: CalciumModel, stop: float, seed: int) -> None:

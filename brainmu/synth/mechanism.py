@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,10 +13,13 @@ from brainmu.errors import InputError
 from brainmu.synth.experience import Experience, experience
 from brainmu.synth.limits import check_model, number
 
-__all__ = ["ARMS", "Mechanism", "valence"]
+__all__ = ["ARMS", "VALENCES", "Mechanism", "check_content", "valence"]
 
 ARMS = ("stim", "activation", "inhibition", "cue")
 """What a trial may deliver; "stim" and "activation" are one thing under two names. The control arm is always "sham"."""
+
+VALENCES = {"negative": 1.0, "neutral": 0.0, "positive": -1.0}
+"""Sign with which contents push the pressure; contents of one's own push like negative ones."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,11 @@ class Mechanism:
         for name in ("log_hazard_ratio", "rem_log_hazard_ratio", "trial_log_hazard_ratio", "trial_rem_log_hazard_ratio"):
             for content, value in getattr(self, name).items():
                 number(f"{name}[{content}]", value, -5.0, most=5.0)
+        if not isinstance(self.trials, bool):
+            raise InputError(f"trials is {self.trials!r}, expected True or False")
         rates = dict(self.reactivation_rate)
+        for content in rates:
+            check_content(content)
         if any(not (np.isfinite(r) and r >= 0) for r in rates.values()):
             raise InputError(f"reactivation_rate is {rates}, expected a rate of zero or more (1/s) for each content")
         self._check_trials()
@@ -230,6 +238,13 @@ class Mechanism:
         return 1.0 / (1.0 + np.exp(-odds))
 
 
+def check_content(content: str) -> None:
+    """Refuse what is nearly, but not quite, the name of a content that has a valence: a slip would make a content of its own."""
+    near = difflib.get_close_matches(str(content), VALENCES, n=1, cutoff=0.75)
+    if content not in VALENCES and near:
+        raise InputError(f"the content {content!r} is nearly {near[0]!r}: write that, or give one's own a name less like it")
+
+
 def valence(content: str) -> float:
     """Sign with which a content pushes the pressure: -1 for positive, 0 for neutral, 1 for anything else."""
-    return {"positive": -1.0, "neutral": 0.0}.get(content, 1.0)
+    return VALENCES.get(content, 1.0)

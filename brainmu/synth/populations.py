@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from brainmu.core import EventTable
 from brainmu.synth.effects import ornstein_uhlenbeck
-from brainmu.synth.limits import check_model
+from brainmu.synth.limits import check_model, number
 from brainmu.synth.noise import lookup
 from brainmu.synth.signals import Drivers
 from brainmu.synth.track import Run
@@ -93,6 +93,8 @@ class PopulationModel:
     def __post_init__(self) -> None:
         shares = ("cortical_inter_share", "cortical_selective", "cortical_coupling", "amygdala_selective", "amygdala_coupling", "down_rate")
         check_model(self, positive=("head_peak", "head_width"), shares=shares)
+        for name in ("head_peak", "cortical_gain", "amygdala_gain"):
+            number(name, getattr(self, name), most=1000.0)
 
 
 @dataclass
@@ -180,15 +182,18 @@ def _head(
     nrem = lookup(d.weights[:, 2], (time - d.time[0]) / (d.time[1] - d.time[0]))
     pace = 0.9 * (1 + (model.head_sleep - 1) * nrem) * ornstein_uhlenbeck(rng, len(time), 0.5, 1 / _HEADING_RATE)
     heading = np.cumsum(pace) / _HEADING_RATE
+    before = 0
     for run, true in zip(runs, headings):
         a, b = np.searchsorted(time, [run.time[0], run.time[-1]])
         inside = np.interp(time[a:b], run.time, true)
-        # Before and after, the wandering direction meets the true one without a leap.
+        # Before and after, the wandering direction meets the true one without a leap: all of it is turned, or between two runs more and more.
         if a < b:
-            shift = heading[a] - inside[0]
-            inside = inside + 2 * np.pi * np.round(shift / (2 * np.pi))
+            turn = (inside[0] - heading[a] + np.pi) % (2 * np.pi) - np.pi
+            inside = inside + 2 * np.pi * np.round((heading[a] + turn - inside[0]) / (2 * np.pi))
+            heading[before:a] += turn * (np.linspace(0, 1, a - before) if before else 1.0)
             heading[b:] += inside[-1] - heading[b - 1]
             heading[a:b] = inside
+            before = b
     preferred = np.sort((np.arange(n) / n * 2 * np.pi + rng.uniform(0, 2 * np.pi) + 0.3 * rng.standard_normal(n) + np.pi) % (2 * np.pi) - np.pi)
     peak, kappa = model.head_peak * np.exp(0.3 * rng.standard_normal(n)), 1 / np.deg2rad(model.head_width) ** 2
     angle = np.linspace(-np.pi, np.pi, 121)

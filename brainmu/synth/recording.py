@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ from brainmu.synth.arenas import Arena, make_arena, run_in
 from brainmu.synth.assemblies import AssemblyModel
 from brainmu.synth.cells import CellPlan, Cells
 from brainmu.synth.decoys import DecoyModel, Decoys, plan_decoys
-from brainmu.synth.devices import with_devices
+from brainmu.synth.devices import check_devices, with_devices
 from brainmu.synth.effects import Life, Mechanism, live
 from brainmu.synth.human import HUMAN_PRESETS, EEGModel, human_recording
 from brainmu.synth.instruments import FaultModel, Faults, plan_faults, sorted_by_machine
@@ -57,7 +56,6 @@ _SPECIES = {
     },
 }  # fmt: skip
 _RUN_MINUTES = 15.0
-_CONTENTS = ("negative", "neutral", "positive")  # those with an effect or a valence of their own
 _SIZE = {"open": {"mouse": 0.8, "rat": 1.2}, "arms": {"mouse": 0.6, "rat": 1.0}}  # side of a box, length of an arm, m
 _MODELS: dict[str, type] = {
     "sleep": RodentSleep, "ripples": RippleModel, "lfp": LFPModel, "decoys": DecoyModel, "cells": CellModel, "mechanism": Mechanism,
@@ -163,26 +161,34 @@ def recording(
     for key, value, least in (("lfp_rate", lfp_rate, 50.0), ("epoch", epoch, 0.1), ("track_length", track_length, 0.3), ("run_speed", run_speed, 0.05)):
         if value is not None:
             number(key, value, least)
-    number("position_rate", position_rate, 5.0)
+    number("position_rate", position_rate, 5.0, most=1000.0)
+    if epoch is not None and epoch > 3600.0 * hours:
+        raise InputError(f"epoch is {epoch:g} s, longer than the recording of {hours:g} h")
     if species not in (*_SPECIES, "human"):
         raise InputError(f"species is {species!r}, expected one of {', '.join((*_SPECIES, 'human'))}")
     if preset not in PRESETS:
         raise InputError(f"preset is {preset!r}, expected one of {', '.join(PRESETS)}{suggest(preset, PRESETS)}")
+    check_devices(calcium, photometry, clocks)
     name, who = id or f"synth_{species}_{seed}", subject or f"{species}01"
     if species == "human":
-        if arena != "linear" or n_head or n_cortical or n_amygdala_cells or pre_rest_minutes:
-            raise InputError("arena, n_head, n_cortical, n_amygdala_cells and pre_rest_minutes are for rodents: a human sleeps a night without units")
+        of_rodents = {
+            "arena": arena != "linear", "n_head": n_head, "n_cortical": n_cortical, "n_amygdala_cells": n_amygdala_cells, "pre_rest_minutes": pre_rest_minutes,
+            "run_minutes": run_minutes, "contexts": contexts, "track_length": track_length, "run_speed": run_speed, "n_amygdala": n_amygdala,
+            "n_cells": n_cells not in (0, 40), "n_cortex": n_cortex not in (0, 1), "position_rate": position_rate != 40.0,
+        }  # fmt: skip
+        for key, asked in of_rodents.items():
+            if asked:
+                raise InputError(f"{key} is for rodents: a human sleeps a night without units or tracks")
         night = human_recording(hours, seed, name, who, n_channels, lfp_rate or 128.0, epoch or 30.0, preset, parameters)
         return with_devices(*night, calcium=calcium, photometry=photometry, clocks=clocks, seed=seed)
     given = {"A": "negative", "B": "positive"} if contexts is None else contexts
     if not isinstance(given, Mapping) or not all(isinstance(x, str) and x for pair in given.items() for x in pair):
         raise InputError(f"contexts is {contexts!r}, expected a mapping of track to content, such as {{'A': 'negative', 'B': 'positive'}}")
     given = dict(given)
-    for content in given.values():
-        if content not in _CONTENTS and difflib.get_close_matches(content, _CONTENTS, n=1, cutoff=0.75):
-            raise InputError(f"contexts names the content {content!r}{suggest(content, _CONTENTS)} (one's own may have any name less like it)")
     if not given or len(set(given.values())) != len(given):
         raise InputError(f"contexts are {given}, expected one track or more with a different content each")
+    if not isinstance(arena, str):
+        raise InputError(f"arena is {arena!r}, expected one of linear, open, arms")
     if isinstance(arms, str) or not isinstance(arms, Sequence) or not all(isinstance(x, str) for x in arms):
         raise InputError(f"arms is {arms!r}, expected a sequence of names")
     made = _Rodent(hours, seed, species, name, who, n_channels, n_cortex, n_amygdala, lfp_rate or 1250.0, n_cells, preset, epoch or 4.0, run_minutes, given,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from brainmu.core import EventTable, Hypnogram, Intervals, Spikes
-from brainmu.errors import FormatError, InputError, NotFoundError
+from brainmu.errors import FormatError, InputError, NotFoundError, StoreError
 
 __all__ = ["load", "save"]
 
@@ -30,13 +31,20 @@ def save(value: Any, path: Path) -> None:
     ------
     InputError
         If a part is of a type that the file cannot hold.
+    StoreError
+        If the file cannot be written; what was there before stays.
     """
     arrays: dict[str, np.ndarray] = {}
     tree = {"version": _VERSION, "value": _encode(value, arrays)}
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as f:
-        np.savez_compressed(f, tree=np.array(json.dumps(tree)), **arrays)
-    partial.replace(path)
+    try:
+        with partial.open("wb") as f:
+            np.savez_compressed(f, tree=np.array(json.dumps(tree)), **arrays)
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise StoreError(f"{path}: could not be written ({error.strerror or error}): make room or choose another place") from None
 
 
 def load(path: Path) -> Any:

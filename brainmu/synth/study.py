@@ -132,6 +132,10 @@ def study(
     stray = sorted(set(mechanism) - known)
     if stray:
         raise InputError(f"study has no parameter {stray[0]!r}: the mechanism has {', '.join(sorted(known))}")
+    if sleep is not None and not isinstance(sleep, RodentSleep):
+        raise InputError(f"sleep is {sleep!r}, expected a RodentSleep")
+    if log_hazard_ratio is not None and not isinstance(log_hazard_ratio, Mapping):
+        raise InputError(f"log_hazard_ratio is {log_hazard_ratio!r}, expected a mapping of content to number, such as {{'negative': 0.7}}")
     fields: dict[str, Any] = dict(mechanism) | dict(confounding=confounding, feedback=feedback, animal_sd=animal_sd, trials=trials, experience=days[0])
     if log_hazard_ratio is not None:
         fields["log_hazard_ratio"] = dict(log_hazard_ratio)

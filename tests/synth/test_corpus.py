@@ -138,6 +138,36 @@ def test_the_truth_reads_back_whole(parameters, tmp_path):
         assert back.clocks["camera"].to_own(50.0) == truth.clocks["camera"].to_own(50.0)
 
 
+def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing_behind(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be made"):
+        corpus(1, hours=0.1, out=tmp_path / "file" / "inner", n_cells=0, n_channels=1)
+    _, truth = recording(0.1, n_cells=0, n_channels=1)
+    (tmp_path / "taken.npz").mkdir()
+    with pytest.raises(StoreError, match="could not be written"):
+        truth.save(tmp_path / "taken.npz")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "taken.npz"]
+
+
+def test_a_damaged_list_or_truth_is_mended_by_the_same_call(tmp_path):
+    asked = dict(n_subjects=2, hours=0.1, seed=3, out=tmp_path / "c", n_cells=0, n_channels=1)
+    first = corpus(**asked)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "c").glob("*.npz")}
+    (tmp_path / "c" / "corpus.json").write_text("[]")
+    path = next(iter((tmp_path / "c").glob("*.npz")))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(FormatError, match="run the same"):
+        open_corpus(tmp_path / "c")
+    with pytest.raises(FormatError, match="damaged"):
+        first.truth(path.name.split(".")[0])
+    corpus(**asked)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "c").glob("*.npz")} == before
+    with pytest.raises(OutputExistsError, match=r"variation 1\.0, asked for 0\.5"):
+        corpus(**asked, variation=0.5)
+    with pytest.raises(OutputExistsError, match="can grow, not shrink"):
+        corpus(**(asked | {"n_subjects": 1}))
+
+
 def test_a_file_that_is_no_truth_is_refused(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"not a zip")
     with pytest.raises(FormatError, match="truth"):
@@ -194,6 +224,13 @@ def test_what_no_lab_can_be_is_refused_by_name(change, word):
         ({"species": "human", "labs": "telemetry"}, "the labs record mouse"),
         ({"held_out": 1}, "no labs are given"),
         ({"variation": 50}, "at most 3"),
+        ({"labs": 5}, "names or Labs"),
+        ({"labs": ["telemetry", "miniscope", "tetrode-drive"], "held_out": 1}, "2 for 3 labs"),
+        ({"labs": ["telemetry", "miniscope"], "held_out": True}, "held_out is True"),
+        ({"preset": "harder"}, "hard"),
+        ({"out": ""}, "folder"),
+        ({"out": "x", "store": 3}, "options"),
+        ({"out": "x", "progress": 3}, "function"),
     ],
 )
 def test_contradictions_are_refused(given, says):

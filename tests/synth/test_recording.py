@@ -241,6 +241,15 @@ def test_a_corpus_varies_its_animals_and_grows_without_changing():
     assert equal[0][1].parameters["lfp"] == equal[1][1].parameters["lfp"]
 
 
+@pytest.mark.parametrize("species", ["mouse", "rat", "human"])
+@pytest.mark.parametrize("preset", ["easy", "typical", "hard"])
+def test_animals_that_do_not_vary_are_those_of_their_species_and_preset(species, preset):
+    [(_, of_corpus)] = synth.corpus(1, hours=0.1, species=species, preset=preset, variation=0.0)
+    _, alone = synth.recording(0.1, species=species, preset=preset)
+    for model in {"lfp", "ripples", "sleep", "eeg"} & set(alone.parameters):
+        assert of_corpus.parameters[model] == pytest.approx(alone.parameters[model]), model
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [
@@ -249,7 +258,11 @@ def test_a_corpus_varies_its_animals_and_grows_without_changing():
         (dict(inter_share=2.0), "inter_share"), (dict(confounding=5.0), "confounding"), (dict(contexts={}), "one track"),
         (dict(n_channels=2.5), "n_channels"), (dict(species="cat"), "cat"), (dict(preset="simple"), "simple"),
         (dict(n_channels=0), "n_channels"), (dict(confouding=1.0), "confounding"), (dict(contexts={"A": "x", "B": "x"}), "different"),
-        (dict(reactivation_rate={"odd": 0.1}), "odd"), (dict(species="human", n_place=3), "n_place"), (dict(lfp_rate=-1.0), "lfp_rate"),
+        (dict(contexts={"A": "negatve"}), "negative"), (dict(epoch=1e6), "longer"), (dict(species="human", n_cells=3), "rodents"),
+        (dict(species="human", run_minutes=5.0), "run_minutes"), (dict(arena="arms", arms=("left", "stem", "right")), "stem"), (dict(arena=["open"]), "arena"),
+        (dict(trials="yes"), "True or False"), (dict(clocks={"camera": {"interval": 1e-7}}), "interval"), (dict(calcium={"frame_rate": 0.001}), "frame_rate"),
+        (dict(position_rate=1e5), "position_rate"), (dict(head_peak=1e5), "head_peak"), (dict(reactivation_rate={"odd": 0.1}), "odd"),
+        (dict(species="human", n_place=3), "n_place"), (dict(lfp_rate=-1.0), "lfp_rate"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_made_is_refused_by_name(change, word):

@@ -201,3 +201,12 @@ def test_arms_are_visited_in_turn():
 def test_what_cannot_be_made_is_refused_by_name(change, word):
     with pytest.raises(InputError, match=word):
         synth.recording(**({"hours": 0.1} | change))
+
+
+def test_the_coded_direction_meets_the_true_one_without_a_leap():
+    for seed in range(4):
+        rec, truth = synth.recording(hours=1.0, seed=seed, n_cells=0, n_head=4, n_channels=1)
+        head = truth.head_direction
+        step = np.abs(np.diff(head.heading))
+        for edge in rec.labels["run"].bounds.ravel():
+            assert step[np.abs(head.time[1:] - edge) < 0.1].max(initial=0) < np.deg2rad(30)
