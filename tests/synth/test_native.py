@@ -142,6 +142,74 @@ def test_manifest_holds_everything_also_clocks(rec, tmp_path):
     assert np.abs(store.spikes.times - rec.spikes.times[seen]).max() < 1e-3
 
 
+@pytest.fixture(scope="module")
+def clocked() -> Recording:
+    """Position, spikes and trials on clocks far from the session's."""
+    out, _ = recording(hours=0.15, seed=3, n_cells=6, clocks={
+        "camera": {"streams": ("position",), "offset": 12.5, "ppm": 40.0}, "box": {"streams": ("spikes", "trials"), "offset": 6.0, "ppm": -15.0},
+    })  # fmt: skip
+    return out
+
+
+@pytest.mark.parametrize(
+    ("kind", "streams", "clock"),
+    [("nwb", "position", "'camera' and 'box'"), ("edf", "trials", "'box'"), ("neurosuite", "spikes, trials", "'box'"), ("phy", "spikes", "'box'")],
+)
+def test_streams_of_another_clock_are_refused_with_the_way_out(clocked, tmp_path, kind, streams, clock):
+    with pytest.raises(InputError, match=rf"{streams}.* run on the clock {clock}, .*align\(recording\), or format=\"manifest\"") as caught:
+        write(clocked, tmp_path, format=kind)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_aligned_streams_are_on_the_time_of_the_session_in_every_format(clocked, tmp_path):
+    plain, _ = recording(hours=0.15, seed=3, n_cells=6)
+    aligned = bm.store.align(clocked)
+    for kind in ("nwb", "neurosuite", "phy", "manifest"):
+        back = bm.read(write(aligned, tmp_path / kind, format=kind))
+        if kind == "manifest":
+            back = bm.store.align(back)  # not moved a second time
+        assert len(back.spikes) == len(plain.spikes)
+        assert np.abs(back.spikes.times - plain.spikes.times).max() < 1e-3, kind
+    back = bm.read(tmp_path / "nwb" / f"{plain.id}.nwb")
+    t = plain.labels["run"].start[0] + 5.0 + np.arange(20.0)
+    want = [plain.signals["position"].span(a, a + 0.1)[1][0] for a in t]
+    got = [back.signals["position"].span(a, a + 0.1)[1][0] for a in t]
+    assert np.nanmax(np.abs(np.array(got) - np.array(want))) < 0.05  # m; 12.5 s off would be 0.6
+    _same_events(back.labels["trials"], plain.labels["trials"], atol=1e-3)
+
+
+def test_a_clock_of_what_the_format_leaves_out_is_no_hindrance(rec, tmp_path):
+    there, _ = on_clocks(rec, {"camera": ClockModel(streams=("position",), offset=12.5)}, seed=5)
+    back = bm.read(write(there, tmp_path, format="neurosuite"))
+    assert np.abs(back.labels["events_sync_session"].start - there.labels["sync_session"].start).max() < 1e-6
+    assert "events_sync_camera" not in back.labels
+    assert any("sync_camera" in w and "other clocks" in w for w in there.warnings)
+
+
+def test_a_clock_that_only_its_signal_names_is_seen(tmp_path):
+    x = np.zeros((1000, 1))
+    rec = Recording.from_arrays("m1", signals={"eeg": dict(values=x, rate=100.0, unit="uV", kind="eeg", clock="box")})
+    for kind in ("nwb", "edf"):
+        with pytest.raises(InputError, match="eeg run on the clock 'box'"):
+            write(rec, tmp_path, format=kind)
+    rec.clocks = {"box": {"offset": 6.0, "ppm": 0.0}}
+    back = bm.read(write(rec, tmp_path, format="manifest"))
+    assert bm.store.align(back).signals["eeg"].start == 6.0
+
+
+def test_edf_holds_events_before_its_first_sample(tmp_path):
+    events = EventTable([-2.5, -1e-9, 3.0], [-2.5, 0.5, 3.0], kind="sync", content=["a", "b", "c"])
+    rec = Recording.from_arrays("m1", signals={"eeg": dict(values=np.ones((1000, 1)), rate=100.0, unit="uV", kind="eeg")}, labels={"sync": events})
+    path = write(rec, tmp_path, format="edf")
+    back = bm.read(path).labels["annotations"]
+    assert back.start.tolist() == [-2.5, 0.0, 3.0]
+    assert back.kind.tolist() == ["sync a", "sync b", "sync c"]
+    import edfio
+
+    assert [a.onset for a in edfio.read_edf(path).annotations] == [-2.5, 0.0, 3.0]
+
+
 def test_gaps_are_said(tmp_path):
     x = np.random.default_rng(0).normal(size=(5000, 1)).astype(np.float32)
     x[100:200] = np.nan

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from brainmu.core import EventTable, Hypnogram, Recording, Signal
 from brainmu.errors import InputError
 from brainmu.synth.native.blocks import hypnogram_of, microvolts, peaks, to_counts, voltages
+from brainmu.synth.native.one_clock import on_session
 
 __all__ = ["write"]
 
@@ -91,7 +92,7 @@ def _annotations(rec: Recording, signals: dict[str, Signal]) -> list[tuple[float
     zero = min(s.start for s in signals.values())
     out: list[tuple[float, float, str]] = []
     scored = hypnogram_of(rec, "EDF")
-    for name, label in rec.labels.items():
+    for name, label in on_session(rec, "EDF", signals, spikes=False).items():
         if isinstance(label, Hypnogram):
             if name != scored:
                 continue
@@ -106,16 +107,16 @@ def _annotations(rec: Recording, signals: dict[str, Signal]) -> list[tuple[float
             out += [(float(a), float(b - a), t) for a, b, t in zip(np.asarray(label.start), np.asarray(label.stop), text)]
     gaps = {(a, b) for s in signals.values() for a, b in s.gaps}
     out += [(a, b - a, "gap") for a, b in gaps]
-    return sorted((t - zero, d, text) for t, d, text in out if t >= zero)
+    return sorted((t - zero, d, text) for t, d, text in out)
 
 
 def _tracks(notes: list[tuple[float, float, str]], n: int, record: float) -> tuple[list[bytes], int]:
-    """The annotation channel of every record, and its width in bytes; an annotation stands in the record where it begins."""
+    """The annotation channel of every record, and its width in bytes; an annotation stands in the record where it begins (or the first, or the last)."""
     texts: list[list[bytes]] = [[f"+{i * record:g}".encode() + b"\x14\x14\x00"] for i in range(n)]
     for t, d, text in notes:
         length = b"\x15" + f"{d:.6f}".rstrip("0").rstrip(".").encode() if d > 0 else b""
-        onset = b"+" + f"{t:.6f}".rstrip("0").rstrip(".").encode()
-        texts[min(n - 1, int(t // record))].append(onset + length + b"\x14" + text.encode() + b"\x14\x00")
+        onset = f"{round(t, 6) + 0.0:+.6f}".rstrip("0").rstrip(".").encode()  # EDF+ has negative onsets: before the first sample
+        texts[min(n - 1, max(0, int(t // record)))].append(onset + length + b"\x14" + text.encode() + b"\x14\x00")
     joined = [b"".join(t) for t in texts]
     width = max(len(t) for t in joined)
     width += width % 2

@@ -11,6 +11,7 @@ import pandas as pd
 from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal
 from brainmu.errors import InputError
 from brainmu.synth.native.blocks import hypnogram_of, voltages, write_counts
+from brainmu.synth.native.one_clock import on_session
 
 __all__ = ["write"]
 
@@ -24,10 +25,11 @@ def write(rec: Recording, path: Path, name: str) -> None:
     found = {k: s for k, s in voltages(rec).items() if s.kind == "lfp"}
     if not found and rec.spikes is None:
         raise InputError(f"{rec.id}: has neither LFP nor spikes, which is what Neurosuite holds")
-    path.mkdir()
     key, lfp = next(iter(found.items())) if found else ("", None)
     if lfp is not None and abs(lfp.start) > 0.5 / float(lfp.rate or 1):
         raise InputError(f"{rec.id}: {key} starts at {lfp.start:g} s, and Neurosuite counts from its first sample: shift the recording to start at 0")
+    labels = on_session(rec, "Neurosuite", [key] if key else [])
+    path.mkdir()
     left = [k for k in rec.signals if k != key]
     if left:
         rec.warn(f"Neurosuite: the signals {', '.join(left)} were left out, it holds one rate of LFP")
@@ -36,7 +38,7 @@ def write(rec: Recording, path: Path, name: str) -> None:
     if lfp is not None:
         write_counts(rec, lfp, path / f"{name}.lfp", _STEP)
     scored = hypnogram_of(rec, "Neurosuite")
-    for label, value in rec.labels.items():
+    for label, value in labels.items():
         if isinstance(value, Hypnogram):
             if label == scored:
                 _states(path, name, value)

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from brainmu.core import EventTable, Hypnogram, Recording, Signal
+from brainmu.core.recording import Label
 from brainmu.errors import InputError
 from brainmu.synth.native.blocks import VOLTAGES, microvolts, peaks, to_counts
+from brainmu.synth.native.one_clock import on_session
 
 __all__ = ["write"]
 
@@ -26,6 +28,7 @@ def write(rec: Recording, path: Path, name: str) -> None:
 
     if not (rec.signals or rec.spikes is not None or rec.labels):
         raise InputError(f"{rec.id}: has no signals, spikes or labels, there is nothing to write")
+    labels = on_session(rec, "NWB", [k for k, s in rec.signals.items() if s.n_samples])
     nwb = pynwb.NWBFile(
         session_description="planted recording", identifier=rec.id, session_id=name, session_start_time=rec.started_at or _UNKNOWN_START,
     )  # fmt: skip
@@ -40,7 +43,7 @@ def write(rec: Recording, path: Path, name: str) -> None:
         if s.n_samples:
             (writer.electrical if k in voltage else writer.other)(k, s)
     writer.units()
-    writer.labels()
+    writer.labels(labels)
     with pynwb.NWBHDF5IO(path=str(path), mode="w") as io:
         io.write(container=nwb)
     if writer.missing:
@@ -171,11 +174,11 @@ class _Writer:
         for i, region, quality, kind in zip(spikes.units["id"], spikes.units["region"], spikes.units["quality"], types):
             self.nwb.add_unit(id=int(i), spike_times=spikes.of(int(i)), location=str(region) or "unknown", quality=str(quality) or "good", cell_type=str(kind))
 
-    def labels(self) -> None:
+    def labels(self, labels: dict[str, Label]) -> None:
         import pynwb
 
-        scorings = [k for k, v in self.rec.labels.items() if isinstance(v, Hypnogram)]
-        for name, label in self.rec.labels.items():
+        scorings = [k for k, v in labels.items() if isinstance(v, Hypnogram)]
+        for name, label in labels.items():
             if not len(label):
                 self.rec.warn(f"NWB: label {name!r} is empty and was left out")
                 continue
