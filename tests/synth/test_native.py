@@ -244,6 +244,40 @@ def test_odd_labels_and_names(tmp_path):
     assert "5 s of the recording" in late.warnings[0]
 
 
+def test_lost_columns_are_named(tmp_path):
+    events = EventTable([1.0, 2.0], [1.5, 2.5], [1.1, 2.1], ["a", ""], "trial", arm=["sham", "light"], assigned=[False, True], gate_time=[np.nan, np.nan])
+    lfp = dict(values=np.ones((5000, 1)), rate=1000.0, unit="uV", kind="lfp")
+    for kind, lost in (("neurosuite", "content, arm, assigned"), ("edf", "peak, arm, assigned")):
+        rec = Recording.from_arrays("m1", signals={"lfp": lfp}, labels={"trials": events, "b c": Intervals([[0.0, 1.0]]), "bc": Intervals([[2.0, 3.0]])})
+        back = bm.read(write(rec, tmp_path / kind, format=kind))
+        assert any(f"the columns {lost} of trials were left out" in w for w in rec.warnings), rec.warnings
+        if kind == "neurosuite":  # labels whose names become one keep their files
+            assert [back.labels[k].start.tolist() for k in ("events_bc", "events_bc2")] == [[0.0], [2.0]]
+            assert back.labels["events_trials"].peak.tolist() == [1.1, 2.1]
+    plain = Recording.from_arrays("m1", signals={"lfp": lfp}, labels={"cue": EventTable([1.0], [2.0], kind="cue")})
+    write(plain, tmp_path / "plain", format="neurosuite")
+    assert not plain.warnings
+
+
+def test_a_folder_of_another_format_is_never_deleted(rec, tmp_path):
+    for first, second in (("phy", "manifest"), ("manifest", "neurosuite"), ("neurosuite", "phy")):
+        path = write(rec, tmp_path / first, format=first)
+        before = sorted(p.name for p in path.iterdir())
+        for overwrite in (False, True):
+            with pytest.raises(OutputExistsError, match=f"holds the files of {first}, which {second} would delete"):
+                write(rec, tmp_path / first, format=second, overwrite=overwrite)
+        assert sorted(p.name for p in path.iterdir()) == before
+    mine = tmp_path / "mine" / rec.id
+    mine.mkdir(parents=True)
+    (mine / "notes.txt").write_text("mine")
+    with pytest.raises(OutputExistsError, match="holds other files"):
+        write(rec, tmp_path / "mine", format="phy", overwrite=True)
+    (tmp_path / "mine" / f"{rec.id}.edf").mkdir()
+    with pytest.raises(OutputExistsError, match="is a folder"):
+        write(rec, tmp_path / "mine", format="edf", overwrite=True)
+    assert (mine / "notes.txt").read_text() == "mine"
+
+
 def test_what_cannot_be_is_refused_by_name(rec, tmp_path):
     with pytest.raises(InputError, match="edf"):
         write(rec, tmp_path, format="ed")

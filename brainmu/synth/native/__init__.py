@@ -16,6 +16,8 @@ __all__ = ["FORMATS", "write"]
 FORMATS = {"nwb": ".nwb", "edf": ".edf", "neurosuite": "", "phy": "", "manifest": ""}
 """Formats, and how the name of the file ends; "" for a folder of files."""
 
+_SIGNS = {"manifest": "brainmu.yaml", "phy": "params.py", "neurosuite": "*.xml"}
+
 
 def write(recording: Recording, folder: str | Path, *, format: str, overwrite: bool = False) -> Path:
     """Write `recording` into `folder` as another tool would have, a block at a time, and return what :func:`brainmu.read` reads.
@@ -32,14 +34,14 @@ def write(recording: Recording, folder: str | Path, *, format: str, overwrite: b
         annotations. Neurosuite: ``.xml .lfp .res .clu .evt``, stages as buzcode's ``SleepState``. Phy: a sorter's arrays with the curator's groups.
         Manifest: ``.npy`` and ``.csv`` with a ``brainmu.yaml``; holds everything, clocks included.
     overwrite : bool
-        Replace what is there.
+        Replace what is there, if it is of the same format: a folder with anything else in it is never deleted.
 
     Raises
     ------
     InputError
         If the format is not known, or the recording has nothing that it can hold.
     OutputExistsError
-        If the file or folder exists and `overwrite` is not set.
+        If the file or folder exists and `overwrite` is not set, or holds something else than this format.
 
     Examples
     --------
@@ -53,6 +55,8 @@ def write(recording: Recording, folder: str | Path, *, format: str, overwrite: b
         raise InputError(f"format is {format!r}{suggest(str(format), FORMATS)}, expected one of {', '.join(FORMATS)}")
     name = re.sub(r"[^\w.+-]+", "_", recording.id)
     target = Path(folder) / f"{name}{FORMATS[format]}"
+    if target.exists():
+        _refuse_other(target, format)
     if target.exists() and not overwrite:
         raise OutputExistsError(f"{target}: exists already: choose another folder, or pass overwrite=True")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +69,16 @@ def write(recording: Recording, folder: str | Path, *, format: str, overwrite: b
     finally:
         _remove(partial)
     return target
+
+
+def _refuse_other(target: Path, format: str) -> None:
+    """Raise where `target` is not what this format writes: overwriting would delete it."""
+    if target.is_dir() != (not FORMATS[format]):
+        found = "a folder" if target.is_dir() else "a file"
+        raise OutputExistsError(f"{target}: is {found}, which {format} would not replace: choose another folder")
+    if target.is_dir() and any(target.iterdir()) and not any(target.glob(_SIGNS[format])):
+        held = next((f"the files of {k}" for k, sign in _SIGNS.items() if any(target.glob(sign))), "other files")
+        raise OutputExistsError(f"{target}: holds {held}, which {format} would delete (also with overwrite=True): write each format into a folder of its own")
 
 
 def _remove(path: Path) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Hypnogram, Recording, Signal
 from brainmu.errors import InputError
-from brainmu.synth.native.blocks import hypnogram_of, microvolts, peaks, to_counts, voltages
+from brainmu.synth.native.blocks import hypnogram_of, microvolts, peaks, say_lost_columns, to_counts, voltages
 from brainmu.synth.native.one_clock import on_session
 
 __all__ = ["write"]
@@ -102,6 +102,8 @@ def _annotations(rec: Recording, signals: dict[str, Signal]) -> list[tuple[float
             out += [(b.start, b.duration, texts.get(b.stage, b.stage)) for b in label.bouts().itertuples()]
         else:
             text = [name] * len(label)
+            if isinstance(label, EventTable) and len(label):
+                say_lost_columns(rec, "EDF", name, label, "content")
             if isinstance(label, EventTable) and any(label.content):
                 text = [f"{name} {c}" for c in label.content]
             out += [(float(a), float(b - a), t) for a, b, t in zip(np.asarray(label.start), np.asarray(label.stop), text)]
