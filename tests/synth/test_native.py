@@ -49,9 +49,15 @@ def test_nwb(rec, tmp_path):
     for name in ("trials", "reactivation", "run"):
         if len(rec.labels[name]):
             _same_events(back.labels[name], rec.labels[name])
-    assert back.labels["reactivation"].content_.tolist() == rec.labels["reactivation"].content.tolist()
-    if len(rec.labels["trials"]):
-        assert np.array_equal(np.asarray(back.labels["trials"].assigned, dtype=float), np.asarray(rec.labels["trials"].assigned, dtype=float))
+    for name in ("trials", "reactivation", "context"):
+        got, want = back.labels[name].to_frame(), rec.labels[name].to_frame()
+        assert len(want), name
+        assert got.columns.tolist() == want.columns.tolist()
+        for column in want:
+            assert got[column].tolist() == want[column].tolist(), (name, column)
+    assert isinstance(back.labels["run"], Intervals)
+    assert (back.subject_meta, back.zeitgeber) == (rec.subject_meta, rec.zeitgeber)
+    assert back.subject_meta["group"]
     import pynwb
 
     with pynwb.NWBHDF5IO(str(path), "r") as io:
@@ -63,6 +69,25 @@ def test_nwb_holds_fluorescence(tmp_path):
     back = bm.read(write(Recording("m1", signals=signals), tmp_path, format="nwb"))
     assert np.array_equal(back.signals["calcium"].read(), signals["calcium"].read())
     assert back.signals["calcium"].kind == "calcium"
+
+
+def test_nwb_keeps_kinds_and_channels_that_it_has_no_field_for(tmp_path):
+    rng = np.random.default_rng(0)
+    signals = {
+        "lfp": dict(values=rng.normal(size=(500, 2)), rate=100.0, unit="uV", kind="eeg", channels=["E1", "E2"]),
+        "fibre": dict(values=rng.normal(size=(500, 2)), rate=100.0, unit="a.u.", kind="photometry", channels=["signal_470", "isosbestic_415"]),
+    }
+    labels = {"a b": EventTable([1.0], [2.0], tags=["x"], id=[3]), "a_b": Intervals([[1.0, 2.0]]), "invalid_times": Intervals([[3.0, 4.0]])}
+    rec = Recording.from_arrays("m1", signals=signals, labels=labels, spikes=Spikes([], np.empty(0, dtype=np.int32)))
+    back = bm.read(write(rec, tmp_path, format="nwb"))
+    for name, s in rec.signals.items():
+        assert (back.signals[name].kind, back.signals[name].names) == (s.kind, s.names)
+        assert set(back.signals[name].channels["kind"]) == {s.kind}
+    assert back.labels["a_b"].tags_.tolist() == ["x"]
+    assert back.labels["a_b_2"] == labels["a_b"]
+    assert back.labels["invalid_times_2"] == labels["invalid_times"]
+    assert back.subject_meta == {}
+    assert any("no units" in w for w in rec.warnings)
 
 
 def test_edf_of_a_night(tmp_path):
@@ -214,7 +239,12 @@ def test_gaps_are_said(tmp_path):
     x = np.random.default_rng(0).normal(size=(5000, 1)).astype(np.float32)
     x[100:200] = np.nan
     holed = Recording.from_arrays("m1", signals={"lfp": dict(values=x, rate=100.0, unit="mV", kind="lfp", gaps=Intervals([[1.0, 2.0]]))})
-    for kind, sentence in (("edf", "gap"), ("neurosuite", "missing"), ("nwb", "invalid")):
+    back = bm.read(write(holed, tmp_path / "nwb", format="nwb"))
+    assert any("invalid_times" in w for w in holed.warnings)
+    assert back.signals["lfp"].gaps == holed.signals["lfp"].gaps
+    assert np.array_equal(back.signals["lfp"].read(), 1e3 * x, equal_nan=True)
+    assert "invalid_times" not in back.labels
+    for kind, sentence in (("edf", "gap"), ("neurosuite", "missing")):
         rec = Recording.from_arrays("m1", signals=dict(holed.signals))
         back = bm.read(write(rec, tmp_path / kind, format=kind))
         assert any(sentence in w for w in rec.warnings), kind

@@ -55,12 +55,14 @@ def say_lost_columns(rec: Recording, format: str, name: str, label: EventTable, 
         rec.warn(f"{format}: the columns {', '.join(lost)} of {name} were left out, it holds times and a text")
 
 
-def peaks(s: Signal) -> NDArray[np.float64]:
-    """Largest absolute value of each channel, missing samples aside."""
-    top = np.zeros(s.n_channels)
+def peaks(s: Signal) -> tuple[NDArray[np.float64], int]:
+    """Largest absolute value of each channel, missing samples aside, and how many samples are missing."""
+    top, missing = np.zeros(s.n_channels), 0
     for _, x in blocks(s):
-        top = np.fmax(top, np.nan_to_num(np.abs(x)).max(axis=0))
-    return top
+        gone = np.isnan(x)
+        missing += int(gone.sum())
+        top = np.fmax(top, np.where(gone, 0, np.abs(x)).max(axis=0))
+    return top, missing
 
 
 def to_counts(x: NDArray[np.float32], step: float | NDArray[np.float64]) -> tuple[NDArray[np.int16], int, int]:

@@ -26,7 +26,7 @@ def write(rec: Recording, path: Path, name: str) -> None:
     per = {k: round(float(s.rate or 0) * record) for k, s in signals.items()}
     n = max(-(-s.n_samples // per[k]) for k, s in signals.items())
     factor = {k: microvolts(s) for k, s in signals.items()}
-    top = {k: _physical(peaks(s) * factor[k]) for k, s in signals.items()}
+    top = {k: _physical(peaks(s)[0] * factor[k]) for k, s in signals.items()}
     notes = _annotations(rec, signals)
     tracks, width = _tracks(notes, n, record)
     with path.open("wb") as f:
