@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import yaml
 
 import brainmu as bm
 from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Spikes
-from brainmu.errors import InputError, OutputExistsError
+from brainmu.errors import InputError, OutputExistsError, StoreError
 from brainmu.synth import ClockModel, calcium, on_clocks, recording, write
 
 
@@ -69,6 +71,57 @@ def test_nwb_holds_fluorescence(tmp_path):
     back = bm.read(write(Recording("m1", signals=signals), tmp_path, format="nwb"))
     assert np.array_equal(back.signals["calcium"].read(), signals["calcium"].read())
     assert back.signals["calcium"].kind == "calcium"
+
+
+def test_nwb_does_not_invent_an_age(tmp_path):
+    import pynwb
+
+    labels = {"e": EventTable([0.0], [1.0])}
+    for k, meta in enumerate(({}, {"age": "P40Y", "sex": "F"})):
+        path = write(Recording(f"h{k}", "", "human", labels=labels, subject_meta=meta), tmp_path, format="nwb")
+        with pynwb.NWBHDF5IO(str(path), "r") as io:
+            subject = io.read().subject
+            assert (subject.age, subject.sex, subject.subject_id) == (meta.get("age"), meta.get("sex", "U"), None)
+            assert not pynwb.validate(io=io)
+        assert bm.read(path).subject_meta == meta
+
+
+FULL = """
+import resource, signal, sys
+import numpy as np
+import brainmu as bm
+from brainmu.core import EventTable, Recording, Spikes
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+x = np.random.default_rng(0).normal(0, 100, (400_000, 2)).astype(np.float32)
+spikes = Spikes(np.linspace(0, 300, 200_000), np.zeros(200_000, dtype=np.int32))
+rec = Recording.from_arrays("m1", signals={"lfp": dict(values=x, rate=1250.0, unit="uV", kind="lfp")}, spikes=spikes, labels={"e": EventTable([1.0], [2.0])})
+import pynwb, scipy.io
+for limit, kind in [(n, k) for n in map(int, sys.argv[2:]) for k in ("nwb", "edf", "neurosuite", "phy", "manifest")]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        bm.synth.write(rec, f"{sys.argv[1]}/new/{kind}", format=kind)
+    except bm.errors.StoreError as error:
+        print(str(error))
+"""
+
+
+def test_a_disk_that_fills_up_is_said_in_one_line_and_leaves_nothing(tmp_path):
+    child = subprocess.run([sys.executable, "-c", FULL, str(tmp_path), "1000", "300000"], capture_output=True, text=True, check=False)
+    assert (child.returncode, child.stderr) == (0, "")
+    said = child.stdout.splitlines()
+    assert len(said) == 10
+    assert all("m1" in line and "cannot be written: " in line and "nothing was left behind" in line for line in said)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["nwb", "edf", "neurosuite", "phy", "manifest"])
+def test_a_folder_that_cannot_be_is_said(tmp_path, kind):
+    (tmp_path / "file").write_text("")
+    rec = Recording.from_arrays("m1", signals={"lfp": dict(values=np.ones((100, 1)), rate=100.0, unit="uV", kind="lfp")}, spikes=Spikes([0.5], [0]))
+    with pytest.raises(StoreError, match="a file lies where a folder should be") as caught:
+        write(rec, tmp_path / "file" / "native", format=kind)
+    assert "\n" not in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_nwb_keeps_kinds_and_channels_that_it_has_no_field_for(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 import shutil
@@ -9,7 +10,8 @@ from pathlib import Path
 
 from brainmu.config import suggest
 from brainmu.core import Recording
-from brainmu.errors import InputError, OutputExistsError
+from brainmu.errors import BrainmuError, InputError, OutputExistsError
+from brainmu.synth.native.disk import refused
 
 __all__ = ["FORMATS", "write"]
 
@@ -42,6 +44,8 @@ def write(recording: Recording, folder: str | Path, *, format: str, overwrite: b
         If the format is not known, or the recording has nothing that it can hold.
     OutputExistsError
         If the file or folder exists and `overwrite` is not set, or holds something else than this format.
+    StoreError
+        If the disk is full, or the folder cannot be written to; nothing is left behind.
 
     Examples
     --------
@@ -59,7 +63,22 @@ def write(recording: Recording, folder: str | Path, *, format: str, overwrite: b
         _refuse_other(target, format)
     if target.exists() and not overwrite:
         raise OutputExistsError(f"{target}: exists already: choose another folder, or pass overwrite=True")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    made = [p for p in target.parents if not p.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _write_whole(recording, target, name, format)
+    except OSError as error:
+        raise error if isinstance(error, BrainmuError) else refused(error, target) from None
+    finally:
+        if not target.exists():
+            with contextlib.suppress(OSError):
+                for folder in made:
+                    folder.rmdir()
+    return target
+
+
+def _write_whole(recording: Recording, target: Path, name: str, format: str) -> None:
+    """Write beside `target`, and put it there when it is whole."""
     partial = target.with_name(f".{name}.partial{FORMATS[format]}")
     _remove(partial)
     try:
@@ -68,7 +87,6 @@ def write(recording: Recording, folder: str | Path, *, format: str, overwrite: b
         partial.replace(target)
     finally:
         _remove(partial)
-    return target
 
 
 def _refuse_other(target: Path, format: str) -> None:

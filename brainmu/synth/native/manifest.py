@@ -50,11 +50,12 @@ def write(rec: Recording, path: Path, name: str) -> None:
 def _signal(path: Path, name: str, s: Signal, clock: str) -> dict[str, Any]:
     whole = np.dtype(s.values.dtype).kind == "i" and np.ndim(s.scale) == 0
     file = f"{name}.npy"
-    out = np.lib.format.open_memmap(path / file, mode="w+", dtype=s.values.dtype if whole else np.float32, shape=(s.n_samples, s.n_channels))
-    for i, x in blocks(s):
-        out[i : i + len(x)] = s.values[i : i + len(x)] if whole else x
-    out.flush()
-    del out
+    dtype = np.dtype(s.values.dtype if whole else np.float32)
+    with (path / file).open("wb") as f:  # a memory map would kill the process on a full disk
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (s.n_samples, s.n_channels)}
+        np.lib.format.write_array_header_1_0(f, header)
+        for i, x in blocks(s):
+            f.write(np.asarray(s.values[i : i + len(x)] if whole else x, dtype=dtype).tobytes())
     entry: dict[str, Any] = {"file": file, "unit": s.unit or "a.u.", "kind": s.kind, "transpose": False}
     if s.rate is not None:
         entry |= {"rate": s.rate, "start": s.start}

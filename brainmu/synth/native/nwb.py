@@ -17,6 +17,7 @@ from brainmu.errors import InputError
 from brainmu.formats.nwb_own import ABOUT, EVENTS, GAPS, SPANS
 from brainmu.formats.nwb_series import free_name
 from brainmu.synth.native.blocks import VOLTAGES, microvolts, peaks, to_counts
+from brainmu.synth.native.disk import Disk
 from brainmu.synth.native.one_clock import on_session
 
 __all__ = ["write"]
@@ -30,6 +31,7 @@ _UNKNOWN_START = datetime(1900, 1, 1, tzinfo=UTC)
 
 def write(rec: Recording, path: Path, name: str) -> None:
     """Write the file `path`."""
+    import h5py
     import pynwb
 
     if not (rec.signals or rec.spikes is not None or rec.labels):
@@ -40,10 +42,17 @@ def write(rec: Recording, path: Path, name: str) -> None:
         notes=ABOUT + json.dumps(_beside(rec), default=_plain),
     )  # fmt: skip
     sex = str(rec.subject_meta.get("sex", "U"))[:1].upper()
+    known = {k: str(rec.subject_meta[k]) for k in ("age", "genotype", "strain", "weight") if rec.subject_meta.get(k)}
     nwb.subject = pynwb.file.Subject(
-        subject_id=rec.subject or rec.id, species=_SPECIES.get(rec.species, rec.species or None), sex=sex if sex in "MFO" else "U", age="P90D"
+        subject_id=rec.subject or None, species=_SPECIES.get(rec.species, rec.species or None), sex=sex if sex in "MFO" else "U", **known
     )
-    writer = _Writer(nwb, rec)
+    with Disk(path) as disk:
+        _fill(_Writer(nwb, rec, disk), rec, labels)
+        with h5py.File(disk, "w") as file, pynwb.NWBHDF5IO(file=file, mode="w") as io:
+            io.write(container=nwb)
+
+
+def _fill(writer: _Writer, rec: Recording, labels: dict[str, Label]) -> None:
     voltage = {k: s for k, s in rec.signals.items() if s.kind in VOLTAGES and s.n_samples}
     writer.electrodes(voltage)
     for k, s in rec.signals.items():
@@ -52,8 +61,6 @@ def write(rec: Recording, path: Path, name: str) -> None:
     writer.invalid_times(voltage)
     writer.units()
     writer.labels(labels)
-    with pynwb.NWBHDF5IO(path=str(path), mode="w") as io:
-        io.write(container=nwb)
 
 
 def _beside(rec: Recording) -> dict[str, Any]:
@@ -65,8 +72,8 @@ def _beside(rec: Recording) -> dict[str, Any]:
 class _Writer:
     """Fills the file."""
 
-    def __init__(self, nwb: Any, rec: Recording) -> None:
-        self.nwb, self.rec = nwb, rec
+    def __init__(self, nwb: Any, rec: Recording, disk: Disk) -> None:
+        self.nwb, self.rec, self.disk = nwb, rec, disk
         self.rows: dict[str, list[int]] = {}
         self.device = nwb.create_device(name="probe", description="made up")
 
@@ -160,10 +167,13 @@ class _Writer:
         from hdmf.backends.hdf5.h5_utils import H5DataIO
         from hdmf.data_utils import GenericDataChunkIterator
 
+        check = self.disk.check
+
         class Samples(GenericDataChunkIterator):
             """Rows of the signal, turned into what is stored."""
 
             def _get_data(self, selection: tuple[slice, ...]) -> np.ndarray:
+                check()
                 rows = selection[0]
                 return turn(s.read(rows.start, rows.stop))[:, selection[1]]
 
