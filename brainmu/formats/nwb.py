@@ -13,7 +13,7 @@ import pandas as pd
 
 from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Spikes
 from brainmu.errors import FormatError, InputError
-from brainmu.formats.nwb_own import EVENTS, SPANS, add_about, add_gaps, is_gaps
+from brainmu.formats.nwb_own import EVENTS, SPANS, add_about, add_gaps, is_gaps, noted
 from brainmu.formats.nwb_series import add_series, all_series, free_name, known
 from brainmu.formats.nwb_written import is_written, read_written
 from brainmu.formats.sources import need_file
@@ -40,8 +40,8 @@ def _is_zarr(path: Path) -> bool:
     return False
 
 
-def read(path: Path, *, epoch: float = 1.0) -> Recording:
-    """One session. `epoch` (s) is the grid on which sleep-state intervals become a hypnogram.
+def read(path: Path, *, epoch: float | None = None) -> Recording:
+    """One session. `epoch` (s) is the grid on which sleep-state intervals become a hypnogram: 1 s, or as a planted recording notes it, unless given.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def _concerns_data(w: warnings.WarningMessage) -> bool:
     return not re.search(chatter, str(w.message), re.IGNORECASE)
 
 
-def _session(path: Path, nwb: Any, epoch: float) -> Recording:
+def _session(path: Path, nwb: Any, epoch: float | None) -> Recording:
     if is_written(nwb):
         return read_written(path, nwb, all_series(nwb))
     rec = Recording(id=re.sub(r"[^\w.+-]+", "_", path.stem))
@@ -91,11 +91,12 @@ def _session(path: Path, nwb: Any, epoch: float) -> Recording:
     _intervals(nwb, rec)
     for name, series in all_series(nwb):
         add_series(path, name, series, rec)
-    add_about(str(nwb.notes or ""), rec)
+    told = noted(str(nwb.notes or ""), rec)
+    add_about(told, rec)
     if nwb.invalid_times is not None and is_gaps(nwb.invalid_times):
         add_gaps(nwb.invalid_times, rec)
     _units(nwb, rec)
-    _sleep(rec, epoch)
+    _sleep(rec, epoch or told.get("epoch") or 1.0)
     return rec
 
 

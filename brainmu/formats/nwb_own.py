@@ -10,7 +10,7 @@ import numpy as np
 
 from brainmu.core import Intervals, Recording
 
-__all__ = ["ABOUT", "EVENTS", "GAPS", "SPANS", "add_about", "add_gaps", "is_gaps"]
+__all__ = ["ABOUT", "EVENTS", "GAPS", "SPANS", "add_about", "add_gaps", "is_gaps", "noted"]
 
 EVENTS = "events, columns as brainmu names them"
 """Ends the description of a table whose peak, kind and content are those of an EventTable."""
@@ -35,14 +35,23 @@ def add_gaps(table: Any, rec: Recording) -> None:
         rec.signals[name] = dataclasses.replace(rec.signals[name], gaps=Intervals.merge(np.c_[start, stop][of == name]))
 
 
-def add_about(notes: str, rec: Recording) -> None:
-    """Put what the notes say beside NWB's own fields into the recording: zeitgeber, all that is known of the subject, kinds and channel names of signals."""
+def noted(notes: str, rec: Recording) -> dict[str, Any]:
+    """What brainmu noted beside NWB's own fields; nothing in a file of another program."""
     if not notes.startswith(ABOUT):
-        return
+        return {}
     try:
         told = json.loads(notes.removeprefix(ABOUT))
     except ValueError:
+        told = None
+    if not isinstance(told, dict):
         rec.warn("the notes of the session were changed by another program: zeitgeber and group are not known")
+        return {}
+    return told
+
+
+def add_about(told: dict[str, Any], rec: Recording) -> None:
+    """Put what was noted into the recording: zeitgeber, all that is known of the subject, kinds and channel names of signals."""
+    if not told:
         return
     rec.zeitgeber = told.get("zeitgeber")
     rec.subject_meta = dict(told.get("subject_meta") or {})

@@ -35,7 +35,8 @@ def _same_events(found, wanted, atol=1e-6):
 
 def test_nwb(rec, tmp_path):
     path = write(rec, tmp_path, format="nwb")
-    back = bm.read(path, epoch=4.0)
+    assert bm.read(path, epoch=2.0).labels["scoring"].epoch == 2.0
+    back = bm.read(path)
     assert back.species == "mouse"
     assert back.started_at == rec.started_at
     for name in ("lfp", "emg"):
@@ -315,7 +316,7 @@ def test_odd_labels_and_names(tmp_path):
                 "one": Hypnogram([0, -1, -2, 1], "rodent3", 2.0), "two": Hypnogram([0, 0, 1, 2], "rodent3", 2.0)},
     )  # fmt: skip
     for kind in ("nwb", "edf", "neurosuite", "manifest"):
-        back = bm.read(write(rec, tmp_path / kind, format=kind), **({"epoch": 2.0} if kind == "nwb" else {}))
+        back = bm.read(write(rec, tmp_path / kind, format=kind))
         assert back.signals["lfp"].n_samples == 8000
         scored = back.labels.get("scoring", back.labels.get("one"))
         if kind != "neurosuite":  # which has no code for artefacts

@@ -66,7 +66,8 @@ def _fill(writer: _Writer, rec: Recording, labels: dict[str, Label]) -> None:
 def _beside(rec: Recording) -> dict[str, Any]:
     """What NWB has no field for."""
     signals = {_clean(k): {"kind": s.kind, "channels": s.names} for k, s in rec.signals.items() if s.n_samples}
-    return {"zeitgeber": rec.zeitgeber, "subject_meta": rec.subject_meta, "signals": signals}
+    epoch = next((v.epoch for v in rec.labels.values() if isinstance(v, Hypnogram) and len(v)), None)
+    return {"zeitgeber": rec.zeitgeber, "subject_meta": rec.subject_meta, "epoch": epoch, "signals": signals}
 
 
 class _Writer:
