@@ -50,7 +50,7 @@ def noted(notes: str, rec: Recording) -> dict[str, Any]:
 
 
 def add_about(told: dict[str, Any], rec: Recording) -> None:
-    """Put what was noted into the recording: zeitgeber, all that is known of the subject, kinds and channel names of signals."""
+    """Put what was noted into the recording: zeitgeber, all that is known of the subject, kinds, channel names and gaps of signals."""
     if not told:
         return
     rec.zeitgeber = told.get("zeitgeber")
@@ -59,4 +59,5 @@ def add_about(told: dict[str, Any], rec: Recording) -> None:
     for name, said in (told.get("signals") or {}).items():
         s = rec.signals.get(name)
         if s is not None and len(said["channels"]) == s.n_channels:
-            rec.signals[name] = dataclasses.replace(s, kind=said["kind"], channels=s.channels.assign(name=said["channels"], kind=said["kind"]))
+            gaps = Intervals(said["gaps"]) if said.get("gaps") else s.gaps
+            rec.signals[name] = dataclasses.replace(s, kind=said["kind"], channels=s.channels.assign(name=said["channels"], kind=said["kind"]), gaps=gaps)

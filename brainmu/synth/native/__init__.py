@@ -41,7 +41,8 @@ def write(recording: Recording, folder: str | Path, *, format: str, overwrite: b
     Raises
     ------
     InputError
-        If the format is not known, or the recording has nothing that it can hold.
+        If the format is not known, the recording has nothing that it can hold, or (except in a manifest) a stream that it would hold runs on another
+        clock than the session's: write ``brainmu.store.align(recording)``.
     OutputExistsError
         If the file or folder exists and `overwrite` is not set, or holds something else than this format.
     StoreError
@@ -55,7 +56,7 @@ def write(recording: Recording, folder: str | Path, *, format: str, overwrite: b
     ...     write(rec, folder, format="edf").name
     'm1.edf'
     """
-    if format not in FORMATS:
+    if not isinstance(format, str) or format not in FORMATS:
         raise InputError(f"format is {format!r}{suggest(str(format), FORMATS)}, expected one of {', '.join(FORMATS)}")
     name = re.sub(r"[^\w.+-]+", "_", recording.id)
     target = Path(folder) / f"{name}{FORMATS[format]}"

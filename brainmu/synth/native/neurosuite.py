@@ -77,7 +77,7 @@ def _parameters(rec: Recording, lfp: Signal | None, shanks: dict[int, pd.DataFra
         f"<generalInfo><date>{date}</date><experimenters></experimenters><description></description><notes></notes></generalInfo>\n"
         f"<acquisitionSystem><nBits>{_BITS}</nBits><nChannels>{n}</nChannels><samplingRate>{_RATE}</samplingRate>"
         f"<voltageRange>{_RANGE}</voltageRange><amplification>{_GAIN}</amplification><offset>0</offset></acquisitionSystem>\n"
-        f"<fieldPotentials><lfpSamplingRate>{rate:g}</lfpSamplingRate></fieldPotentials>\n"
+        f"<fieldPotentials><lfpSamplingRate>{rate:.12g}</lfpSamplingRate></fieldPotentials>\n"
         f"<anatomicalDescription><channelGroups>{anatomy}</channelGroups></anatomicalDescription>\n"
         f"<units>{units}</units>\n</parameters>\n"
     )

@@ -65,7 +65,11 @@ def _fill(writer: _Writer, rec: Recording, labels: dict[str, Label]) -> None:
 
 def _beside(rec: Recording) -> dict[str, Any]:
     """What NWB has no field for."""
-    signals = {_clean(k): {"kind": s.kind, "channels": s.names} for k, s in rec.signals.items() if s.n_samples}
+    signals: dict[str, dict[str, Any]] = {_clean(k): {"kind": s.kind, "channels": s.names} for k, s in rec.signals.items() if s.n_samples}
+    for k, s in rec.signals.items():
+        # Those of voltages are NWB's invalid times; a camera's are not, which would make sleep invalid.
+        if s.n_samples and s.kind not in VOLTAGES:
+            signals[_clean(k)]["gaps"] = s.gaps.bounds.tolist()
     epoch = next((v.epoch for v in rec.labels.values() if isinstance(v, Hypnogram) and len(v)), None)
     return {"zeitgeber": rec.zeitgeber, "subject_meta": rec.subject_meta, "epoch": epoch, "signals": signals}
 

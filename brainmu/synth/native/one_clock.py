@@ -33,9 +33,10 @@ def on_session(rec: Recording, format: str, signals: Iterable[str], *, spikes: b
     held = [*signals, *(["spikes"] if spikes and rec.spikes is not None else []), *((k for k, v in rec.labels.items() if len(v)) if labels else [])]
     wrong = [k for k in held if k in other and k not in left]
     if wrong:
-        clocks = " and ".join(repr(c) for c in dict.fromkeys(other[k] for k in wrong))
+        clocks = [repr(c) for c in dict.fromkeys(other[k] for k in wrong)]
         raise InputError(
-            f"{rec.id}: {', '.join(wrong)} run on the clock {clocks}, and {format} has one clock for all: "
+            f"{rec.id}: {', '.join(wrong)} run{'s' * (len(wrong) == 1)} on the clock{'s' * (len(clocks) > 1)} {' and '.join(clocks)}, "
+            f"and {format} has one clock for all: "
             'write brainmu.store.align(recording), or format="manifest", which keeps clocks'
         )
     if left and labels:
