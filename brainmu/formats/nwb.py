@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from brainmu.core import EventTable, Hypnogram, Recording, Spikes
+from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Spikes
 from brainmu.errors import FormatError, InputError
+from brainmu.formats.nwb_own import EVENTS, SPANS, add_about, add_gaps, is_gaps, noted
 from brainmu.formats.nwb_series import add_series, all_series, free_name, known
 from brainmu.formats.nwb_written import is_written, read_written
 from brainmu.formats.sources import need_file
@@ -39,8 +40,8 @@ def _is_zarr(path: Path) -> bool:
     return False
 
 
-def read(path: Path, *, epoch: float = 1.0) -> Recording:
-    """One session. `epoch` (s) is the grid on which sleep-state intervals become a hypnogram.
+def read(path: Path, *, epoch: float | None = None) -> Recording:
+    """One session. `epoch` (s) is the grid on which sleep-state intervals become a hypnogram: 1 s, or as a planted recording notes it, unless given.
 
     Raises
     ------
@@ -77,7 +78,7 @@ def _concerns_data(w: warnings.WarningMessage) -> bool:
     return not re.search(chatter, str(w.message), re.IGNORECASE)
 
 
-def _session(path: Path, nwb: Any, epoch: float) -> Recording:
+def _session(path: Path, nwb: Any, epoch: float | None) -> Recording:
     if is_written(nwb):
         return read_written(path, nwb, all_series(nwb))
     rec = Recording(id=re.sub(r"[^\w.+-]+", "_", path.stem))
@@ -90,8 +91,12 @@ def _session(path: Path, nwb: Any, epoch: float) -> Recording:
     _intervals(nwb, rec)
     for name, series in all_series(nwb):
         add_series(path, name, series, rec)
+    told = noted(str(nwb.notes or ""), rec)
+    add_about(told, rec)
+    if nwb.invalid_times is not None and is_gaps(nwb.invalid_times):
+        add_gaps(nwb.invalid_times, rec)
     _units(nwb, rec)
-    _sleep(rec, epoch)
+    _sleep(rec, epoch or told.get("epoch") or 1.0)
     return rec
 
 
@@ -202,20 +207,27 @@ def _intervals(nwb: Any, rec: Recording) -> None:
     for module in nwb.processing.values():
         tables |= {k: v for k, v in module.data_interfaces.items() if type(v).__name__ == "TimeIntervals"}
     for name, table in tables.items():
+        if is_gaps(table):
+            continue
+        note = str(table.description or "")
+        renamed = {"start": "start_", "stop": "stop_"} | ({} if note.endswith(EVENTS) else {"peak": "peak_", "kind": "kind_", "content": "content_"})
         frame = pd.DataFrame({"start": np.asarray(table["start_time"].data[:], float), "stop": np.asarray(table["stop_time"].data[:], float)})
         for column in table.colnames:
             if column in ("start_time", "stop_time", "timeseries"):
                 continue
             values = table[column][:]
             if len(values) == len(frame):
-                key = {"start": "start_", "stop": "stop_", "peak": "peak_", "kind": "kind_", "content": "content_"}.get(column, column)
+                key = renamed.get(column, column)
                 frame[key] = [", ".join(map(str, v)) if isinstance(v, list | tuple | np.ndarray) else v.decode() if isinstance(v, bytes) else v for v in values]
         bad = ~np.isfinite(frame[["start", "stop"]]).all(axis=1) | (frame["stop"] < frame["start"])
         if bad.any():
             rec.warn(f"intervals {name}: {int(bad.sum())} of {len(frame)} rows have no start or stop, or stop before they start: left out")
             frame = frame[~bad]
-        kind = {"epochs": "epoch", "trials": "trial"}.get(name, name)
-        frame["kind"] = kind
+        if note.endswith(SPANS):
+            rec.labels[free_name(rec.labels, name)] = Intervals(frame[["start", "stop"]].to_numpy())
+            continue
+        if "kind" not in frame:
+            frame["kind"] = {"epochs": "epoch", "trials": "trial"}.get(name, name)
         rec.labels[free_name(rec.labels, name)] = EventTable.from_frame(frame.reset_index(drop=True), attrs={"nwb_table": name})
 
 

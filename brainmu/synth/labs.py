@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from brainmu.config import suggest
 from brainmu.core import Recording, Signal
 from brainmu.errors import InputError
 from brainmu.synth.limits import number, whole
+from brainmu.synth.native import FORMATS, write
 from brainmu.synth.native.blocks import VOLTAGES
 from brainmu.synth.recording import recording
 from brainmu.synth.truth import Truth
@@ -24,6 +26,7 @@ __all__ = ["LABS", "Lab"]
 
 _UNITS = {"uV": 1.0, "mV": 1e-3, "V": 1e-6}
 _PLACES = {"m": 1.0, "cm": 100.0, "mm": 1000.0}
+_LOOKS, _LOOK = 4, 2048  # places where the converter's range is tried, and samples at each
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class Lab:
     unit : {"uV", "mV", "V"}
         Of the voltages.
     step : float, uV
-        One step of the converter: samples are int16 counts with a scale. 0: floats.
+        One step of the converter: samples are int16 counts with a scale. 0: floats. A step that clips most samples or makes nearly all of them 0 is refused
+        when a recording is made, as far as a few places of each signal show; one that clips 1 % or makes half of them 0 is noted.
     names : str
         Pattern of the channel names: {i} counts from 0, {n} from 1, {region} and {shank} (from 1).
     kind : {"", "eeg"}
@@ -59,7 +63,7 @@ class Lab:
     pixels : float, px/m
         Of the camera, where the unit is px.
     format : str
-        Native format its files come in (see :func:`write`).
+        Native format that :meth:`write` writes: one of those of :func:`brainmu.synth.write`.
     zeitgeber : float or None, h
         Hours since lights on when recording starts; None keeps the model's.
     scorer : mapping
@@ -94,18 +98,26 @@ class Lab:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.name or not all(c.isalnum() or c in "-_" for c in self.name):
+        if not isinstance(self.name, str) or not self.name or not all(c.isalnum() or c in "-_" for c in self.name):
             raise InputError(f"lab name is {self.name!r}, expected letters, digits, - and _")
-        for key, allowed in (("unit", _UNITS), ("position_unit", (*_PLACES, "px")), ("kind", ("", "eeg"))):
+        for key, allowed in (("unit", (*_UNITS,)), ("position_unit", (*_PLACES, "px")), ("kind", ("", "eeg")), ("format", (*FORMATS,))):
             if getattr(self, key) not in allowed:
-                raise InputError(f"lab {self.name!r}: {key} is {getattr(self, key)!r}, expected one of {', '.join(map(repr, allowed))}")
+                value = getattr(self, key)
+                raise InputError(f"lab {self.name!r}: {key} is {value!r}{suggest(str(value), allowed)}, expected one of {', '.join(map(repr, allowed))}")
+        for key in ("regions", "scorer", "clocks", "parameters"):
+            if not isinstance(getattr(self, key), Mapping):
+                raise InputError(f"lab {self.name!r}: {key} is {getattr(self, key)!r}, expected a mapping")
+        if not all(isinstance(x, str) for pair in self.regions.items() for x in pair):
+            raise InputError(f"lab {self.name!r}: regions is {self.regions!r}, expected names of regions and what the lab calls them")
+        if not isinstance(self.names, str):
+            raise InputError(f"lab {self.name!r}: names is {self.names!r}, expected a pattern such as '{{region}}_{{n}}'")
         number("step", self.step)
         number("spacing", self.spacing)
         number("pixels", self.pixels, above=True)
         whole("per_shank", self.per_shank)
         try:
             names = {self.names.format(i=i, n=i + 1, region="CA1", shank=1) for i in range(3)}
-        except (KeyError, IndexError, ValueError) as error:
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
             raise InputError(f"lab {self.name!r}: names is {self.names!r} ({error}), expected a pattern of {{i}}, {{n}}, {{region}} and {{shank}}") from None
         if len(names) < 3:
             raise InputError(f"lab {self.name!r}: names is {self.names!r}, expected {{i}} or {{n}} in it, so that channels differ")
@@ -131,16 +143,60 @@ class Lab:
         truth.parameters["lab"] = dataclasses.asdict(self)
         return self.convert(rec), truth
 
+    def write(self, recording: Recording, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """:func:`brainmu.synth.write` in the lab's own format.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> rec, _ = LABS["telemetry"].recording(hours=0.1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     LABS["telemetry"].write(rec, folder).name
+        'synth_mouse_0.edf'
+        """
+        return write(recording, folder, format=self.format, overwrite=overwrite)
+
     def convert(self, rec: Recording) -> Recording:
-        """The recording in the lab's units, counts, names and regions; signals stay lazy."""
+        """The recording in the lab's units, counts, names and regions; signals stay lazy.
+
+        Raises
+        ------
+        InputError
+            If the converter's step does not fit the signals.
+        """
+        doubts = [self._doubt(k, s) for k, s in rec.signals.items() if self.step and s.kind in VOLTAGES and s.n_samples]
         out = copy.copy(rec)
         out.signals = {k: self._converted(s) for k, s in rec.signals.items()}
         out.source = rec.source | {"lab": self.name}
+        if any(doubts):
+            out.source["warnings"] = list(rec.warnings)
+            for sentence in filter(None, doubts):
+                out.warn(sentence)
         out.subject_meta = rec.subject_meta | {"lab": self.name}
         if rec.spikes is not None and self.regions:
             out.spikes = copy.copy(rec.spikes)
             out.spikes.units = rec.spikes.units.assign(region=[self.regions.get(str(r), r) for r in rec.spikes.units["region"]])
         return out
+
+    def _doubt(self, name: str, s: Signal) -> str:
+        """What is wrong with the converter's step for a signal (uV), at a few places of it; "" where it fits."""
+        x = np.concatenate([s.read(i, i + _LOOK) for i in np.linspace(0, max(0, s.n_samples - _LOOK), _LOOKS).astype(int).tolist()])
+        x = np.abs(x[np.isfinite(x)])
+        if not len(x):
+            return ""
+        top = 32767 * self.step
+        clipped, lost = float((x > top).mean()), float(((x > 0) & (x < self.step / 2)).mean())
+        said = f"lab {self.name!r}: step is {self.step:g} uV"
+        if clipped > 0.01:
+            said += f", which clips {clipped:.0%} of the samples of {name} that were looked at to +-{top:.3g} uV"
+        elif lost > 0.5:
+            said += f", which makes {lost:.0%} of the samples of {name} that were looked at 0"
+        else:
+            return ""
+        if clipped > 0.5 or lost > 0.99:
+            typical = float(np.sqrt(np.mean(x.astype(np.float64) ** 2)))
+            raise InputError(f"{said}: expected about {10 * typical / 32767:.2g} to {typical / 4:.2g} uV (or 0 for floats)")
+        return said
 
     def _converted(self, s: Signal) -> Signal:
         table = s.channels.copy()

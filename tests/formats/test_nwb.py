@@ -124,6 +124,30 @@ def test_what_is_not_nwb(tmp_path, session):
         read(tmp_path / "d.nwb")
 
 
+def test_tables_of_others_keep_their_own_meaning(tmp_path, session):
+    """Only brainmu's own notes make a column the peak, kind or content of events, and invalid times the gaps of a signal."""
+    start = datetime.datetime(2024, 5, 1, 10, tzinfo=datetime.UTC)
+    nwb = pynwb.NWBFile(session_description="a session", identifier="id-2", session_start_time=start, notes="brainmu.synth {damaged")
+    cues = TimeIntervals(name="cues", description="cues")
+    for column in ("content", "peak", "kind"):
+        cues.add_column(name=column, description=column)
+    cues.add_interval(start_time=1.0, stop_time=2.0, content="tone", peak=0.7, kind="go")
+    nwb.add_time_intervals(cues)
+    nwb.add_invalid_times_column(name="signal", description="which")
+    nwb.add_invalid_time_interval(start_time=0.0, stop_time=1.0, signal="x")
+    nwb.add_acquisition(pynwb.TimeSeries(name="x", data=np.zeros(100), unit="V", rate=10.0))
+    path = tmp_path / "other.nwb"
+    with pynwb.NWBHDF5IO(path, "w") as io:
+        io.write(nwb)
+    rec = read(path)
+    frame = rec.events("cues").to_frame()
+    assert frame[["content", "content_", "peak", "peak_", "kind", "kind_"]].to_numpy().tolist() == [["", "tone", 1.5, 0.7, "cues", "go"]]
+    assert rec.events("invalid_times").signal.tolist() == ["x"]
+    assert not len(rec.signals["x"].gaps)
+    assert rec.source["about"]["notes"] == "brainmu.synth {damaged"
+    assert any("changed by another program" in w for w in rec.warnings)
+
+
 def test_nan_spike_times_are_refused(tmp_path, session):
     path = tmp_path / "n.nwb"
     path.write_bytes(session.read_bytes())

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from brainmu.core import Hypnogram, Recording, Signal
+from brainmu.core import EventTable, Hypnogram, Recording, Signal
 from brainmu.core.units import unit_factor
 
-__all__ = ["VOLTAGES", "blocks", "hypnogram_of", "microvolts", "peaks", "to_counts", "voltages", "write_counts"]
+__all__ = ["VOLTAGES", "blocks", "hypnogram_of", "microvolts", "peaks", "say_lost_columns", "to_counts", "voltages", "write_counts"]
 
 VOLTAGES = ("lfp", "eeg", "emg", "eog", "ecg")
 _VALUES = 1 << 22
@@ -43,12 +43,26 @@ def hypnogram_of(rec: Recording, format: str) -> str | None:
     return names[0] if names else None
 
 
-def peaks(s: Signal) -> NDArray[np.float64]:
-    """Largest absolute value of each channel, missing samples aside."""
-    top = np.zeros(s.n_channels)
+def say_lost_columns(rec: Recording, format: str, name: str, label: EventTable, *kept: str) -> None:
+    """Name the columns of an event table that the format has no place for, those aside that say nothing."""
+    frame = label.to_frame().drop(columns=["start", "stop", *kept])
+    lost = [str(c) for c in frame.columns if any(v == v and v not in ("", None) for v in frame[c])]
+    if "kind" in lost and frame["kind"].nunique() == 1:
+        lost.remove("kind")  # which the name of the label says as well
+    if "peak" in lost and np.abs(frame["peak"] - (label.start + label.stop) / 2).max() < 1e-9:
+        lost.remove("peak")
+    if lost:
+        rec.warn(f"{format}: the columns {', '.join(lost)} of {name} were left out, it holds times and a text")
+
+
+def peaks(s: Signal) -> tuple[NDArray[np.float64], int]:
+    """Largest absolute value of each channel, missing samples aside, and how many samples are missing."""
+    top, missing = np.zeros(s.n_channels), 0
     for _, x in blocks(s):
-        top = np.fmax(top, np.nan_to_num(np.abs(x)).max(axis=0))
-    return top
+        gone = np.isnan(x)
+        missing += int(gone.sum())
+        top = np.fmax(top, np.where(gone, 0, np.abs(x)).max(axis=0))
+    return top, missing
 
 
 def to_counts(x: NDArray[np.float32], step: float | NDArray[np.float64]) -> tuple[NDArray[np.int16], int, int]:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Hypnogram, Recording, Signal
 from brainmu.errors import InputError
-from brainmu.synth.native.blocks import hypnogram_of, microvolts, peaks, to_counts, voltages
+from brainmu.synth.native.blocks import hypnogram_of, microvolts, peaks, say_lost_columns, to_counts, voltages
+from brainmu.synth.native.one_clock import on_session
 
 __all__ = ["write"]
 
@@ -25,7 +26,7 @@ def write(rec: Recording, path: Path, name: str) -> None:
     per = {k: round(float(s.rate or 0) * record) for k, s in signals.items()}
     n = max(-(-s.n_samples // per[k]) for k, s in signals.items())
     factor = {k: microvolts(s) for k, s in signals.items()}
-    top = {k: _physical(peaks(s) * factor[k]) for k, s in signals.items()}
+    top = {k: _physical(peaks(s)[0] * factor[k]) for k, s in signals.items()}
     notes = _annotations(rec, signals)
     tracks, width = _tracks(notes, n, record)
     with path.open("wb") as f:
@@ -91,7 +92,7 @@ def _annotations(rec: Recording, signals: dict[str, Signal]) -> list[tuple[float
     zero = min(s.start for s in signals.values())
     out: list[tuple[float, float, str]] = []
     scored = hypnogram_of(rec, "EDF")
-    for name, label in rec.labels.items():
+    for name, label in on_session(rec, "EDF", signals, spikes=False).items():
         if isinstance(label, Hypnogram):
             if name != scored:
                 continue
@@ -101,21 +102,23 @@ def _annotations(rec: Recording, signals: dict[str, Signal]) -> list[tuple[float
             out += [(b.start, b.duration, texts.get(b.stage, b.stage)) for b in label.bouts().itertuples()]
         else:
             text = [name] * len(label)
+            if isinstance(label, EventTable) and len(label):
+                say_lost_columns(rec, "EDF", name, label, "content")
             if isinstance(label, EventTable) and any(label.content):
                 text = [f"{name} {c}" for c in label.content]
             out += [(float(a), float(b - a), t) for a, b, t in zip(np.asarray(label.start), np.asarray(label.stop), text)]
     gaps = {(a, b) for s in signals.values() for a, b in s.gaps}
     out += [(a, b - a, "gap") for a, b in gaps]
-    return sorted((t - zero, d, text) for t, d, text in out if t >= zero)
+    return sorted((t - zero, d, text) for t, d, text in out)
 
 
 def _tracks(notes: list[tuple[float, float, str]], n: int, record: float) -> tuple[list[bytes], int]:
-    """The annotation channel of every record, and its width in bytes; an annotation stands in the record where it begins."""
+    """The annotation channel of every record, and its width in bytes; an annotation stands in the record where it begins (or the first, or the last)."""
     texts: list[list[bytes]] = [[f"+{i * record:g}".encode() + b"\x14\x14\x00"] for i in range(n)]
     for t, d, text in notes:
         length = b"\x15" + f"{d:.6f}".rstrip("0").rstrip(".").encode() if d > 0 else b""
-        onset = b"+" + f"{t:.6f}".rstrip("0").rstrip(".").encode()
-        texts[min(n - 1, int(t // record))].append(onset + length + b"\x14" + text.encode() + b"\x14\x00")
+        onset = f"{round(t, 6) + 0.0:+.6f}".rstrip("0").rstrip(".").encode()  # EDF+ has negative onsets: before the first sample
+        texts[min(n - 1, max(0, int(t // record)))].append(onset + length + b"\x14" + text.encode() + b"\x14\x00")
     joined = [b"".join(t) for t in texts]
     width = max(len(t) for t in joined)
     width += width % 2

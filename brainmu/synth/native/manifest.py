@@ -11,6 +11,7 @@ import yaml
 from brainmu.core import EventTable, Hypnogram, Recording, Signal
 from brainmu.errors import InputError
 from brainmu.synth.native.blocks import blocks
+from brainmu.synth.native.one_clock import elsewhere, is_aligned
 
 __all__ = ["write"]
 
@@ -27,8 +28,10 @@ def write(rec: Recording, path: Path, name: str) -> None:
         entry["zeitgeber"] = float(rec.zeitgeber)
     if rec.subject_meta:
         entry["subject_meta"] = {k: _plain(v) for k, v in rec.subject_meta.items()}
-    used = {c for clock, spec in rec.clocks.items() if isinstance(spec, dict) and clock != "session" for c in spec.get("streams", [])}
-    of = {stream: clock for clock, spec in rec.clocks.items() if isinstance(spec, dict) for stream in spec.get("streams", []) if stream in used}
+    # Streams that were aligned are on the session's time: named with their clock's offset they would be moved once more.
+    clocks = {k: spec for k, spec in rec.clocks.items() if isinstance(spec, dict) and not is_aligned(spec)}
+    of = {k: clock for k, clock in elsewhere(rec).items() if clock in clocks}
+    of |= {stream: clock for clock, spec in clocks.items() if clock != "session" for stream in spec.get("streams", [])}
     entry["signals"] = {k: _signal(path, k, s, of.get(k, "")) for k, s in rec.signals.items() if s.n_samples}
     if rec.spikes is not None:
         np.save(path / "spike_times.npy", rec.spikes.times)
@@ -38,8 +41,8 @@ def write(rec: Recording, path: Path, name: str) -> None:
     for k in (k for k, v in rec.labels.items() if not len(v)):
         rec.warn(f"manifest: label {k!r} is empty and was left out")
     entry["labels"] = {k: _label(path, k, v) | ({"clock": of[k]} if k in of else {}) for k, v in rec.labels.items() if len(v)}
-    if rec.clocks:
-        entry["clocks"] = {k: _clock(path, k, spec) for k, spec in rec.clocks.items() if isinstance(spec, dict)}
+    if of:
+        entry["clocks"] = {k: _clock(path, k, spec) for k, spec in clocks.items()}
     entry = {k: v for k, v in entry.items() if v not in ("", {}, None)}
     (path / "brainmu.yaml").write_text(yaml.safe_dump({"version": 1, "recordings": [entry]}, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
@@ -47,11 +50,12 @@ def write(rec: Recording, path: Path, name: str) -> None:
 def _signal(path: Path, name: str, s: Signal, clock: str) -> dict[str, Any]:
     whole = np.dtype(s.values.dtype).kind == "i" and np.ndim(s.scale) == 0
     file = f"{name}.npy"
-    out = np.lib.format.open_memmap(path / file, mode="w+", dtype=s.values.dtype if whole else np.float32, shape=(s.n_samples, s.n_channels))
-    for i, x in blocks(s):
-        out[i : i + len(x)] = s.values[i : i + len(x)] if whole else x
-    out.flush()
-    del out
+    dtype = np.dtype(s.values.dtype if whole else np.float32)
+    with (path / file).open("wb") as f:  # a memory map would kill the process on a full disk
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (s.n_samples, s.n_channels)}
+        np.lib.format.write_array_header_1_0(f, header)
+        for i, x in blocks(s):
+            f.write(np.asarray(s.values[i : i + len(x)] if whole else x, dtype=dtype).tobytes())
     entry: dict[str, Any] = {"file": file, "unit": s.unit or "a.u.", "kind": s.kind, "transpose": False}
     if s.rate is not None:
         entry |= {"rate": s.rate, "start": s.start}

@@ -10,7 +10,8 @@ import pandas as pd
 
 from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal
 from brainmu.errors import InputError
-from brainmu.synth.native.blocks import hypnogram_of, voltages, write_counts
+from brainmu.synth.native.blocks import hypnogram_of, say_lost_columns, voltages, write_counts
+from brainmu.synth.native.one_clock import on_session
 
 __all__ = ["write"]
 
@@ -24,10 +25,11 @@ def write(rec: Recording, path: Path, name: str) -> None:
     found = {k: s for k, s in voltages(rec).items() if s.kind == "lfp"}
     if not found and rec.spikes is None:
         raise InputError(f"{rec.id}: has neither LFP nor spikes, which is what Neurosuite holds")
-    path.mkdir()
     key, lfp = next(iter(found.items())) if found else ("", None)
     if lfp is not None and abs(lfp.start) > 0.5 / float(lfp.rate or 1):
         raise InputError(f"{rec.id}: {key} starts at {lfp.start:g} s, and Neurosuite counts from its first sample: shift the recording to start at 0")
+    labels = on_session(rec, "Neurosuite", [key] if key else [])
+    path.mkdir()
     left = [k for k in rec.signals if k != key]
     if left:
         rec.warn(f"Neurosuite: the signals {', '.join(left)} were left out, it holds one rate of LFP")
@@ -36,18 +38,24 @@ def write(rec: Recording, path: Path, name: str) -> None:
     if lfp is not None:
         write_counts(rec, lfp, path / f"{name}.lfp", _STEP)
     scored = hypnogram_of(rec, "Neurosuite")
-    for label, value in rec.labels.items():
+    taken: set[str] = set()
+    for label, value in labels.items():
         if isinstance(value, Hypnogram):
             if label == scored:
-                _states(path, name, value)
+                _states(rec, path, name, value)
         elif len(value):
-            _events(path / f"{name}.{_suffix(label)}.evt", label, value)
+            suffix = _suffix(label, taken)
+            taken.add(suffix)
+            _events(path / f"{name}.{suffix}.evt", label, value)
+            if isinstance(value, EventTable):
+                say_lost_columns(rec, "Neurosuite", label, value, "peak")
         else:
             rec.warn(f"Neurosuite: label {label!r} is empty and was left out")
 
 
-def _suffix(label: str) -> str:
-    return "".join(c for c in label if c.isalnum() or c == "_") or "evt"
+def _suffix(label: str, taken: set[str]) -> str:
+    plain = "".join(c for c in label if c.isalnum() or c == "_") or "evt"
+    return plain if plain not in taken else next(f"{plain}{k}" for k in range(2, 10_000) if f"{plain}{k}" not in taken)
 
 
 def _parameters(rec: Recording, lfp: Signal | None, shanks: dict[int, pd.DataFrame]) -> str:
@@ -69,7 +77,7 @@ def _parameters(rec: Recording, lfp: Signal | None, shanks: dict[int, pd.DataFra
         f"<generalInfo><date>{date}</date><experimenters></experimenters><description></description><notes></notes></generalInfo>\n"
         f"<acquisitionSystem><nBits>{_BITS}</nBits><nChannels>{n}</nChannels><samplingRate>{_RATE}</samplingRate>"
         f"<voltageRange>{_RANGE}</voltageRange><amplification>{_GAIN}</amplification><offset>0</offset></acquisitionSystem>\n"
-        f"<fieldPotentials><lfpSamplingRate>{rate:g}</lfpSamplingRate></fieldPotentials>\n"
+        f"<fieldPotentials><lfpSamplingRate>{rate:.12g}</lfpSamplingRate></fieldPotentials>\n"
         f"<anatomicalDescription><channelGroups>{anatomy}</channelGroups></anatomicalDescription>\n"
         f"<units>{units}</units>\n</parameters>\n"
     )
@@ -107,12 +115,17 @@ def _events(path: Path, label: str, value: EventTable | Intervals) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="latin-1", errors="replace")
 
 
-def _states(path: Path, name: str, h: Hypnogram) -> None:
+def _states(rec: Recording, path: Path, name: str, h: Hypnogram) -> None:
     """One state a second, at the middle of the second."""
     from scipy.io import savemat
 
     t = np.arange(np.ceil(h.start), np.floor(h.stop))
     stages = dict(enumerate(h.stages))
     codes = np.array([_STATES.get(stages.get(int(c), ""), 0) for c in h.at(t + 0.5)])
+    finer = [s for s in ("N1", "N2", "N3") if s in h.stages_list()]
+    if finer:
+        rec.warn(f"Neurosuite: {', '.join(finer)} were written as NREM, SleepState has one code for them")
+    if (h.codes < 0).any():
+        rec.warn("Neurosuite: artefacts and unscored epochs were written as state 0, which is neither")
     idx = {"states": codes[:, None].astype(float), "timestamps": (t + 0.5)[:, None], "statenames": np.array(["WAKE", "", "NREM", "", "REM"], dtype=object)}
     savemat(path / f"{name}.SleepState.states.mat", {"SleepState": {"idx": idx}})

@@ -2,56 +2,83 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from brainmu.core import EventTable, Hypnogram, Recording, Signal
+from brainmu.core.recording import Label
 from brainmu.errors import InputError
+from brainmu.formats.nwb_own import ABOUT, EVENTS, GAPS, SPANS
+from brainmu.formats.nwb_series import free_name
 from brainmu.synth.native.blocks import VOLTAGES, microvolts, peaks, to_counts
+from brainmu.synth.native.disk import Disk
+from brainmu.synth.native.one_clock import on_session
 
 __all__ = ["write"]
 
 _SPECIES = {"mouse": "Mus musculus", "rat": "Rattus norvegicus", "human": "Homo sapiens"}
 _BUFFER = 1 << 22
+_UNIT_FIELDS = ("spike_times", "obs_intervals", "electrodes", "electrode_group", "waveforms", "waveform_mean", "waveform_sd")
+_TABLE_FIELDS = ("id", "colnames", "columns", "start_time", "stop_time", "tags", "timeseries")
 _UNKNOWN_START = datetime(1900, 1, 1, tzinfo=UTC)
 
 
 def write(rec: Recording, path: Path, name: str) -> None:
     """Write the file `path`."""
+    import h5py
     import pynwb
 
     if not (rec.signals or rec.spikes is not None or rec.labels):
         raise InputError(f"{rec.id}: has no signals, spikes or labels, there is nothing to write")
+    labels = on_session(rec, "NWB", [k for k, s in rec.signals.items() if s.n_samples])
     nwb = pynwb.NWBFile(
         session_description="planted recording", identifier=rec.id, session_id=name, session_start_time=rec.started_at or _UNKNOWN_START,
+        notes=ABOUT + json.dumps(_beside(rec), default=_plain),
     )  # fmt: skip
     sex = str(rec.subject_meta.get("sex", "U"))[:1].upper()
+    known = {k: str(rec.subject_meta[k]) for k in ("age", "genotype", "strain", "weight") if rec.subject_meta.get(k)}
     nwb.subject = pynwb.file.Subject(
-        subject_id=rec.subject or rec.id, species=_SPECIES.get(rec.species, rec.species or None), sex=sex if sex in "MFO" else "U", age="P90D"
+        subject_id=rec.subject or None, species=_SPECIES.get(rec.species, rec.species or None), sex=sex if sex in "MFO" else "U", **known
     )
-    writer = _Writer(nwb, rec)
+    with Disk(path) as disk:
+        _fill(_Writer(nwb, rec, disk), rec, labels)
+        with h5py.File(disk, "w") as file, pynwb.NWBHDF5IO(file=file, mode="w") as io:
+            io.write(container=nwb)
+
+
+def _fill(writer: _Writer, rec: Recording, labels: dict[str, Label]) -> None:
     voltage = {k: s for k, s in rec.signals.items() if s.kind in VOLTAGES and s.n_samples}
     writer.electrodes(voltage)
     for k, s in rec.signals.items():
         if s.n_samples:
             (writer.electrical if k in voltage else writer.other)(k, s)
+    writer.invalid_times(voltage)
     writer.units()
-    writer.labels()
-    with pynwb.NWBHDF5IO(path=str(path), mode="w") as io:
-        io.write(container=nwb)
-    if writer.missing:
-        rec.warn(f"NWB: {writer.missing} missing samples of voltages were written as 0, gaps are in invalid_times")
+    writer.labels(labels)
+
+
+def _beside(rec: Recording) -> dict[str, Any]:
+    """What NWB has no field for."""
+    signals: dict[str, dict[str, Any]] = {_clean(k): {"kind": s.kind, "channels": s.names} for k, s in rec.signals.items() if s.n_samples}
+    for k, s in rec.signals.items():
+        # Those of voltages are NWB's invalid times; a camera's are not, which would make sleep invalid.
+        if s.n_samples and s.kind not in VOLTAGES:
+            signals[_clean(k)]["gaps"] = s.gaps.bounds.tolist()
+    epoch = next((v.epoch for v in rec.labels.values() if isinstance(v, Hypnogram) and len(v)), None)
+    return {"zeitgeber": rec.zeitgeber, "subject_meta": rec.subject_meta, "epoch": epoch, "signals": signals}
 
 
 class _Writer:
     """Fills the file."""
 
-    def __init__(self, nwb: Any, rec: Recording) -> None:
-        self.nwb, self.rec, self.missing = nwb, rec, 0
+    def __init__(self, nwb: Any, rec: Recording, disk: Disk) -> None:
+        self.nwb, self.rec, self.disk = nwb, rec, disk
         self.rows: dict[str, list[int]] = {}
         self.device = nwb.create_device(name="probe", description="made up")
 
@@ -66,7 +93,7 @@ class _Writer:
         n = 0
         for k, s in voltage.items():
             for row in s.channels.itertuples():
-                where = str(row.region) or ("CA1" if s.kind == "lfp" else "unknown")
+                where = str(row.region) or "unknown"
                 group = f"{k}_{getattr(row, 'group', 0)}"
                 if group not in groups:
                     groups[group] = self.nwb.create_electrode_group(name=group, description=k, location=where, device=self.device)
@@ -78,11 +105,14 @@ class _Writer:
     def electrical(self, name: str, s: Signal) -> None:
         import pynwb
 
-        factor = microvolts(s)
-        # One step of a converter that just holds the largest value; volts are what NWB wants.
-        step = max(float(peaks(s).max(initial=0.0)) * factor, 1e-3) / 32000
+        factor = np.float32(microvolts(s))
+        top, missing = peaks(s)
+        # One step of a converter that just holds the largest value; volts are what NWB wants. Whole numbers have no place for what is missing.
+        step = 1.0 if missing else max(float(top.max(initial=0.0) * factor), 1e-3) / 32000
+        if missing:
+            self.rec.warn(f"NWB: {name} misses {missing} samples, so it is written as float32 (NaN); its gaps are in invalid_times")
         series = pynwb.ecephys.ElectricalSeries(
-            name=_clean(name), data=self._streamed(s, "int16", lambda x: self._counts(x * np.float32(factor), step)),
+            name=_clean(name), data=self._streamed(s, "float32" if missing else "int16", lambda x: x * factor if missing else to_counts(x * factor, step)[0]),
             electrodes=self.nwb.create_electrode_table_region(region=self.rows[name], description=name), conversion=step * 1e-6, **_timing(s),
         )  # fmt: skip
         if s.kind == "lfp":
@@ -92,13 +122,13 @@ class _Writer:
             container.add_electrical_series(series)
         else:
             self.nwb.add_acquisition(series)
-        for a, b in s.gaps:
-            self.nwb.add_invalid_time_interval(start_time=float(a), stop_time=float(b))
 
-    def _counts(self, x: np.ndarray, step: float) -> np.ndarray:
-        counts, missing, _ = to_counts(x, step)
-        self.missing += missing
-        return counts
+    def invalid_times(self, voltage: dict[str, Signal]) -> None:
+        gaps = sorted((float(a), float(b), _clean(k)) for k, s in voltage.items() for a, b in s.gaps)
+        if gaps:
+            self.nwb.add_invalid_times_column(name="signal", description=GAPS)
+        for a, b, name in gaps:
+            self.nwb.add_invalid_time_interval(start_time=a, stop_time=b, signal=name)
 
     # -- everything else
     def other(self, name: str, s: Signal) -> None:
@@ -142,10 +172,13 @@ class _Writer:
         from hdmf.backends.hdf5.h5_utils import H5DataIO
         from hdmf.data_utils import GenericDataChunkIterator
 
+        check = self.disk.check
+
         class Samples(GenericDataChunkIterator):
             """Rows of the signal, turned into what is stored."""
 
             def _get_data(self, selection: tuple[slice, ...]) -> np.ndarray:
+                check()
                 rows = selection[0]
                 return turn(s.read(rows.start, rows.stop))[:, selection[1]]
 
@@ -165,22 +198,31 @@ class _Writer:
         spikes = self.rec.spikes
         if spikes is None:
             return
-        for column in ("location", "quality", "cell_type"):
+        if not spikes.n_units:
+            self.rec.warn("NWB: the spikes have no units and were left out")
+            return
+        frame = spikes.units.rename(columns={"region": "location", "type": "cell_type"})
+        frame["location"] = [str(v) or "unknown" for v in frame["location"]]
+        frame = _plain_columns(frame.drop(columns=[c for c in _UNIT_FIELDS if c in frame]))
+        more = [c for c in frame.columns if c != "id"]
+        for column in more:
             self.nwb.add_unit_column(name=column, description=column)
-        types = spikes.units["type"] if "type" in spikes.units else [""] * spikes.n_units
-        for i, region, quality, kind in zip(spikes.units["id"], spikes.units["region"], spikes.units["quality"], types):
-            self.nwb.add_unit(id=int(i), spike_times=spikes.of(int(i)), location=str(region) or "unknown", quality=str(quality) or "good", cell_type=str(kind))
+        for row in frame.to_dict("records"):
+            self.nwb.add_unit(id=int(row["id"]), spike_times=spikes.of(int(row["id"])), **{c: row[c] for c in more})
 
-    def labels(self) -> None:
+    def labels(self, labels: dict[str, Label]) -> None:
         import pynwb
 
-        scorings = [k for k, v in self.rec.labels.items() if isinstance(v, Hypnogram)]
-        for name, label in self.rec.labels.items():
+        taken: dict[str, None] = {"invalid_times": None}
+        scorings = [k for k, v in labels.items() if isinstance(v, Hypnogram)]
+        for name, label in labels.items():
             if not len(label):
                 self.rec.warn(f"NWB: label {name!r} is empty and was left out")
                 continue
-            key = _clean("sleep_states" if scorings[:1] == [name] else f"{name}_states" if name in scorings else name)
-            table = pynwb.epoch.TimeIntervals(name=key, description=name)
+            key = free_name(taken, "sleep_states" if scorings[:1] == [name] else f"{name}_states" if name in scorings else name)
+            taken[key] = None
+            note = "" if isinstance(label, Hypnogram) else f": {EVENTS if isinstance(label, EventTable) else SPANS}"
+            table = pynwb.epoch.TimeIntervals(name=key, description=f"{name}{note}")
             if isinstance(label, Hypnogram):
                 table.add_column(name="state", description="stage")
                 for b in label.bouts().itertuples():
@@ -194,15 +236,22 @@ class _Writer:
 
 
 def _rows(table: Any, label: EventTable) -> None:
-    frame = label.to_frame()
-    more = [c for c in frame.columns if c not in ("start", "stop", "peak", "kind")]
+    frame = _plain_columns(label.to_frame().rename(columns={c: f"{c}_" for c in _TABLE_FIELDS}))
+    more = [c for c in frame.columns if c not in ("start", "stop")]
     for c in more:
-        table.add_column(name=str(c), description=str(c))
-        if frame[c].dtype.kind not in "fiub":
-            frame[c] = ["" if v is None or v != v else str(v) for v in frame[c]]  # a column is all text, or all numbers
+        table.add_column(name=c, description=c)
     for row in frame.to_dict("records"):
-        extra = {str(c): row[c] for c in more}
-        table.add_interval(start_time=float(row["start"]), stop_time=float(row["stop"]), **extra)
+        table.add_interval(start_time=float(row["start"]), stop_time=float(row["stop"]), **{c: row[c] for c in more})
+
+
+def _plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """Columns that are all text or all numbers each, named by text."""
+    texts = {c: ["" if v is None or v != v else str(v) for v in frame[c]] for c in frame.columns if frame[c].dtype.kind not in "fiub"}
+    return frame.assign(**texts).rename(columns=str)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def _timing(s: Signal) -> dict[str, Any]:

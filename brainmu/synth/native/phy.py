@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from brainmu.core import Recording
 from brainmu.errors import InputError
+from brainmu.synth.native.one_clock import on_session
 
 __all__ = ["write"]
 
@@ -21,6 +22,7 @@ def write(rec: Recording, path: Path, name: str) -> None:
     """Write the folder `path`."""
     if rec.spikes is None or not len(rec.spikes):
         raise InputError(f"{rec.id}: has no spikes, which is what a sorter's folder holds")
+    on_session(rec, "Phy", [], labels=False)
     left = [*rec.signals, *rec.labels]
     if left:
         rec.warn(f"Phy: {', '.join(left)} were left out, a sorter's folder holds spikes")
