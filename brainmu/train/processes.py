@@ -52,16 +52,16 @@ def choose_strategy(name: str, processes: int) -> str | ModelParallelStrategy:
     return name
 
 
-def shard(module: nn.Module, mesh: DeviceMesh) -> None:
-    """Share out the weights of a module among processes: each block of attention by itself, then all the rest."""
+def shard(module: nn.Module, blocks: list[nn.Module], mesh: DeviceMesh) -> None:
+    """Share out the weights of a module among processes: `blocks` each by itself, then all the rest.
+
+    Every block must run equally often in every process, whatever its batch: weights are gathered when a block begins.
+    """
     from torch.distributed.fsdp import fully_shard
 
-    from brainmu.models.attention import Block
-
     module.register_forward_hook(_all_take_part)
-    for m in [m for m in module.modules() if isinstance(m, Block)]:
+    for m in [*blocks, module]:
         fully_shard(m, mesh=mesh)
-    fully_shard(module, mesh=mesh)
 
 
 def _all_take_part(module: nn.Module, inputs: Any, output: Any) -> Any:

@@ -63,10 +63,14 @@ class _Task(pl.LightningModule):
 
     def configure_model(self) -> None:
         if self.sharded and not self._shards:
-            shard(self, self.device_mesh["data_parallel"])  # type: ignore[index]
+            shard(self, self.blocks(), self.device_mesh["data_parallel"])  # type: ignore[index]
             self._shards = True
 
     _shards = False
+
+    def blocks(self) -> list[torch.nn.Module]:
+        """Blocks of attention that run once a batch, in any process."""
+        raise NotImplementedError
 
     def on_train_batch_start(self, batch: tuple[int, object], batch_idx: int) -> None:
         torch.manual_seed((self.seed * 1_000_003 + batch[0] + 7_919 * self.global_rank) % (1 << 63))
@@ -75,17 +79,20 @@ class _Task(pl.LightningModule):
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         free = [p for g in optimizer.param_groups for p in g["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(free, self.clip or torch.inf)
-        self.norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
         places, self._places = self._places, []
-        # Where a scaler guards half precision it takes such a step back itself.
-        if not np.isfinite(self.norm) and self.trainer.scaler is None:
+        try:
+            # Where a scaler guards half precision it takes a step that overflowed back itself.
+            norm = torch.nn.utils.clip_grad_norm_(free, self.clip or torch.inf, error_if_nonfinite=self.trainer.scaler is None)
+        except RuntimeError as error:
+            if "non-finite" not in str(error):
+                raise
             bad = [n for n, p in self.named_parameters() if p.grad is not None and not bool(torch.isfinite(_local(p.grad)).all())]
-            named = f"{', '.join(bad[:3])}{', …' if len(bad) > 3 else ''}"
+            named = f"{', '.join(bad[:3])}{', …' if len(bad) > 3 else ''}" if bad else "its norm"
             raise InputError(
                 f"pretraining: the gradient is not finite at step {self.trainer.global_step} (of {named}) on {'; '.join(places)}: "
                 "look at these windows, or lower the learning rate; the run resumes from its last checkpoint"
-            )
+            ) from None
+        self.norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
     @property
     def _world(self) -> int:
@@ -140,6 +147,10 @@ class WindowTask(_Task):
         self.reconstruction = Reconstruction(encoder.config.width, encoder.config.heads)
         self.summary_reconstruction = torch.nn.Linear(encoder.config.width, encoder.config.latents * encoder.config.width)
         self.masks, self.names = masks, names
+
+    def blocks(self) -> list[torch.nn.Module]:
+        # The block of the reconstruction runs once a stream: how often differs between batches.
+        return [self.window.read, *self.window.blocks]
 
     def draw(self, sampler: WindowSampler, step: int) -> WindowItem:
         """This process's share of batch `step`, what is hidden of it (drawn for the whole batch, whatever the number of processes), and its size."""
@@ -275,6 +286,9 @@ class ContextTask(_Task):
         self.context = encoder.context
         self.prediction = SummaryPrediction(encoder.config.width)
         self.length = length
+
+    def blocks(self) -> list[torch.nn.Module]:
+        return list(self.context.blocks)
 
     def training_step(self, batch: ContextItem, batch_idx: int) -> Tensor:
         step, (values, present, hidden, time), total, spans = batch
