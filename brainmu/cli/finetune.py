@@ -39,6 +39,8 @@ def finetune(
     For example:
 
     brainmu finetune stores/ --from brainmu-tiny --labels scoring --out stager/
+
+    brainmu finetune stores/ --from brainmu-tiny --mode adapters --settings mine.yaml --out stager/
     """
     from brainmu.errors import UsageError
     from brainmu.sleep import SleepStager

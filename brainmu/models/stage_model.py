@@ -79,6 +79,8 @@ class StageModel(nn.Module):
     recording, the dynamics are causal. The head reads two taps, the summary of the epoch's own window and its context.
     """
 
+    log_weight: Tensor
+
     def __init__(self, config: StageConfig, encoder: Encoder) -> None:
         super().__init__()
         self.config, self.encoder = config, encoder

@@ -18,7 +18,7 @@ from brainmu.core import metrics
 from brainmu.core.hypnogram import STAGE_SETS
 from brainmu.core.recording import Recording, as_list
 from brainmu.errors import ConfigError, InputError, MissingDataError, OutputExistsError
-from brainmu.models.adapters import AdapterConfig, add_adapters, merge_adapters
+from brainmu.models.adapters import AdapterConfig, add_adapters, merge_adapters, merged
 from brainmu.models.checkpoint import load_encoder
 from brainmu.models.encoder import Encoder, EncoderConfig
 from brainmu.models.stage_model import STAGE_KINDS, StageConfig, StageModel
@@ -78,7 +78,7 @@ class FinetuneConfig:
     batch: int = 4
     learning_rate: float = 2e-3
     encoder_rate: float = 3e-4
-    adapter_rate: float = 2e-3
+    adapter_rate: float = 1e-3
     layer_decay: float = 1.0
     adapters: AdapterConfig = field(default_factory=AdapterConfig)
     weight_decay: float = 0.05
@@ -174,6 +174,8 @@ def finetune(
         notes += _weigh(model, training, c.balance)
         if encoder is not None:
             notes += _centre(model, training)
+        elif mode != "full":
+            notes.append(f"The encoder is untrained and mode {mode!r} does not train all of it: name one to begin from, or use mode 'full'.")
         trainer = _Trainer(model, training, held, c, mode, seed, fresh=encoder is None)
         trainer.run(progress)
     merge_adapters(model).eval()
@@ -196,7 +198,7 @@ def _encoder(source: str | Path | Encoder | None, c: FinetuneConfig, causal: boo
     given = source if isinstance(source, Encoder) else load_encoder(source)
     # A copy, so that the caller's encoder is not trained; the weights do not depend on `causal`.
     fresh = Encoder(replace(given.config, causal=causal))
-    fresh.load_state_dict(given.state_dict())
+    fresh.load_state_dict(merged(given).state_dict())
     return fresh
 
 
@@ -238,10 +240,10 @@ def _centre(model: StageModel, data: list[Labelled]) -> list[str]:
 def _layers(encoder: Encoder) -> list[list[nn.Parameter]]:
     """Weights of the encoder by depth, from the head down to the tokens; each once."""
     window, context = encoder.window, encoder.context
-    steps: list[tuple[nn.Module, ...]] = [(b, near) for b, near in zip(context.blocks, context.locals)][::-1]
-    steps += [(context.enter, encoder.summarise), *((b,) for b in reversed(window.blocks)), (window.read,), (encoder,)]
     # What stands alone (norms, learnt vectors) goes with its neighbours; the last step takes all that is left.
-    steps[0] = (context.norm, *steps[0])
+    steps: list[list[nn.Module]] = [[b, near] for b, near in zip(context.blocks, context.locals)][::-1]
+    steps += [[context.enter, encoder.summarise], *([b] for b in reversed(window.blocks)), [window.read], [encoder]]
+    steps[0].append(context.norm)
     taken: set[int] = set()
     out = []
     for modules in steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 
@@ -14,6 +15,7 @@ from brainmu.cli import main
 from brainmu.core import Hypnogram, Recording, metrics
 from brainmu.errors import ConfigError, InputError, MissingDataError
 from brainmu.models import Encoder, EncoderConfig, StageModel
+from brainmu.models.adapters import add_adapters, merged
 from brainmu.train import FinetuneConfig, finetune, finetuning, pretrain
 from brainmu.train.labelled import hold_out, labelled
 
@@ -72,6 +74,20 @@ class TestAdapters:
         config = QUICK | dict(steps=40)
         probe, adapters = (kappa(finetune(train, encoder=encoder, mode=m, config=config), test) for m in ("probe", "adapters"))
         assert adapters > 0.7 and adapters > probe + 0.1
+
+    def test_an_encoder_that_has_adapters_is_read_with_them(self, data, encoder):
+        adapted = copy.deepcopy(encoder)
+        with torch.no_grad():
+            for p in add_adapters(adapted):
+                p.normal_(std=0.3)
+        one, two = (finetune(data[:1], encoder=e, mode="probe", config=QUICK | dict(steps=1)) for e in (adapted, merged(adapted)))
+        assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values()))
+        assert not torch.equal(one.encoder.window.read.mlp[1].weight, encoder.window.read.mlp[1].weight)
+
+    def test_beside_no_encoder_they_come_with_a_note(self, data):
+        for mode in ("adapters", "full"):
+            notes = finetune(data[:1], mode=mode, config=QUICK | dict(steps=1)).notes
+            assert any("encoder is untrained" in n for n in notes) == (mode == "adapters")
 
     def test_as_many_weights_as_said_in_each_mode(self, data, encoder):
         n = {m: finetune(data[:1], encoder=encoder, mode=m, config=QUICK | dict(steps=1)).n_trained for m in ("probe", "context", "full")}
