@@ -6,6 +6,7 @@ needs no gradient). What is computed twice to save memory is not counted: these 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,10 +24,10 @@ __all__ = ["context_flops", "peak_flops", "window_flops"]
 
 PEAKS = (
     ("H200", 989e12), ("H100 PCIe", 756e12), ("H100 NVL", 835e12), ("H100", 989e12), ("GH200", 989e12), ("B200", 2250e12),
-    ("A100", 312e12), ("A800", 312e12), ("A40", 150e12), ("A30", 165e12), ("A10G", 70e12), ("A10", 125e12),
+    ("A100", 312e12), ("A800", 312e12), ("A40", 150e12), ("A30", 165e12), ("A10", 125e12),
     ("L40S", 362e12), ("L40", 181e12), ("L4", 121e12),
 )  # fmt: skip
-"""Dense bf16 peak, operations a second, by a part of the device's name (makers' data sheets; the first that fits counts)."""
+"""Dense bf16 peak, operations a second, by words of the device's name (makers' data sheets; the first that fits counts)."""
 
 
 def peak_flops(device: torch.device) -> float | None:
@@ -34,7 +35,7 @@ def peak_flops(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAKS if part in name), None)
+    return next((peak for part, peak in PEAKS if re.search(rf"\b{part}\b", name)), None)
 
 
 def window_flops(encoder: WindowEncoder, batch: Batch) -> float:
