@@ -132,7 +132,8 @@ class TestKilled:
         saved = torch.load(tmp_path / "r" / "resume" / "window.ckpt", weights_only=False)["global_step"]
         assert 5 <= saved < 12 and len(rows(tmp_path / "r")) == saved
         process = start(tmp_path, tmp_path / "r", env=slurm, config=config, resume=True)
-        assert process.wait(timeout=120) == 0
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
         assert losses(tmp_path / "r") == losses(whole.path)
 
 
