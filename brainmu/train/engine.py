@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from brainmu.core.recording import Recording
-from brainmu.errors import InputError
+from brainmu.errors import ConfigError, InputError
 from brainmu.models.encoder import Encoder
 from brainmu.train.logs import event_logger
 from brainmu.train.processes import SHARDED, choose_strategy, is_first_process, slurm_plugins, whole
@@ -131,13 +131,19 @@ class Engine:
             task.load_state_dict(whole(fitted.state_dict()))
 
     def _trainer(self, name: str, steps: int, callbacks: list[pl.Callback], done: int) -> pl.Trainer:
+        from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
         processes = self.devices * self.nodes
-        return pl.Trainer(
+        options: dict[str, Any] = dict(
             max_steps=steps, accelerator="auto", devices=self.devices, num_nodes=self.nodes, strategy=choose_strategy(self.strategy, processes),
-            precision=self.c.precision, accumulate_grad_batches=self.c.accumulate, callbacks=callbacks, plugins=slurm_plugins(processes),  # type: ignore[arg-type]
+            precision=self.c.precision, accumulate_grad_batches=self.c.accumulate, callbacks=callbacks, plugins=slurm_plugins(processes),
             logger=event_logger(self.folder, name, self.c.tensorboard, done) or False, enable_checkpointing=False, enable_progress_bar=False,
             enable_model_summary=False, use_distributed_sampler=False, default_root_dir=self.folder,
         )  # fmt: skip
+        try:
+            return pl.Trainer(**options)
+        except MisconfigurationException as error:  # more devices than there are, say
+            raise ConfigError(f"pretrain: {self.devices} devices with strategy {self.strategy!r}: {' '.join(str(error).split())}") from None
 
 
 def _trusting() -> dict[str, Any]:

@@ -179,7 +179,7 @@ def pretrain(
         If the config asks for what cannot be done together, or for a package that is not installed.
     """
     from brainmu.train.engine import Engine
-    from brainmu.train.processes import is_first_process, wait_for_all
+    from brainmu.train.processes import check_strategy, is_first_process, wait_for_all
 
     recordings = as_list(sessions)
     if not recordings:
@@ -190,6 +190,7 @@ def pretrain(
         raise ConfigError(f"pretrain: devices is {devices} and nodes is {nodes}, expected numbers >= 1")
     if strategy == "fsdp" and (c.ema or c.compile):
         raise ConfigError(f"pretrain: {'ema' if c.ema else 'compile'} does not go with strategy 'fsdp': switch it off, or use strategy 'ddp'")
+    check_strategy(strategy)
     folder = Path(out)
     if is_first_process():
         _claim(folder, c, seed, resume, shares)

@@ -13,13 +13,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from brainmu.config import suggest
 from brainmu.errors import ConfigError
 
 if TYPE_CHECKING:
     from lightning.pytorch.strategies import ModelParallelStrategy
     from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["RequeueSignal", "any_process", "average_over_processes", "choose_strategy", "is_first_process", "shard", "slurm_plugins", "wait_for_all", "whole"]
+__all__ = [
+    "RequeueSignal",
+    "any_process",
+    "average_over_processes",
+    "check_strategy",
+    "choose_strategy",
+    "is_first_process",
+    "shard",
+    "slurm_plugins",
+    "wait_for_all",
+    "whole",
+]
 
 SHARDED = "fsdp"
 
@@ -47,9 +59,16 @@ def choose_strategy(name: str, processes: int) -> str | ModelParallelStrategy:
         return ModelParallelStrategy(data_parallel_size=processes, tensor_parallel_size=1, save_distributed_checkpoint=False)
     if name in ("auto", "ddp") and (processes > 1 or name == "ddp"):
         return "ddp_find_unused_parameters_true"
-    if "deepspeed" in name or name.startswith("fsdp"):
-        raise ConfigError(f"pretrain: strategy is {name!r}, expected 'auto', 'ddp', 'fsdp', or another of Lightning's that keeps the weights whole")
     return name
+
+
+def check_strategy(name: str) -> None:
+    """Refuse a strategy that there is none of, or that leaves parts of the weights in other files (ConfigError)."""
+    from lightning.pytorch.strategies import StrategyRegistry
+
+    known = ["auto", "ddp", "fsdp", *(s for s in StrategyRegistry.available_strategies() if not s.startswith(("deepspeed", "fsdp", "xla", "single")))]
+    if name not in known:
+        raise ConfigError(f"pretrain: strategy is {name!r}, expected one of {', '.join(dict.fromkeys(known))}{suggest(name, known)}")
 
 
 def shard(module: nn.Module, blocks: list[nn.Module], mesh: DeviceMesh) -> None:

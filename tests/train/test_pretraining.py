@@ -338,6 +338,9 @@ class TestSettings:
         for bad in (dict(devices=0), dict(nodes=0), dict(strategy="fsdp", config=BRIEF | dict(ema=0.9)), dict(strategy="deepspeed_stage_2")):
             with pytest.raises(ConfigError):
                 pretrain(data, tmp_path / "x", **{"config": BRIEF, **bad})
+        with pytest.raises(ConfigError, match="did you mean 'fsdp'"):
+            pretrain(data, tmp_path / "x", config=BRIEF, strategy="fspd")
+        assert not (tmp_path / "x").exists()
         with pytest.raises(InputError, match="2 weights came for 3"):
             pretrain(data, tmp_path / "y", config=BRIEF, weights=[1.0, 2.0])
 
