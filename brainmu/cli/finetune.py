@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from brainmu.cli.console import Common, emit, note, open_sessions, progress, refuse_existing
+from brainmu.cli.console import Common, emit, note, open_sessions, progress, refuse_existing, warn
 from brainmu.cli.evaluate import score_lines, score_stager
 
 COMMON = Common()
@@ -24,7 +24,10 @@ def finetune(
     stages: Annotated[Literal["rodent3", "aasm5"], Parameter(help="WAKE NREM REM, or W N1 N2 N3 R.")] = "rodent3",
     epoch: Annotated[float | None, Parameter(help="Epoch, s (4 for rodents, 30 for people).")] = None,
     method: Annotated[Literal["encoder", "boosting"], Parameter(help="A head on the encoder, or boosted trees on classical features.")] = "encoder",
-    mode: Annotated[Literal["probe", "context", "full"] | None, Parameter(help="What of the encoder is trained.")] = None,
+    mode: Annotated[
+        Literal["probe", "adapters", "context", "full"] | None, Parameter(help="What of the encoder is trained: none, low-rank adapters, its context, all.")
+    ] = None,
+    settings: Annotated[str | None, Parameter(help="How the head is trained: a YAML file, or a packaged name (finetune/stage).")] = None,
     held_out: Annotated[float, Parameter(help="Share of subjects kept aside and scored (0 trains on all).")] = 0.25,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace an earlier stager.")] = False,
     common: Common = COMMON,
@@ -36,6 +39,8 @@ def finetune(
     For example:
 
     brainmu finetune stores/ --from brainmu-tiny --labels scoring --out stager/
+
+    brainmu finetune stores/ --from brainmu-tiny --mode adapters --settings mine.yaml --out stager/
     """
     from brainmu.errors import UsageError
     from brainmu.sleep import SleepStager
@@ -43,6 +48,8 @@ def finetune(
 
     if from_ is not None and method != "encoder":
         raise UsageError(f"--from {from_} is an encoder, --method {method} uses none: leave one of them out")
+    if method != "encoder" and (mode is not None or settings is not None):
+        raise UsageError(f"--{'mode' if mode is not None else 'settings'} says how an encoder is trained, --method {method} uses none: leave one of them out")
     refuse_existing(out, overwrite)
     sessions = open_sessions(stores)
     train, test = (
@@ -51,13 +58,23 @@ def finetune(
     if not test:
         note(common, "note: no subject is held out, so the stager is not scored on an animal it has not seen")
     options = {} if mode is None else {"mode": mode}
-    stager = SleepStager(stages=stages, epoch=epoch, method=method, encoder=from_, seed=common.seed, **options)
+    stager = SleepStager(stages=stages, epoch=epoch, method=method, encoder=from_, config=settings, seed=common.seed, **options)
     with progress(common, "finetune") as report:
         stager.fit(train, labels=labels, progress=report)
     stager.save(out, overwrite=overwrite)
     note(common, f"wrote {out}")
-    result = {"out": str(out), "method": stager.method_, "n_train": len(train), "n_test": len(test), "subjects_test": sorted({s.subject or s.id for s in test})}
+    result: dict[str, Any] = {
+        "out": str(out),
+        "method": stager.method_,
+        "n_train": len(train),
+        "n_test": len(test),
+        "subjects_test": sorted({s.subject or s.id for s in test}),
+    }
     lines = [f"{stager!r} fitted on {stager.n_epochs_} epochs of {stager.n_subjects_} subjects"]
+    if method == "encoder":
+        warn(common, stager.model_.notes)
+        result |= {"mode": mode or ("full" if from_ is None else "context"), "n_weights_trained": stager.model_.n_trained, "notes": stager.model_.notes}
+        lines.append(f"{stager.model_.n_trained:,} weights trained (mode {result['mode']})")
     if test:
         scores = score_stager(stager, test, labels)
         result["held_out"] = scores

@@ -15,6 +15,7 @@ from brainmu.config import load_config
 from brainmu.core.hypnogram import STAGE_SETS
 from brainmu.core.recording import Recording
 from brainmu.errors import CheckpointError, ConfigError
+from brainmu.models.adapters import merged
 from brainmu.models.checkpoint import LoadReport, fit_weights, plain, read_checkpoint, write_checkpoint
 from brainmu.models.door import Door
 from brainmu.models.encoder import Encoder, EncoderConfig
@@ -67,12 +68,18 @@ class StageModel(nn.Module):
         What it was trained on and how it scored, in Markdown.
     history : list of dict
         Loss and held-out score a round of the training that made it; empty once loaded.
+    notes : list of str
+        What that training has to say: what decided when to stop, what was unusual. Empty once loaded; the card keeps it.
+    n_trained : int
+        Weights that it trained; 0 once loaded.
 
     Notes
     -----
     Every channel is standardised over the whole recording, also in a causal model: the scale is a constant of the
     recording, the dynamics are causal. The head reads two taps, the summary of the epoch's own window and its context.
     """
+
+    log_weight: Tensor
 
     def __init__(self, config: StageConfig, encoder: Encoder) -> None:
         super().__init__()
@@ -83,6 +90,8 @@ class StageModel(nn.Module):
         self.register_buffer("log_weight", torch.zeros(len(STAGE_SETS[config.stages])))
         self.card = ""
         self.history: list[dict[str, float]] = []
+        self.notes: list[str] = []
+        self.n_trained = 0
         self.load_report: LoadReport | None = None
 
     @property
@@ -163,9 +172,12 @@ class StageModel(nn.Module):
 
     # -- files --------------------------------------------------------------------------------------------------------
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Write model.safetensors, config.yaml (``type: stage_model``) and card.md. Raises OutputExistsError if `folder` is not empty."""
+        """Write model.safetensors, config.yaml (``type: stage_model``) and card.md; adapters are folded into the weights written.
+
+        Raises OutputExistsError if `folder` is not empty.
+        """
         config = {"type": "stage_model", "stage": plain(self.config), "encoder": plain(self.encoder.config)}
-        return write_checkpoint(folder, self, config, self.card or _default_card(self), overwrite)
+        return write_checkpoint(folder, merged(self), config, self.card or _default_card(self), overwrite)
 
     @classmethod
     def load(cls, path_or_name: str | Path) -> StageModel:

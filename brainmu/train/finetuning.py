@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from brainmu.config import load_config
 from brainmu.core import metrics
 from brainmu.core.hypnogram import STAGE_SETS
 from brainmu.core.recording import Recording, as_list
-from brainmu.errors import InputError, MissingDataError, OutputExistsError
+from brainmu.errors import ConfigError, InputError, MissingDataError, OutputExistsError
+from brainmu.models.adapters import AdapterConfig, add_adapters, merge_adapters, merged
 from brainmu.models.checkpoint import load_encoder
 from brainmu.models.encoder import Encoder, EncoderConfig
 from brainmu.models.stage_model import STAGE_KINDS, StageConfig, StageModel
 from brainmu.models.tokens import Hidden
+from brainmu.train.labelled import Labelled, hold_out, labelled
 from brainmu.train.schedule import optimiser, warm_cosine
 from brainmu.windows.batch import Batch, collate
-from brainmu.windows.grid import WindowGrid
 from brainmu.windows.sampler import SpanSampler
 
 __all__ = ["MODES", "FinetuneConfig", "finetune"]
 
 Progress = Callable[[str, float], None]
-MODES = ("probe", "context", "full")
+MODES = ("probe", "adapters", "context", "full")
+DROWNED = 5.0
+"""How many times what all window summaries share may exceed what tells them apart; beyond that they are standardised."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,12 @@ class FinetuneConfig:
         Optimiser steps at most.
     span, batch : int
         Consecutive epochs in a span, and spans in a step.
-    learning_rate, encoder_rate : float
-        Of the head (and a fresh encoder), and of a pretrained encoder in mode "full".
+    learning_rate, encoder_rate, adapter_rate : float
+        Of the head (and a fresh encoder), of a pretrained encoder in mode "full", and of adapters.
+    layer_decay : float
+        Mode "full": the layer below learns at this share of the rate of the one above, from the head down to the tokens. 1 is none.
+    adapters : AdapterConfig
+        Rank, alpha and dropout of mode "adapters".
     weight_decay, label_smoothing : float
     balance : float
         Class weights are frequency ** -balance; 0 is none, 1 makes all stages count alike.
@@ -55,7 +62,12 @@ class FinetuneConfig:
     noise : float
         SD of Gaussian noise added to window summaries.
     held_out : float
-        Share of subjects that decide when to stop (with at least four subjects; otherwise all steps are taken).
+        Share of the subjects, or of the time, that decides when to stop.
+    stop_on : {"auto", "subjects", "time", "none"}
+        What is held out for that. "time" is the end of each recording, which says nothing of new animals. "auto": subjects where there
+        are four or more; time where there is one, if both parts are long enough; otherwise nothing, and all steps are taken.
+    guard : float, s
+        Left out between the two parts of a recording.
     patience : int
         Rounds without a better held-out score before training stops; a round is a tenth of the steps.
     """
@@ -66,6 +78,9 @@ class FinetuneConfig:
     batch: int = 4
     learning_rate: float = 2e-3
     encoder_rate: float = 3e-4
+    adapter_rate: float = 1e-3
+    layer_decay: float = 1.0
+    adapters: AdapterConfig = field(default_factory=AdapterConfig)
     weight_decay: float = 0.05
     label_smoothing: float = 0.02
     balance: float = 0.5
@@ -73,7 +88,19 @@ class FinetuneConfig:
     drop_channel: float = 0.1
     noise: float = 0.0
     held_out: float = 0.2
+    stop_on: Literal["auto", "subjects", "time", "none"] = "auto"
+    guard: float = 300.0
     patience: int = 5
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.span, self.batch, self.patience) < 1:
+            raise ConfigError(f"finetune: steps {self.steps}, span {self.span}, batch {self.batch}, patience {self.patience}: expected integers >= 1")
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"finetune: layer_decay is {self.layer_decay}, expected a share in (0, 1]; 1 is none")
+        if not 0 <= self.held_out < 1:
+            raise ConfigError(f"finetune: held_out is {self.held_out}, expected a share in [0, 1); 0 takes all steps")
+        if not (np.isfinite(self.guard) and self.guard >= 0):
+            raise ConfigError(f"finetune: guard is {self.guard}, expected seconds >= 0")
 
 
 def finetune(
@@ -99,9 +126,9 @@ def finetune(
         output is the outcome of a causal analysis must leave out what the exposure was found in.
     causal : bool
         Context from the epoch itself and earlier ones only.
-    mode : {"probe", "context", "full"} or None
-        What is trained: a linear head on the frozen encoder; the context encoder and head on frozen window summaries;
-        everything. None is "context" with a pretrained encoder and "full" without.
+    mode : {"probe", "adapters", "context", "full"} or None
+        What is trained: a linear head on the frozen encoder; low-rank adapters of the whole encoder and the head; the context encoder
+        and head on frozen window summaries; everything. None is "context" with a pretrained encoder and "full" without.
     config : name, path, mapping or FinetuneConfig
         A packaged config ("finetune/stage", the default; "finetune/features" for one-sample-an-epoch streams).
     out : path or None
@@ -112,14 +139,21 @@ def finetune(
     Returns
     -------
     StageModel
-        With its ``history`` and card.
+        With its ``history``, ``notes``, ``n_trained`` and card. Adapters are folded in. Where rounds were scored, the weights are those of the best.
 
     Raises
     ------
     MissingDataError
-        If a recording lacks the labels or anything the model reads, or no epoch is scored.
+        If a recording lacks the labels or anything the model reads, no epoch with data is scored, or all are of one stage.
     InputError
-        If an argument is not known, or the labels cannot be brought to `stages`.
+        If an argument is not known, the labels cannot be brought to `stages`, or what ``stop_on`` names cannot be held out.
+
+    Notes
+    -----
+    The window summaries of a barely trained encoder are nearly the same vector: the layer norms of context and head then pass on what
+    all windows share and next to nothing of what tells them apart, and one stage is predicted throughout. Where the shared part is more
+    than five times the rest, in the training recordings, the summaries of a given encoder are standardised; the scale is
+    folded into the layer that makes them, and the model says so in its notes.
     """
     if task != "stage":
         raise InputError(f"finetune: task is {task!r}, expected 'stage'")
@@ -135,13 +169,17 @@ def finetune(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = StageModel(StageConfig(stages, float(epoch), tuple(kinds or STAGE_KINDS)), _encoder(encoder, c, causal))
-        data = [_labelled(model, r, labels) for r in recordings]
-        training, held = _inner_split(data, c.held_out, seed)
-        _weigh(model, training, c.balance)
+        data = [labelled(model, r, labels) for r in recordings]
+        training, held, notes = hold_out(data, c.stop_on, c.held_out, c.guard, seed)
+        notes += _weigh(model, training, c.balance)
+        if encoder is not None:
+            notes += _centre(model, training)
+        elif mode != "full":
+            notes.append(f"The encoder is untrained and mode {mode!r} does not train all of it: name one to begin from, or use mode 'full'.")
         trainer = _Trainer(model, training, held, c, mode, seed, fresh=encoder is None)
         trainer.run(progress)
-    model.eval()
-    model.history = trainer.history
+    merge_adapters(model).eval()
+    model.history, model.notes, model.n_trained = trainer.history, notes, trainer.n_trained
     model.card = _card(model, recordings, trainer, mode, encoder, seed)
     if out is not None:
         model.save(out)
@@ -155,60 +193,17 @@ def _default_config(recordings: list[Recording], epoch: float) -> str:
 
 
 def _encoder(source: str | Path | Encoder | None, c: FinetuneConfig, causal: bool) -> Encoder:
-    from dataclasses import replace
-
     if source is None:
         return Encoder(replace(c.encoder, causal=causal))
     given = source if isinstance(source, Encoder) else load_encoder(source)
     # A copy, so that the caller's encoder is not trained; the weights do not depend on `causal`.
     fresh = Encoder(replace(given.config, causal=causal))
-    fresh.load_state_dict(given.state_dict())
+    fresh.load_state_dict(merged(given).state_dict())
     return fresh
 
 
-@dataclass
-class _Labelled:
-    """A recording's windows and their stage codes (n,); negative where unscored."""
-
-    subject: str
-    grid: WindowGrid
-    codes: NDArray[np.int64]
-
-
-def _labelled(model: StageModel, recording: Recording, labels: str) -> _Labelled:
-    hypnogram = recording.hypnogram(labels)
-    wanted = model.config.stages
-    if hypnogram.stage_set != wanted:
-        if wanted != "rodent3":
-            raise InputError(f"{recording.id}: label {labels!r} holds {' '.join(hypnogram.stages)}, which cannot be refined to {wanted}: pass stages='rodent3'")
-        hypnogram = hypnogram.as_rodent3()
-    epoch = model.config.epoch
-    count = int(np.floor((hypnogram.stop - hypnogram.start) / epoch + 1e-6))
-    if count < 1:
-        raise MissingDataError(f"{recording.id}: label {labels!r} lasts {hypnogram.stop - hypnogram.start:g} s, shorter than one epoch of {epoch:g} s")
-    c = model.encoder.config
-    grid = WindowGrid(recording, epoch, hypnogram.start, count, kinds=model.config.kinds, patch=c.patch, bin=c.bin)
-    first, last = recording.start, recording.stop
-    if hypnogram.stop <= first or hypnogram.start >= last:
-        raise MissingDataError(
-            f"{recording.id}: label {labels!r} spans {hypnogram.start:g}-{hypnogram.stop:g} s, the data {first:g}-{last:g} s: they do not meet"
-        )
-    codes = hypnogram.at(grid.times + epoch / 2).astype(np.int64)
-    if not (codes >= 0).any():
-        raise MissingDataError(f"{recording.id}: no epoch of label {labels!r} is scored")
-    return _Labelled(recording.subject or recording.id, grid, codes)
-
-
-def _inner_split(data: list[_Labelled], share: float, seed: int) -> tuple[list[_Labelled], list[_Labelled]]:
-    subjects = sorted({d.subject for d in data})
-    if len(subjects) < 4 or share <= 0:
-        return data, []
-    n = int(np.clip(round(share * len(subjects)), 1, len(subjects) - 2))
-    held = {subjects[i] for i in np.random.default_rng([seed, 3]).permutation(len(subjects))[:n]}
-    return [d for d in data if d.subject not in held], [d for d in data if d.subject in held]
-
-
-def _weigh(model: StageModel, data: list[_Labelled], balance: float) -> None:
+def _weigh(model: StageModel, data: list[Labelled], balance: float) -> list[str]:
+    """Give the model its class weights; a sentence on stages without labels."""
     codes = np.concatenate([d.codes for d in data])
     counts = np.bincount(codes[codes >= 0], minlength=len(model.stages)).astype(float)
     if (counts > 0).sum() < 2:
@@ -216,28 +211,76 @@ def _weigh(model: StageModel, data: list[_Labelled], balance: float) -> None:
     weight = np.where(counts > 0, (np.maximum(counts, 1) / counts.sum()) ** -balance, 1.0)
     weight /= (weight * counts).sum() / counts.sum()
     model.log_weight.copy_(torch.from_numpy(np.log(weight)).float())
+    absent = [s for s, n in zip(model.stages, counts) if n == 0]
+    return [f"No epoch is labelled {' or '.join(absent)}: the model has not learnt what that looks like."] if absent else []
+
+
+@torch.no_grad()
+def _centre(model: StageModel, data: list[Labelled]) -> list[str]:
+    """Standardise the summaries of the encoder where what they share drowns what tells them apart; a sentence if so."""
+    encoder = model.eval().encoder
+    parts = []
+    for d in data:
+        values, present = encoder.summary(d.grid.batch(np.unique(np.linspace(0, len(d.codes) - 1, 64).astype(int))))
+        parts.append(values[present])
+    summaries = torch.cat(parts)
+    if len(summaries) < 2:
+        return []
+    shared, apart = summaries.mean(0), summaries.std(0)
+    # Below float32's rounding there is nothing to bring out.
+    if not 1e-5 * shared.norm() < apart.norm() < shared.norm() / DROWNED:
+        return []
+    sd = apart.clamp(min=0.01 * float(apart.square().mean().sqrt()))
+    encoder.summarise.bias.sub_(shared).div_(sd)
+    encoder.summarise.weight.div_(sd[:, None])
+    ratio = float(shared.norm() / apart.norm())
+    return [f"Window summaries were standardised: what they share was {ratio:.0f} times what tells them apart, as of a barely trained encoder."]
+
+
+def _layers(encoder: Encoder) -> list[list[nn.Parameter]]:
+    """Weights of the encoder by depth, from the head down to the tokens; each once."""
+    window, context = encoder.window, encoder.context
+    # What stands alone (norms, learnt vectors) goes with its neighbours; the last step takes all that is left.
+    steps: list[list[nn.Module]] = [[b, near] for b, near in zip(context.blocks, context.locals)][::-1]
+    steps += [[context.enter, encoder.summarise], *([b] for b in reversed(window.blocks)), [window.read], [encoder]]
+    steps[0].append(context.norm)
+    taken: set[int] = set()
+    out = []
+    for modules in steps:
+        new = [p for m in modules for p in m.parameters() if id(p) not in taken]
+        taken |= {id(p) for p in new}
+        out.append(new)
+    return out
 
 
 class _Trainer:
     """The loop: steps over spans, a held-out score each round, the best weights kept."""
 
-    def __init__(self, model: StageModel, training: list[_Labelled], held: list[_Labelled], c: FinetuneConfig, mode: str, seed: int, fresh: bool) -> None:
+    def __init__(self, model: StageModel, training: list[Labelled], held: list[Labelled], c: FinetuneConfig, mode: str, seed: int, fresh: bool) -> None:
         self.model, self.training, self.held, self.c, self.mode, self.seed = model, training, held, c, mode, seed
         self.history: list[dict[str, float]] = []
         encoder = model.encoder
         encoder.requires_grad_(mode == "full")
         if mode == "context":
             encoder.context.requires_grad_(True)
-        rate = c.learning_rate if fresh or mode == "context" else c.encoder_rate
-        self.optimiser = optimiser([(encoder, rate), (model.head, c.learning_rate)], c.weight_decay)
+        elif mode == "adapters":
+            add_adapters(encoder, c.adapters)
+        rate = c.adapter_rate if mode == "adapters" else c.learning_rate if fresh or mode == "context" else c.encoder_rate
+        parts: list[tuple[nn.Module, float]] = [(encoder, rate)]
+        if mode == "full" and c.layer_decay < 1:
+            parts = [(nn.ParameterList(layer), rate * c.layer_decay**depth) for depth, layer in enumerate(_layers(encoder))]
+        self.optimiser = optimiser([*parts, (model.head, c.learning_rate)], c.weight_decay)
+        self.n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.schedule = warm_cosine(self.optimiser, c.steps, warm=max(1, c.steps // 20))
         self.sampler = SpanSampler([len(d.codes) for d in training], c.span, c.batch, seed)
         self.frozen: list[tuple[Tensor, Tensor]] | None = None
+        self.learnt = False
 
     def run(self, progress: Progress | None) -> None:
-        if self.mode != "full":
+        cached = self.mode in ("probe", "context")
+        if cached:
             self.frozen = self._summaries(self.training, progress)
-        held = self._summaries(self.held, progress) if self.held and self.mode != "full" else None
+        held = self._summaries(self.held, progress) if self.held and cached else None
         rounds = max(1, self.c.steps // 10)
         best, best_state, waited = -np.inf, None, 0
         steps = iter(self._batches())
@@ -258,6 +301,7 @@ class _Trainer:
             self.history.append(entry)
             if waited >= self.c.patience:
                 break
+        self._check_learnt()
         if best_state is not None:
             self.model.load_state_dict(best_state)
 
@@ -265,9 +309,15 @@ class _Trainer:
         epoch = 0
         while True:
             yield from self.sampler.epoch(epoch)
+            self._check_learnt()
             epoch += 1
 
-    def _summaries(self, data: list[_Labelled], progress: Progress | None) -> list[tuple[Tensor, Tensor]]:
+    def _check_learnt(self) -> None:
+        if not self.learnt:
+            names = ", ".join(d.grid.recording.id for d in self.training[:3])
+            raise MissingDataError(f"finetune: no scored epoch holds data the model reads ({names}): check the gaps of the signals")
+
+    def _summaries(self, data: list[Labelled], progress: Progress | None) -> list[tuple[Tensor, Tensor]]:
         """Frozen summaries (window, width) and presence of each recording, encoded once."""
         self.model.eval()
         out = []
@@ -289,6 +339,7 @@ class _Trainer:
         target[~present] = -100
         if not bool((target >= 0).any()):
             return float("nan")
+        self.learnt = True
         if self.c.noise:
             summaries = summaries + self.c.noise * torch.randn_like(summaries)
         context = self.model.encoder.context(summaries, time, present, self.model.config.epoch)
@@ -350,9 +401,14 @@ class _Trainer:
             summaries, present = frozen[i] if frozen is not None else self.model.encoder.summaries(d.grid)
             context = self.model.encoder.contexts(summaries, present, d.grid.window)
             found = (self.model.read_out(summaries, context) - self.model.log_weight).argmax(-1).numpy()
-            by[d.subject] = by.get(d.subject, 0) + metrics.confusion(d.codes, found, len(self.model.stages))
-        kappas = [metrics.cohen_kappa(m) for m in by.values()]
-        return float(np.nanmean(kappas)) if np.isfinite(kappas).any() else 0.0
+            codes = np.where(present.numpy(), d.codes, -1)
+            by[d.subject] = by.get(d.subject, 0) + metrics.confusion(codes, found, len(self.model.stages))
+        # Kappa of a subject with one stage is 0 or undefined, whatever the model says.
+        kappas = [metrics.cohen_kappa(m) for m in by.values() if (m.sum(1) > 0).sum() > 1]
+        if not kappas:
+            names = ", ".join(by)
+            raise MissingDataError(f"finetune: held out is {names}, without two stages on epochs that hold data: pass stop_on 'none', or another seed")
+        return float(np.mean(kappas))
 
 
 def _card(model: StageModel, recordings: list[Recording], trainer: _Trainer, mode: str, encoder: Any, seed: int) -> str:
@@ -361,13 +417,19 @@ def _card(model: StageModel, recordings: list[Recording], trainer: _Trainer, mod
     lines = [
         "# Stage model", "",
         f"- Predicts {' '.join(STAGE_SETS[model.config.stages])} in epochs of {model.config.epoch:g} s from {', '.join(model.config.kinds)}.",
-        f"- Trained on {len(recordings)} recordings of {len(subjects)} subjects, {hours:.1f} h, mode {mode}, seed {seed}.",
+        f"- Trained on {len(recordings)} recordings of {len(subjects)} subjects, {hours:.1f} h, mode {mode}, seed {seed}; {_trained(model, trainer)}.",
         f"- Encoder: {'untrained' if encoder is None else encoder if isinstance(encoder, (str, Path)) else 'given in memory'}, "
         f"{'causal' if model.causal else 'bidirectional'}, {model.encoder.n_parameters:,} parameters.",
+        *(f"- {note}" for note in model.notes),
     ]  # fmt: skip
     best = max((h for h in trainer.history if "held_out_kappa" in h), key=lambda h: h["held_out_kappa"], default=None)
     if best is not None:
-        held = len({d.subject for d in trainer.held})
-        lines.append(f"- Stopped by {held} held-out subjects of the training set: mean kappa {best['held_out_kappa']:.3f} at step {best['step']} (optimistic).")
+        lines.append(f"- Kept are the weights of step {best['step']}: held-out mean kappa {best['held_out_kappa']:.3f} (optimistic).")
     lines += ["- Limits: not validated on any recording outside the training set; score it on your own subjects first.", ""]
     return "\n".join(lines)
+
+
+def _trained(model: StageModel, trainer: _Trainer) -> str:
+    a = trainer.c.adapters
+    how = f" (adapters of rank {a.rank}, folded in, and the head)" if trainer.mode == "adapters" else ""
+    return f"{trainer.n_trained:,} weights trained{how}, of a model of {sum(p.numel() for p in model.parameters()):,}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from brainmu.config import load_config
 from brainmu.core.recording import Recording, as_list
-from brainmu.errors import CheckpointError, InputError, OutputExistsError
+from brainmu.errors import CheckpointError, ConfigError, InputError, OutputExistsError
 from brainmu.models.encoder import Encoder, EncoderConfig
 from brainmu.train.objectives import MaskConfig
 
@@ -50,6 +51,18 @@ class PretrainConfig:
         Share of subjects (of time, with one subject) kept for the report.
     save_every : int
         Steps between checkpoints to resume from.
+    save_minutes : float or None
+        A checkpoint also after so many minutes without one.
+    workers : int
+        Processes that make the batches of windows; 0 is one thread, enough where features fit in memory.
+    clip : float
+        Greatest norm of the gradient; longer ones are shortened to it. 0 is no limit.
+    warm_up : float
+        Share of the steps over which the learning rate rises.
+    ema : float
+        Decay of an exponential moving average of the weights, with which each stage ends (0.999, say); 0 is the last weights.
+    tensorboard : bool or None
+        Write TensorBoard events beside metrics.csv; None: where tensorboardX or tensorboard is installed.
     """
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -67,6 +80,23 @@ class PretrainConfig:
     compile: bool = False
     held_out: float = 0.2
     save_every: int = 100
+    save_minutes: float | None = 10.0
+    workers: int = 0
+    clip: float = 1.0
+    warm_up: float = 0.05
+    ema: float = 0.0
+    tensorboard: bool | None = None
+
+    def __post_init__(self) -> None:
+        least = {"batch": 1, "accumulate": 1, "save_every": 1, "workers": 0, "clip": 0.0}
+        for name, low in least.items():
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= low):
+                raise ConfigError(f"pretrain: {name} is {getattr(self, name)}, expected a number >= {low}")
+        for name in ("warm_up", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"pretrain: {name} is {getattr(self, name)}, expected a share in [0, 1)")
+        if self.save_minutes is not None and not self.save_minutes > 0:
+            raise ConfigError(f"pretrain: save_minutes is {self.save_minutes}, expected minutes > 0, or none")
 
 
 @dataclass
@@ -98,6 +128,7 @@ class Run:
 def pretrain(
     sessions: Recording | Sequence[Recording], out: str | Path, *, config: str | Path | dict[str, Any] | PretrainConfig = "pretrain/tiny", seed: int = 0,
     max_minutes: float | None = None, resume: bool = False, devices: int = 1, strategy: str = "auto", progress: Progress | None = None,
+    nodes: int = 1, weights: Sequence[float] | None = None, on_log: Callable[[dict[str, Any]], None] | None = None,
 ) -> Run:  # fmt: skip
     """Pretrain an encoder by masking: first windows, then context on their cached summaries.
 
@@ -114,12 +145,22 @@ def pretrain(
     max_minutes : float or None
         Stop each stage early so that both fit; the learning rate then has not come down.
     resume : bool
-        Go on from the last checkpoint in `out`; the result is that of an uninterrupted run.
-    devices, strategy
-        Lightning's: number of processes or GPUs, and "ddp_find_unused_parameters_true" (a recording without a modality leaves
-        its weights without a gradient) or "ddp_fork_find_unused_parameters_true" in a notebook. Each process takes its share
-        of every batch.
+        Go on from the last checkpoint in `out`; the result is that of an uninterrupted run. Starts one where `out` is empty.
+    devices : int
+        Processes or GPUs on this node. Each takes its share of every batch: losses are those of one process with the same
+        batch, but for rounding and for which of its elements dropout drops.
+    strategy : str
+        "auto" (DDP where there is more than one process), "ddp", "fsdp" (weights and optimiser shared out among processes),
+        or another of Lightning's that keeps weights whole: "ddp_fork_find_unused_parameters_true" in a notebook. "ddp" and
+        "fsdp" start the running script once more for each process, so guard it with ``if __name__ == "__main__":``.
     progress : callable(stage, fraction) or None
+    nodes : int
+        Nodes of a cluster, each with `devices` processes, started by ``srun`` or ``torchrun``.
+    weights : sequence of float or None
+        One a recording: its chance to be drawn for a window of a batch. None: each window once an epoch, so that recordings
+        count by their hours. The context encoder always reads each span once an epoch.
+    on_log : callable(row) or None
+        Called with each row of metrics.csv when it is written.
 
     Returns
     -------
@@ -132,40 +173,73 @@ def pretrain(
     CheckpointError
         If `resume` finds another config or seed.
     InputError
-        If the loss stops being finite (the message names the windows), or no window fits.
+        If loss, gradient or weights stop being finite (the message names the windows, and the stream where it is at fault),
+        no window fits, or `weights` do not.
+    ConfigError
+        If the config asks for what cannot be done together, or for a package that is not installed.
     """
     from brainmu.train.engine import Engine
+    from brainmu.train.processes import check_strategy, is_first_process, wait_for_all
 
     recordings = as_list(sessions)
     if not recordings:
         raise InputError("pretrain: no recordings came, expected at least one")
     c = config if isinstance(config, PretrainConfig) else load_config(PretrainConfig, config)
+    shares = None if weights is None else _weights(recordings, weights)
+    if min(devices, nodes) < 1:
+        raise ConfigError(f"pretrain: devices is {devices} and nodes is {nodes}, expected numbers >= 1")
+    if strategy == "fsdp" and (c.ema or c.compile):
+        raise ConfigError(f"pretrain: {'ema' if c.ema else 'compile'} does not go with strategy 'fsdp': switch it off, or use strategy 'ddp'")
+    check_strategy(strategy)
     folder = Path(out)
-    _claim(folder, c, seed, resume)
-    engine = Engine(recordings, folder, c, seed, devices, strategy, progress)
+    if is_first_process():
+        _claim(folder, c, seed, resume, shares)
+    engine = Engine(recordings, folder, c, seed, devices, strategy, progress, nodes=nodes, weights=shares, on_log=on_log)
     window = engine.train_windows(None if max_minutes is None else 0.8 * max_minutes)
     context = engine.train_context(None if max_minutes is None else 0.2 * max_minutes)
     report = engine.report()
     if engine.is_first_process:
         _write(folder, engine.encoder, window, context, c, report, recordings, engine.held, seed)
+    wait_for_all()
     return Run(folder, report)
 
 
-def _claim(folder: Path, c: PretrainConfig, seed: int, resume: bool) -> None:
+def _weights(recordings: list[Recording], weights: Sequence[float]) -> dict[str, float]:
+    """Weights by recording."""
+    if len(weights) != len(recordings) or len({r.id for r in recordings}) < len(recordings):
+        raise InputError(f"pretrain: {len(weights)} weights came for {len(recordings)} recordings, expected one for each, and an id of its own for each")
+    return {r.id: float(w) for r, w in zip(recordings, weights)}
+
+
+_WITHOUT_EFFECT = ("save_every", "save_minutes", "workers", "tensorboard")
+"""Settings that leave the result as it is: a run may be resumed with others."""
+
+
+def _mark(c: PretrainConfig, seed: int, weights: dict[str, float] | None) -> dict[str, Any]:
+    """What decides a run's result, as JSON keeps it."""
+    from brainmu.models.checkpoint import plain
+
+    found = {"seed": seed, **plain(c)} | ({} if weights is None else {"weights": weights})
+    return json.loads(json.dumps({k: v for k, v in found.items() if k not in _WITHOUT_EFFECT}))
+
+
+def _claim(folder: Path, c: PretrainConfig, seed: int, resume: bool, weights: dict[str, float] | None = None) -> None:
     """Make the folder a run's, or check that it is this run's."""
     from brainmu.models.checkpoint import plain
 
-    mark = json.dumps({"seed": seed, **plain(c)}, sort_keys=True)
+    mark = _mark(c, seed, weights)
     note = folder / "resume" / "run.json"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not resume:
             raise OutputExistsError(f"{folder}: exists and is not empty; choose another folder, or resume the run in it")
         if not note.is_file():
             raise CheckpointError(f"{folder}: holds no run to resume; choose another folder")
-        if note.read_text(encoding="utf-8") != mark:
+        # Runs begun before a setting existed had its default.
+        held = {k: v for k, v in {**plain(PretrainConfig()), **json.loads(note.read_text(encoding="utf-8"))}.items() if k not in _WITHOUT_EFFECT}
+        if json.loads(json.dumps(held)) != mark:
             raise CheckpointError(f"{folder}: holds a run with another config or seed; resume it with its own, or choose another folder")
     note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(mark, encoding="utf-8")
+    note.write_text(json.dumps(mark, sort_keys=True), encoding="utf-8")
 
 
 class _Whole:

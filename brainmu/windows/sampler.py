@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import queue
 import threading
 import time
+import warnings
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Generic, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from brainmu.errors import InputError
 from brainmu.windows.batch import Batch, collate
 from brainmu.windows.grid import WindowGrid
 
-__all__ = ["Prefetch", "SpanSampler", "WindowSampler"]
+__all__ = ["Prefetch", "SpanSampler", "WindowSampler", "Workers"]
 
 T = TypeVar("T")
 
@@ -24,8 +29,8 @@ T = TypeVar("T")
 class WindowSampler:
     """Batches of windows over recordings of unequal length and modality.
 
-    Without weights every window of every recording comes once an epoch, in an order drawn from (seed, epoch). With
-    weights each window of a batch first draws its recording by weight, then one of its windows; no window twice in a batch
+    Without weights every window of every recording comes once an epoch, in an order drawn from (seed, epoch): recordings
+    count by their hours. With weights each window of a batch first draws its recording by weight, then one of its windows; no window twice in a batch
     unless the recording is exhausted.
 
     Parameters
@@ -64,6 +69,7 @@ class WindowSampler:
                 raise InputError(f"sampler: weights are {list(weights)}, expected {len(grids)} numbers >= 0, not all zero")
             self._weights = w / w.sum()
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))
+        self._samples: dict[int, Batch] = {}
 
     @property
     def n_windows(self) -> int:
@@ -98,6 +104,33 @@ class WindowSampler:
         session, window = (x[self.rank :: self.world] for x in self.index(step))
         return collate([self.grids[s].batch(np.sort(window[session == s]), int(s)) for s in np.unique(session)])
 
+    def outline(self, step: int) -> tuple[Batch, NDArray[np.bool_]]:
+        """Batch `step` over all ranks without its samples, and which of its windows (n,) are this rank's.
+
+        The streams have their shapes and rows; values and validity are one zero, repeated without memory. What is drawn from
+        an outline (masks) is the same for any number of ranks.
+        """
+        session, window = self.index(step)
+        order = np.lexsort((window, session))
+        parts = []
+        for s in np.unique(session):
+            n = int((session == s).sum())
+            sample = self._sample(int(s))
+            streams = [replace(x, rows=torch.arange(n), values=_shaped(x.values, n), valid=_shaped(x.valid, n)) for x in sample.streams]
+            mine = np.sort(window[session == s])
+            parts.append(Batch(self.grids[s].times[mine], sample.length, np.full(n, s, dtype=np.int64), streams))
+        return collate(parts), order % self.world == self.rank
+
+    def _sample(self, session: int) -> Batch:
+        if session not in self._samples:
+            self._samples[session] = self.grids[session].batch([0], session)
+        return self._samples[session]
+
+    def prepare(self) -> None:
+        """Compute the features that grids keep, so that processes forked from this one share them."""
+        for g in self.grids:
+            g.batch([0])
+
 
 class SpanSampler:
     """Spans of consecutive windows, for anything that reads context.
@@ -119,6 +152,9 @@ class SpanSampler:
         if not len(lengths) or min(lengths) < 1 or span < 1 or batch < 1:
             raise InputError(f"span sampler: lengths {list(lengths)[:5]}, span {span}, batch {batch}: expected positive numbers")
         self.lengths, self.span, self.size, self.seed = [int(n) for n in lengths], int(span), int(batch), int(seed)
+        # The step at which each epoch begins, as far as known, and the batches of the epoch in use.
+        self._first = [0]
+        self._current: tuple[int, list[list[tuple[int, int, int]]]] = (-1, [])
 
     def epoch(self, number: int) -> list[list[tuple[int, int, int]]]:
         """The batches of epoch `number`: lists of (recording, first window, last window exclusive)."""
@@ -130,6 +166,20 @@ class SpanSampler:
             spans += [(r, int(a), int(b)) for a, b in pairwise(edges)]
         order = rng.permutation(len(spans))
         return [[spans[i] for i in order[k : k + self.size]] for k in range(0, len(spans), self.size)]
+
+    def batch(self, step: int) -> list[tuple[int, int, int]]:
+        """The spans of batch `step`, counted on through the epochs (which differ in their number of batches)."""
+        if step < 0:
+            raise InputError(f"span sampler: step is {step}, expected a number >= 0")
+        while self._first[-1] <= step:
+            self._first.append(self._first[-1] + len(self._of(len(self._first) - 1)))
+        number = bisect_right(self._first, step) - 1
+        return self._of(number)[step - self._first[number]]
+
+    def _of(self, number: int) -> list[list[tuple[int, int, int]]]:
+        if self._current[0] != number:
+            self._current = (number, self.epoch(number))
+        return self._current[1]
 
 
 class Prefetch(Generic[T]):
@@ -177,3 +227,49 @@ class Prefetch(Generic[T]):
         finally:
             stop.set()
             thread.join()
+
+
+class Workers(Generic[T]):
+    """The items of :class:`Prefetch`, in the same order, made by forked processes: for features that one thread cannot make in time.
+
+    Attributes
+    ----------
+    stall : float, s
+        Time spent waiting for an item so far.
+
+    Raises
+    ------
+    InputError
+        Where the system cannot fork.
+    """
+
+    def __init__(self, make: Callable[[int], T], first: int, last: int, count: int) -> None:
+        if "fork" not in multiprocessing.get_all_start_methods():
+            raise InputError(f"workers is {count}, but this system cannot fork processes: set workers to 0 (one prefetch thread)")
+        self.make, self.first, self.last, self.count = make, first, last, count
+        self.stall = 0.0
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __getitem__(self, i: int) -> T:
+        return self.make(self.first + i)
+
+    def __iter__(self) -> Iterator[T]:
+        from torch.utils.data import DataLoader
+
+        # A generator of its own: the loader draws a seed for its processes, which must not come out of the caller's.
+        loader = DataLoader(self, batch_size=None, num_workers=self.count, multiprocessing_context="fork", generator=torch.Generator())  # type: ignore[arg-type]
+        with warnings.catch_warnings():
+            # Newer Pythons warn of threads that hold locks at a fork; the workers touch numpy and torch on one thread only.
+            warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
+            items = iter(loader)
+        for _ in range(len(self)):
+            began = time.perf_counter()
+            item = next(items)
+            self.stall += time.perf_counter() - began
+            yield item
+
+
+def _shaped(x: torch.Tensor, n: int) -> torch.Tensor:
+    return torch.zeros((), dtype=x.dtype).expand(n, *x.shape[1:])

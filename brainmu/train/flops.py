@@ -1,0 +1,103 @@
+"""Floating-point operations of a step of pretraining, counted from shapes, and what devices can do at most.
+
+Matrix products only, two operations a multiply-add, the backward pass twice the forward (once where a layer reads data, which
+needs no gradient). What is computed twice to save memory is not counted: these are the operations of the model, not of a kernel.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from brainmu.windows.batch import Batch, Stream
+from brainmu.windows.grid import SLOW_BINS
+from brainmu.windows.spectra import N_FEATURES
+
+if TYPE_CHECKING:
+    from brainmu.models.context_encoder import ContextEncoder
+    from brainmu.models.window_encoder import WindowEncoder
+
+__all__ = ["context_flops", "peak_flops", "window_flops"]
+
+PEAKS = (
+    ("H200", 989e12), ("H100 PCIe", 756e12), ("H100 NVL", 835e12), ("H100", 989e12), ("GH200", 989e12), ("B200", 2250e12),
+    ("A100", 312e12), ("A800", 312e12), ("A40", 150e12), ("A30", 165e12), ("A10", 125e12),
+    ("L40S", 362e12), ("L40", 181e12), ("L4", 121e12),
+)  # fmt: skip
+"""Dense bf16 peak, operations a second, by words of the device's name (makers' data sheets; the first that fits counts)."""
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Dense bf16 peak of a device, operations a second; None where it is not known (every CPU)."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAKS if re.search(rf"\b{part}\b", name)), None)
+
+
+def window_flops(encoder: WindowEncoder, batch: Batch) -> float:
+    """Operations of a training step on a batch of windows: encoder, summary, and reconstruction from latents and from the summary."""
+    latents, width = encoder.latents.shape
+    n, layers = len(batch), len(encoder.blocks)
+    first = inner = 0.0
+    tokens = np.zeros(n)
+    for s in batch.streams:
+        a, b = _tokenised(s, width)
+        first, inner = first + a, inner + b
+        tokens[s.rows.cpu().numpy()] += _queries(s)
+        # Asked twice: of the latents, and of latents remade from the summary alone.
+        a, b = _reconstructed(s, latents, width)
+        first, inner = first + 2 * a, inner + 2 * b
+    inner += _block(n, latents, int(tokens.max(initial=0)) + 1, width) + layers * _block(n, latents, latents, width)
+    inner += 2 * _linear(n, latents * width, width)
+    return 2 * first + 3 * inner
+
+
+def context_flops(encoder: ContextEncoder, spans: int, windows: int) -> float:
+    """Operations of a training step on `spans` spans of `windows` windows: context encoder and prediction."""
+    width, kernel = encoder.missing.shape[-1], encoder.locals[0].weight.shape[-1] if len(encoder.locals) else 0
+    rows = spans * windows
+    # A depthwise convolution (forward, and both gradients), a mixing layer and a block of attention in each layer.
+    layer = 2 * rows * width * kernel + _linear(rows, width, width) + _block(spans, windows, windows, width)
+    return 3 * (len(encoder.blocks) * layer + _linear(rows, width, width)) + 2 * _linear(rows, width, width)
+
+
+def _linear(rows: int, a: int, b: int) -> float:
+    return 2.0 * rows * a * b
+
+
+def _block(n: int, queries: int, keys: int, width: int) -> float:
+    """One block of attention: `n` sequences of `queries` on `keys`."""
+    projections = _linear(n * queries, width, 2 * width) + _linear(n * keys, width, 2 * width)
+    return projections + 4.0 * n * queries * keys * width + 2 * _linear(n * queries, width, 4 * width)
+
+
+def _queries(s: Stream) -> int:
+    """Tokens of a stream in a window."""
+    if s.modality == "features":
+        return 1
+    return s.valid.shape[-1] if s.modality == "spikes" else s.valid.shape[1] * s.valid.shape[2]
+
+
+def _tokenised(s: Stream, width: int) -> tuple[float, float]:
+    """Operations that make the tokens of a stream: on data, and inside."""
+    n, (members, known) = len(s.rows), s.identity.shape
+    rows = n * _queries(s)
+    if s.modality in ("field", "slow"):
+        return _linear(rows, N_FEATURES if s.modality == "field" else SLOW_BINS, width) + _linear(members, known, width), _linear(rows, width, width)
+    # Sums of identity embeddings: the embeddings need a gradient, what was measured does not.
+    gathered = _linear(rows, members, width)
+    return _linear(members, known, width) + gathered, 2 * _linear(rows, width, width)
+
+
+def _reconstructed(s: Stream, latents: int, width: int) -> tuple[float, float]:
+    """Operations that ask for every token of a stream: on data, and inside."""
+    n, (members, known) = len(s.rows), s.identity.shape
+    queries = _queries(s)
+    block = _block(n, queries, latents, width)
+    if s.modality in ("field", "slow"):
+        return _linear(members, known, width), block + _linear(n * queries, width, N_FEATURES if s.modality == "field" else SLOW_BINS)
+    return _linear(members, known, width), block + _linear(n * queries, width, members)
