@@ -15,7 +15,8 @@ from brainmu.report.figures.style import CONTENT, GREY, finish, new_figure, pane
 __all__ = ["loss_columns", "training_figure"]
 
 
-_NOT_LOSSES = ("stage", "step", "epoch", "seconds", "stall", "tokens_per_s", "learning_rate", "lr", "loss")
+_NOT_LOSSES = ("stage", "step", "epoch", "seconds", "stall", "tokens_per_s", "learning_rate", "lr", "loss", "gradient_norm", "tflops_per_s", "mfu", "memory_gb",
+               "hours")  # fmt: skip
 _HELD_OUT = {"val", "valid", "validation", "heldout"}
 _TRIVIAL = {"baseline", "trivial", "mean"}
 
