@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     except CycloptsError as error:
         return _fail(" ".join(str(error).split()).rstrip(".") + f": see brainmu {_verb(tokens)}--help", 2)
     except KeyboardInterrupt:
-        return _fail("interrupted; what was finished is kept, the same command goes on from there where it can", 130)
+        return _fail("interrupted; what was finished is kept where the verb resumes (preprocess, fetch, pretrain --resume), others begin anew", 130)
     except BrokenPipeError:
         # The reader of stdout went away (| head): nothing to report, and nothing more to flush.
         sys.stderr.close()

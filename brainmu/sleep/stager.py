@@ -37,7 +37,7 @@ class SleepStager:
         A pretrained encoder (folder or packaged name) for ``method="encoder"``.
     config : mapping, str, Path or None
         Settings of that fine-tuning (:class:`brainmu.train.FinetuneConfig`): a mapping, a file or a packaged name.
-    mode : {"probe", "context", "full"} or None
+    mode : {"probe", "adapters", "context", "full"} or None
         What of the encoder is trained; None is "context" with a pretrained encoder and "full" without.
     duration : bool
         Decode with the transitions and durations of the training hypnograms. Off for anything that serves as a causal outcome.

@@ -71,6 +71,8 @@ class Engine:
         self.encoder.eval().to(self._device())
         cached = [tuple(x.cpu() for x in self.encoder.summaries(g, self._stage("encode"))) for g in self.grids]
         self.encoder.cpu()
+        # Lightning trains a module in the mode it finds it in.
+        self.context_task.train()
         every = torch.cat([v[ok] for v, ok in cached])
         head = self.context_task.prediction
         head.mean.copy_(every.mean(0))
