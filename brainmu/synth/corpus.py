@@ -444,7 +444,8 @@ def _vary(species: str, preset: str, v: float, rng: np.random.Generator) -> dict
     z = v * np.clip(rng.standard_normal(8), -2.0, 2.0)
     if species == "human":
         typical = usual(species, preset, ("gain", "spindle_rate", "difficulty", "latency"))
-        return {k: float(m * np.exp(sd * x)) for (k, m), sd, x in zip(typical.items(), (0.25, 0.35, 0.25, 0.4), z)}
+        own = {"spindle_frequency": usual(species, preset, ("spindle_frequency",))["spindle_frequency"] + 0.45 * float(z[4])}
+        return {k: float(m * np.exp(sd * x)) for (k, m), sd, x in zip(typical.items(), (0.25, 0.35, 0.25, 0.4), z)} | own
     typical = usual(species, preset, ("gain", "emg_gain", "theta_frequency", "hum", "ripple_frequency", "wake_rate"))
     out = {k: float(typical[k] * np.exp(sd * z[i])) for i, k, sd in ((0, "gain", 0.25), (1, "emg_gain", 0.35), (3, "hum", 0.8), (5, "wake_rate", 0.2))}
     out |= {k: typical[k] + sd * float(z[i]) for i, k, sd in ((2, "theta_frequency", 0.35), (4, "ripple_frequency", 6.0))}

@@ -58,6 +58,8 @@ class EEGModel:
         Factor on every EEG and EOG voltage.
     spindle_rate : float, 1/s
         In N2; half of it in N3. About 2-5 a minute in adults (Purcell 2017, Nat Commun 8:15930).
+    spindle_frequency : float, Hz
+        Mean of the person's spindles, SD 0.7; people differ by about 0.5 (an assumption).
     spindle_amplitude : float, uV
         Median amplitude.
     spindle_coupling : float
@@ -82,6 +84,7 @@ class EEGModel:
 
     gain: float = 1.0
     spindle_rate: float = 0.06
+    spindle_frequency: float = 13.2
     spindle_amplitude: float = 16.0
     spindle_coupling: float = 0.4
     infraslow_depth: float = 0.4
@@ -195,7 +198,8 @@ def _on_up_states(t: NDArray[np.float64], length: NDArray[np.float64], slow: Eve
     grid = np.arange(-2 * m.infraslow_period, (t[-1] if len(t) else 0.0) + 2 * m.infraslow_period, 0.25)
     # Uniform moments u become moments of density 1 + depth sin(2 pi t / period) where u is the integral of that density.
     swing = m.infraslow_depth * m.infraslow_period / (2 * np.pi)
-    t = np.interp(t, grid - swing * np.cos(2 * np.pi * grid / m.infraslow_period), grid)
+    phase = rng.spawn(1)[0].uniform(0, 2 * np.pi)  # another in every night
+    t = np.interp(t, grid - swing * np.cos(2 * np.pi * grid / m.infraslow_period + phase), grid)
     if len(slow) == 0:
         return t
     up = np.asarray(slow.peak) + _UP
@@ -216,7 +220,7 @@ def _events(bouts: pd.DataFrame, time: NDArray[np.float64], m: EEGModel, rng: np
     z = rng.standard_normal
     s = draw({"N2": m.spindle_rate, "N3": 0.5 * m.spindle_rate}, 2.5)
     length = np.clip(0.9 * np.exp(0.3 * z(len(s))), 0.5, 2.5)
-    frequency, amplitude = np.clip(13.2 + 0.7 * z(len(s)), 11.3, 15.7), m.spindle_amplitude * np.exp(0.4 * z(len(s)))
+    frequency, amplitude = np.clip(m.spindle_frequency + 0.7 * z(len(s)), 10.5, 16.5), m.spindle_amplitude * np.exp(0.4 * z(len(s)))
     t = draw({"N2": m.kcomplex_rate, "N3": 0.35}, 1.2)
     kind = np.where(_stage(bouts, t) == "N2", "k_complex", "slow_wave").astype(object)
     slow = EventTable(t, t + 1.0, t + 0.45, kind=kind, amplitude=75.0 * np.exp(0.35 * z(len(t))))
@@ -274,6 +278,7 @@ class _Render:
         names: list[str], seed: tuple[int, ...],
     ) -> None:  # fmt: skip
         self.what, self.rate, self.time, self.envelopes, self.events, self.model, self.names = what, rate, time, envelopes, events, model, names
+        self.mains = np.random.default_rng(np.random.SeedSequence([seed[0], 8])).uniform()  # cycles at the start, alike on all electrodes
         self.front = np.array([1.0 if n.startswith("F") else 0.35 if n.startswith(("P", "O")) else 0.8 for n in names], dtype=np.float32)
         self.noise = BlockNoise(self._spectra, rate, seed, self._coherence() if what == "eeg" and model.coherence_length else None)
 
@@ -310,6 +315,7 @@ class _Render:
         if self.what == "eog":
             mirror = np.array([1.0, -1.0], dtype=np.float32)
             out = 0.8 * e["background"] * x[:, :n] + e["slow_eye"] * x[:, n : n + 1] * mirror + 0.5 * e["delta"] * x[:, n + 1 :]
+            self._graphs(out, t, 0.4)  # K-complexes and slow waves reach the eyes' electrodes
             self._eyes(out, t, mirror, np.ones(2, dtype=np.float32))
             self._artefacts(out, t)
             return out * np.float32(self.model.gain)
@@ -322,7 +328,7 @@ class _Render:
         self._artefacts(out, t)
         return out * np.float32(self.model.gain)
 
-    def _graphs(self, out: NDArray[np.float32], t: NDArray[np.float64]) -> None:
+    def _graphs(self, out: NDArray[np.float32], t: NDArray[np.float64], share: float = 1.0) -> None:
         table = self.events.spindles
         for start, stop, frequency, amplitude in zip(table.start, table.stop, table.frequency, table.amplitude):
             middle, width = 0.5 * (start + stop), 0.27 * (stop - start)
@@ -330,14 +336,14 @@ class _Render:
             if a < b:
                 x = t[a:b] - middle
                 wave = amplitude * np.exp(-0.5 * (x / width) ** 2) * np.sin(2 * np.pi * frequency * x)
-                out[a:b] += wave.astype(np.float32)[:, None] * (0.5 + 0.5 * self.front)
+                out[a:b] += wave.astype(np.float32)[:, None] * (share * (0.5 + 0.5 * self.front))
         table = self.events.slow_waves
         for start, amplitude in zip(table.start, table.amplitude):
             a, b = np.searchsorted(t, start + 0.45 + np.array([-_TAILS * 0.13, _UP + _TAILS * 0.19]))
             if a < b:
                 x = t[a:b] - start - 0.45
                 wave = amplitude * (-np.exp(-0.5 * (x / 0.13) ** 2) + 0.75 * np.exp(-0.5 * ((x - _UP) / 0.19) ** 2))
-                out[a:b] += wave.astype(np.float32)[:, None] * self.front
+                out[a:b] += wave.astype(np.float32)[:, None] * (share * self.front)
 
     def _muscle(self, t: NDArray[np.float64]) -> list[tuple[slice, NDArray[np.float32], str]]:
         """Twitches and movements that touch the block: samples, envelope, kind."""
@@ -355,7 +361,7 @@ class _Render:
                 sway = np.sin(2 * np.pi * 0.9 * (t[s] - t[s.start]))
                 out[s] += (80.0 * shape * sway).astype(np.float32)[:, None] * np.linspace(1.0, 0.5, out.shape[1], dtype=np.float32)
         if self.model.hum and self.model.hum_frequency < 0.45 * self.rate:
-            out += (self.model.hum * np.sin(2 * np.pi * np.remainder(self.model.hum_frequency * t, 1.0))).astype(np.float32)[:, None]
+            out += (self.model.hum * np.sin(2 * np.pi * np.remainder(self.model.hum_frequency * t + self.mains, 1.0))).astype(np.float32)[:, None]
 
     def _eyes(self, out: NDArray[np.float32], t: NDArray[np.float64], sideways: NDArray[np.float32], upwards: NDArray[np.float32]) -> None:
         table = self.events.eyes

@@ -103,16 +103,36 @@ def plan_faults(model: FaultModel, n_channels: int, start: float, stop: float, r
 
 
 def sorted_by_machine(spikes: Spikes, model: FaultModel, rng: np.random.Generator) -> Spikes:
-    """The spikes as a sorter reports them: some missed, some under another unit's name."""
+    """The spikes as a sorter reports them: some missed, some under the name of another unit of the same region.
+
+    Later spikes of a burst are smaller and are missed three times as often as others. Every unit ends up with the stated share of foreign spikes, as far as
+    there are enough of them; they are drawn from all other spikes of the region alike, so that each unit gives in proportion to what it has.
+    """
     if not (model.missed or model.contamination) or spikes.n_units < 2:
         return spikes
-    keep = rng.random(len(spikes)) >= model.missed
-    t, u = spikes.times[keep], spikes.unit_id[keep].copy()
+    chance = np.where(_within_burst(spikes), 3.0, 1.0)
+    keep = rng.random(len(spikes)) >= np.minimum(model.missed * chance / chance.mean(), 1.0)
+    t, u = spikes.times[keep], spikes.unit_id[keep]
+    out = u.copy()
+    region = spikes.units["region"].astype(str).to_numpy() if "region" in spikes.units else np.zeros(spikes.n_units, dtype=object)
     ids = spikes.units["id"].to_numpy()
-    counts = {i: int((u == i).sum()) for i in ids}
-    for i in ids:
-        # The unit takes spikes of another one, so many that they make the stated share of it.
-        other = np.flatnonzero(u == rng.choice(ids[ids != i]))
-        wanted = rng.binomial(counts[i], model.contamination) / (1 - model.contamination)
-        u[rng.choice(other, min(int(wanted), len(other) // 2), replace=False)] = i
-    return Spikes(t, u, spikes.units)
+    for here in np.unique(region):
+        mine = ids[region == here]
+        if len(mine) < 2:
+            continue
+        free = rng.permutation(np.flatnonzero(np.isin(u, mine)))
+        for i in rng.permutation(mine):
+            wanted = rng.binomial(int((u == i).sum()), model.contamination)
+            taken = np.flatnonzero(u[free] != i)[:wanted]
+            out[free[taken]] = i
+            free = np.delete(free, taken)
+    return Spikes(t, out, spikes.units)
+
+
+def _within_burst(spikes: Spikes, gap: float = 0.01) -> NDArray[np.bool_]:
+    """Spikes (n,) that follow another of their unit within `gap` s."""
+    order = np.lexsort((spikes.times, spikes.unit_id))
+    t, u = spikes.times[order], spikes.unit_id[order]
+    out = np.zeros(len(t), dtype=bool)
+    out[order[1:]] = (np.diff(t) < gap) & (np.diff(u) == 0)
+    return out

@@ -185,6 +185,12 @@ class Mechanism:
         stray = [a for a in self.trial_arms if a not in ARMS]
         if stray:
             raise InputError(f"trial_arms names {stray[0]!r}, expected of {', '.join(ARMS)} (the control is always 'sham')")
+        k = self.trial_probability * self.trial_block
+        if self.trial_scheme == "blocked" and (abs(k - round(k)) > 1e-9 or not 0 < round(k) < self.trial_block):
+            raise InputError(
+                f"trial_probability is {self.trial_probability:g} of a trial_block of {self.trial_block}, which is {k:g} trials, expected a whole number "
+                "between 1 and one less than the block: the logged probability would be false"
+            )
         unknown = sorted(set(self.trial_content) - set(self.reactivation_rate))
         if unknown and self.interactive:
             raise InputError(f"trial_content names {unknown[0]!r}, which is never reactivated, and gates or arms need its reactivations")

@@ -77,7 +77,7 @@ class RippleModel:
     ripple_frequency: float = 176.0
     ripple_amplitude: float = 55.0
     ripple_spread: float = 0.5
-    ripple_length: float = 0.060
+    ripple_length: float = 0.065
     ripple_shape: float = 2.0
     ripple_coupling: float = 0.6
     slow_wave_interval: float = 1.3
@@ -341,7 +341,9 @@ def _ripples(
 def _spindles(nrem: Intervals, waves: NDArray[np.float64], model: RippleModel, rng: np.random.Generator) -> EventTable:
     top = 1 + model.infraslow_depth
     t = _poisson(nrem, top * model.spindle_rate, rng)
-    t = t[rng.random(len(t)) < (1 + model.infraslow_depth * np.sin(2 * np.pi * t / model.infraslow_period)) / top]
+    # Where the rhythm stands at the start differs from recording to recording: the clock must not tell when spindles come.
+    phase = rng.spawn(1)[0].uniform(0, 2 * np.pi)
+    t = t[rng.random(len(t)) < (1 + model.infraslow_depth * np.sin(2 * np.pi * t / model.infraslow_period + phase)) / top]
     if len(waves) and len(t):
         after = rng.random(len(t)) < model.spindle_coupling
         k = np.clip(np.searchsorted(waves, t), 0, len(waves) - 1)

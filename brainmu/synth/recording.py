@@ -229,8 +229,8 @@ class _Rodent:
     def build(self) -> tuple[Recording, Truth]:
         stop = self.hours * 3600.0
         models = self._models(stop)
-        track, sleeping, micro, cells, slow, flaws = (np.random.default_rng(c) for c in np.random.SeedSequence(self.seed).spawn(6))
-        own = [np.random.default_rng(c) for c in np.random.SeedSequence([self.seed, 61]).spawn(5)]
+        track, sleeping, micro, cells, slow, flaws = (np.random.default_rng(c) for c in np.random.SeedSequence(self.chances).spawn(6))
+        own = [np.random.default_rng(c) for c in np.random.SeedSequence([self.chances, 61]).spawn(5)]
         begin = min(self.pre_rest_minutes * 60.0, 0.4 * stop)
         arenas = {c: make_arena(self.arena, k, self.length, self.arms) for k, c in enumerate(self.contexts)}
         runs = self._runs(begin, stop, arenas, track)
@@ -247,7 +247,7 @@ class _Rodent:
         d = drivers(bouts, 0.0, stop, speed, models["lfp"], slow)
         if models["sleep"].drive:
             d.delta_gain = models["sleep"].delta_gain(np.interp(d.time, life.time, life.need))
-        decoys = plan_decoys(models["decoys"], bouts, d.time, d.weights, events.ripples, (self.seed, 51))
+        decoys = plan_decoys(models["decoys"], bouts, d.time, d.weights, events.ripples, (self.chances, 51))
         plan = CellPlan(
             self.n_cells, self.n_head, self.n_cortical, self.n_amygdala_cells, self.contexts, arenas, self.speed,
             models["cells"], models["assemblies"], models["populations"],
@@ -260,7 +260,7 @@ class _Rodent:
             zeitgeber=models["sleep"].zeitgeber, source={"format": "synthetic", "files": []},
             spikes=None if fired.spikes is None else sorted_by_machine(fired.spikes, models["faults"], flaws),
             signals=self._signals(stop, d, events, decoys, models["lfp"], faults, life, runs, fired),
-            labels=self._labels(scorings(models["scorer"], hypnogram, bouts, flaws, (self.seed, 41)), life, runs, begin, ready, stop, events.reactivation),
+            labels=self._labels(scorings(models["scorer"], hypnogram, bouts, flaws, (self.chances, 41)), life, runs, begin, ready, stop, events.reactivation),
         )  # fmt: skip
         for key, asked, most in (("run_minutes", self.run_minutes, self._longest_run(stop)), ("pre_rest_minutes", self.pre_rest_minutes, 0.4 * stop / 60.0)):
             if asked is not None and asked > most:
@@ -289,6 +289,11 @@ class _Rodent:
 
     def _run_minutes(self, stop: float) -> float:
         return min(_RUN_MINUTES if self.run_minutes is None else self.run_minutes, self._longest_run(stop))
+
+    @property
+    def chances(self) -> int:
+        """What all draws begin from: the seed, another one for each species, so that a rat and a mouse of one seed share nothing."""
+        return self.seed + (list(_SPECIES).index(self.species) << 40)
 
     @property
     def length(self) -> float:
@@ -338,7 +343,7 @@ class _Rodent:
     def _signals(
         self, stop: float, d: Drivers, events: Microstructure, decoys: Decoys, model: LFPModel, faults: Faults, life: Life, runs: list[Run], fired: Cells
     ) -> dict[str, Signal]:
-        seed = (self.seed, 11)
+        seed = (self.chances, 11)
         out = {
             "lfp": lfp_signal(
                 self.lfp_rate,
@@ -355,7 +360,7 @@ class _Rodent:
                 stimulation=life.stimulation,
                 seed=seed,
             ),
-            "emg": emg_signal(self.lfp_rate, 0.0, stop, d, model, (self.seed, 12)),
+            "emg": emg_signal(self.lfp_rate, 0.0, stop, d, model, (self.chances, 12)),
         }
         if runs:
             out["position"] = self._tracked(runs, [r.xy for r in runs], "m", "position", ["x", "y"])

@@ -197,6 +197,7 @@ class _LFP:
         if model.hum_wander:
             child = np.random.default_rng(np.random.SeedSequence([*seed, 5]))
             self.envelopes["hum"] *= np.exp(model.hum_wander * ornstein_uhlenbeck(child, len(d.time), 20.0, 1 / ENVELOPE_RATE)).astype(np.float32)
+        self.mains = np.random.default_rng(np.random.SeedSequence([*seed, 8])).uniform()  # cycles at the start
         self.stimulation = EventTable([], [], amplitude=[]) if stimulation is None else stimulation[stimulation.amplitude > 0]
         self.movements = d.bursts[d.bursts.kind == "movement"]
         self.chewing = d.bursts[d.bursts.kind == "emg"]
@@ -242,7 +243,7 @@ class _LFP:
 
     def _mains(self, t: NDArray[np.float64]) -> NDArray[np.float32]:
         """Mains of unit amplitude; harmonics that do not fit below the Nyquist rate are left out, as an anti-alias filter would."""
-        cycle, base = np.remainder(self.model.hum_frequency * t, 1.0), self.model.hum_frequency
+        cycle, base = np.remainder(self.model.hum_frequency * t + self.mains, 1.0), self.model.hum_frequency
         out = np.sin(2 * np.pi * cycle)
         for order, size in ((2, 0.4), (3, 1.0), (5, 0.5)):
             if self.model.hum_harmonics and order * base < 0.45 * self.rate:
@@ -278,13 +279,15 @@ class _LFP:
         table = self.events.ripples
         length, frequency, amplitude = table.duration, table.frequency, table.amplitude
         width = 0.35 * length + 0.012
+        # Any phase at the peak of the envelope, in cycles: the last digits of the time are as good as a draw.
+        phase = np.remainder(9973.0 * table.start, 1.0)
         for i, s, x in self._around(table, t, _TAILS * width):
             sharp = -1.1 * amplitude[i] * np.exp(-0.5 * (x / width[i]) ** 2)
             out[s] += sharp.astype(np.float32)[:, None] * self.layout.sharp
             if frequency[i] < 0.42 * self.rate:
                 # Flat-topped: the envelope stays above half its peak over most of the event.
                 shape = np.exp(-0.5 * (x / (0.36 * length[i])) ** 4)
-                wave = amplitude[i] * shape * np.cos(2 * np.pi * frequency[i] * (x - 0.12 * x * np.abs(x) / length[i]))
+                wave = amplitude[i] * shape * np.cos(2 * np.pi * (frequency[i] * (x - 0.12 * x * np.abs(x) / length[i]) + phase[i]))
                 out[s] += wave.astype(np.float32)[:, None] * self.layout.ripple
 
     def _movement(self, out: NDArray[np.float32], t: NDArray[np.float64]) -> None:

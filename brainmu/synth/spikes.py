@@ -17,7 +17,7 @@ from brainmu.synth.limits import check_model, whole
 from brainmu.synth.noise import lookup
 from brainmu.synth.reactivation import Microstructure
 from brainmu.synth.signals import Drivers
-from brainmu.synth.sweeps import Replayer, SpikeList, bursts
+from brainmu.synth.sweeps import Replayer, SpikeList, roused, shared_gain
 from brainmu.synth.track import Run
 from brainmu.synth.truth import PlaceFields
 
@@ -64,8 +64,9 @@ class CellModel:
         Median replayed speed over running speed, 10-20 [3]_, and the SD of its logarithm. A sweep never leaves its track: on a short one replay is slower.
     ripple_firing : float, Hz
         Mean rate of a place cell in a ripple without replay.
-    burst_firing : float, Hz
-        The same in a population burst that replays nothing; about that of a replay, so that the multi-unit rate cannot tell.
+    event_spread : float
+        SD of the logarithm of the gain that all cells share in a ripple, with replay or without: events are rich or poor in spikes, so that their number
+        tells little. An assumption.
     rate_drift, drift_tau : float, 1 and h
         SD of the logarithm of each cell's gain, which wanders over hours, and its time constant. None by default; 0.3 and 6 h are mild.
 
@@ -86,7 +87,7 @@ class CellModel:
     theta_depth: float = 0.6
     burst: float = 0.12
     refractory: float = 0.002
-    replay_gain: float = 60.0
+    replay_gain: float = 62.0
     replay_noise: float = 0.1
     fragmented: float = 0.1
     jumps: int = 1
@@ -94,8 +95,8 @@ class CellModel:
     partial_span: float = 0.35
     compression: float = 15.0
     compression_spread: float = 0.2
-    ripple_firing: float = 3.5
-    burst_firing: float = 12.0
+    ripple_firing: float = 10.0
+    event_spread: float = 0.3
     rate_drift: float = 0.0
     drift_tau: float = 6.0
 
@@ -172,11 +173,12 @@ def _planted(
     replays, awake = replayer.play(events.reactivation, rng), replayer.play(events.awake, rng)
     decoys = [replayer.play(events.shuffled, rng, "identity_shuffled"), replayer.play(events.rate_matched, own, "rate_matched")]
     decoys.append(replayer.play(events.other_map, own, "other_map"))
-    unordered, counts = bursts(events.bursts, n_place, inter, replayer.model.burst_firing, own)
+    contexts = own.choice(list(replayer.arenas), len(events.bursts)).astype(object)
+    decoys.append(replayer.play(events.bursts.assign(context=contexts, direction="forward"), own, "burst"))
     t, u, volleys = replayer.assemblies.running(runs, own)
-    table = _decoy_table(events, [*(x.paths for x in decoys), counts])
+    table = _decoy_table(events, [x.paths for x in decoys])
     played = Played(_with(events.reactivation, replays.paths), _with(events.awake, awake.paths), replays.fragments, table, volleys)
-    return [*(x.spikes for x in (replays, awake, *decoys)), unordered, (t, u)], played
+    return [*(x.spikes for x in (replays, awake, *decoys)), roused(events.bursts, n_place, inter, own), (t, u)], played
 
 
 def unplayed(events: Microstructure) -> Played:
@@ -296,8 +298,9 @@ def _unordered(
     empty = events.ripples.carries == ""
     # Some cells like ripples more than others; each ripple recruits its own selection.
     liking = np.exp(0.8 * rng.standard_normal(n_place)) * 0.7
-    rate = model.ripple_firing * (length * empty)[:, None] * liking * rng.gamma(0.5, 2.0, size=(len(start), n_place))
-    extra = 0.7 * model.ripple_firing * (length * ~empty)[:, None] * liking
+    rich = shared_gain(model, len(start), rng)
+    rate = model.ripple_firing * (rich * length * empty)[:, None] * liking * rng.gamma(0.5, 2.0, size=(len(start), n_place))
+    extra = 0.25 * model.ripple_firing * (length * ~empty)[:, None] * liking
     inter = 1.5 * length[:, None] * base[n_place:n]
     counts = rng.poisson(np.concatenate([rate + extra, inter], axis=1))
     event, unit = np.nonzero(counts)

@@ -14,7 +14,7 @@ from brainmu.core import EventTable
 from brainmu.synth.arenas import Arena, Route
 from brainmu.synth.assemblies import Assemblies
 
-__all__ = ["Replayer", "SpikeList", "Sweeps", "bursts"]
+__all__ = ["Replayer", "SpikeList", "Sweeps", "roused", "shared_gain"]
 
 SpikeList = tuple[NDArray[np.float64], NDArray[np.int32]]
 """Times (n,), s, and row of the unit (n,) of some spikes."""
@@ -76,8 +76,9 @@ class Replayer:
     def play(self, table: EventTable, rng: np.random.Generator, decoy: str = "") -> Sweeps:
         """Spikes of every event of `table` (start, stop, context, direction): each cell fires as the swept place passes its field.
 
-        `decoy`: "identity_shuffled" permutes the cells of each event, "rate_matched" the times of its spikes, "other_map" sweeps through a place that
-        was never visited (the context's fields under other cells, the same in all events).
+        `decoy`: "identity_shuffled" permutes the cells of each event; "rate_matched" moves the spikes of each cell together to another time of the event;
+        "burst" does the first and scatters every spike; "other_map" sweeps through a place that was never visited (the context's fields under other cells,
+        the same in all events).
         """
         times, ids, rows, parts = [], [], [], []
         linked = self.assemblies.choose(table, self.own) if not decoy else np.full(len(table), -1)
@@ -120,7 +121,7 @@ class Replayer:
             for _ in range(m.jumps - 1):
                 where = np.where(u > self.own.uniform(0.1, 0.9), np.remainder(where + self.own.uniform(0.3, 0.7) * length, length), where)
         tuning = self.rate[c][:, route.at(where)]
-        if decoy == "identity_shuffled":
+        if decoy in ("identity_shuffled", "burst"):
             # Among the cells with a field there: those without would give the decoy away by taking part.
             with_field = np.flatnonzero(np.ptp(self.rate[c], axis=1) > 0)
             tuning[with_field] = tuning[rng.permutation(with_field)]
@@ -128,13 +129,16 @@ class Replayer:
             tuning = tuning[self.other]
         # In a ripple the log-normal spread of peak rates narrows: cells speak more equally than on the track.
         rate = m.replay_gain * np.sqrt(np.maximum(tuning, 0)) * np.minimum(tuning * 4, 1.0)
-        rate *= ((rng.random(n_place) >= m.replay_noise) * self.drift(start))[:, None]
+        rate *= ((rng.random(n_place) >= m.replay_noise) * self.drift(start))[:, None] * shared_gain(m, 1, rng)
         counts = rng.poisson(rate * (stop - start) / steps)
         cell, when = np.nonzero(counts)
         cell, when = np.repeat(cell, counts[cell, when]), np.repeat(when, counts[cell, when])
         t = start + (when + rng.random(len(when))) * (stop - start) / steps
         if decoy == "rate_matched":
-            t = rng.permutation(t)
+            # Each cell's spikes stay together: scattered, they would be no volley, and that alone would tell.
+            t = start + np.remainder(t - start + rng.random(n_place)[cell] * (stop - start), stop - start)
+        elif decoy == "burst":
+            t = start + rng.random(len(t)) * (stop - start)
         row = {"path": path, "span": swept / length, "speed": swept / (stop - start), "compression": swept / (stop - start) / self.speed}
         pieces = self._pieces(self.arenas[context], route, where, start, stop)
         row |= self._ends(self.arenas[context], route, first, last) | {"jumps": len(pieces) - 1}
@@ -160,21 +164,18 @@ class Replayer:
         ]  # fmt: skip
 
 
-def bursts(table: EventTable, n_place: int, inter: NDArray[np.float64], firing: float, rng: np.random.Generator) -> tuple[SpikeList, pd.DataFrame]:
-    """Population bursts in no order: every cell may fire anywhere in the event, each event recruits its own selection.
-
-    `inter` (interneuron,), Hz: their rates at rest; those of bursts outside ripples are half as high again (inside ripples the ripple already does it).
-    Returns the spikes, and n_spikes and n_cells of the place cells of each event.
-    """
+def roused(table: EventTable, n_place: int, inter: NDArray[np.float64], rng: np.random.Generator) -> SpikeList:
+    """Spikes of the interneurons, of rates `inter` (interneuron,), Hz, at rest, in bursts outside ripples: half as many again, as ripples bring."""
     start, length = table.start, table.duration
-    rate = firing * length[:, None] * rng.gamma(1.0, 1.0, size=(len(table), n_place))
-    outside = np.asarray(table.ripple) < 0
-    counts = rng.poisson(np.concatenate([rate, 1.5 * (length * outside)[:, None] * inter], axis=1))
+    counts = rng.poisson(1.5 * (length * (np.asarray(table.ripple) < 0))[:, None] * inter)
     event, unit = np.nonzero(counts)
     event, unit = np.repeat(event, counts[event, unit]), np.repeat(unit, counts[event, unit])
-    seen = pd.DataFrame({"n_spikes": counts[:, :n_place].sum(1), "n_cells": (counts[:, :n_place] > 0).sum(1)})
-    # Rising and falling as the multi-unit rate of a replay does not: more spikes in the middle.
-    return (start[event] + rng.beta(1.5, 1.5, len(event)) * length[event], unit.astype(np.int32)), seen
+    return start[event] + rng.random(len(event)) * length[event], (n_place + unit).astype(np.int32)
+
+
+def shared_gain(model: Any, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Gain (n,) of each event, which all cells share; 1 on average."""
+    return np.exp(model.event_spread * rng.standard_normal(n) - 0.5 * model.event_spread**2)
 
 
 def _join(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:

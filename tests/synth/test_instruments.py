@@ -86,3 +86,23 @@ def test_pauses_on_a_track_replay_that_track():
     context = rec.labels["context"]
     here = np.searchsorted(context.start, awake.start, side="right") - 1
     assert (awake.context == context.content[here]).all()
+
+
+def test_every_unit_is_contaminated_alike_by_its_own_region_and_none_is_emptied():
+    rec, truth = synth.recording(hours=0.5, seed=3, n_cells=30, n_cortical=20, n_head=8, n_channels=1, contamination=0.1, missed=0.15)
+    fired, sorted_ = truth.spikes, rec.spikes
+    region = dict(zip(fired.units["id"], fired.units["region"]))
+    source = fired.unit_id[np.searchsorted(fired.times, sorted_.times)]
+    assert 1 - len(sorted_) / len(fired) == pytest.approx(0.15, abs=0.01)
+    for unit in fired.units["id"]:
+        mine = source[sorted_.unit_id == unit]
+        assert {region[k] for k in mine} <= {region[unit]}
+        if len(mine) > 1000:
+            assert (mine != unit).mean() == pytest.approx(0.1, abs=0.03)
+            assert (mine == unit).sum() > 0.65 * (fired.unit_id == unit).sum()
+
+    # Later spikes of a burst are smaller: more of them are missed.
+    def follows(s):
+        return np.mean([(np.diff(s.of(k)) < 0.01).mean() for k in fired.units["id"][:20]])
+
+    assert follows(sorted_) < 0.8 * follows(fired)

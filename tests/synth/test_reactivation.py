@@ -113,12 +113,46 @@ def test_an_identity_shuffled_decoy_is_played_by_the_cells_of_its_context():
         assert per_cell[0] > 2 * per_cell[1]  # all fire somewhat in ripples
 
 
-def test_length_alone_does_not_tell_ripples_with_a_replay():
-    _, truth = _made(hours=3.0, n_cells=0)
-    r = truth.ripples
-    replay, plain = r.duration[r.carries == "reactivation"], r.duration[r.carries == ""]
-    auc = (replay[:, None] > plain).mean()
-    assert 0.7 < auc < 0.92
+def _told(a, b):
+    """Area under the curve of telling `a` from `b`, whichever is larger."""
+    share = (a[:, None] > b).mean() + 0.5 * (a[:, None] == b).mean()
+    return max(share, 1 - share)
+
+
+def _counted(truth, events, place):
+    """Spikes of place cells, and cells that fire, in each event."""
+    mine = np.isin(truth.spikes.unit_id, truth.spikes.units["id"].to_numpy()[place])
+    t, u = truth.spikes.times[mine], truth.spikes.unit_id[mine]
+    spans = list(zip(np.searchsorted(t, events.start), np.searchsorted(t, events.stop)))
+    return np.array([[b - a, len(np.unique(u[a:b]))] for a, b in spans]).T
+
+
+def test_neither_length_nor_the_number_of_spikes_alone_tells_ripples_with_a_replay():
+    rec, truth = _made(hours=2.0, n_cells=60, shuffled_share=0.2, rate_matched_share=0.2, burst_share=0.2)
+    place = np.asarray(rec.spikes.units["type"]) == "place"
+    r, d = truth.ripples, truth.replay_decoys
+    replays, plain = truth.reactivation, r[(r.carries == "") & (r.stage == "NREM")]
+    assert 0.7 < _told(replays.duration, plain.duration) < 0.93
+    assert _told(_counted(truth, replays, place)[0], _counted(truth, plain, place)[0]) < 0.93
+    # Decoys of replay are played as long, by as many cells, with as many spikes.
+    for kind in ("identity_shuffled", "rate_matched", "burst"):
+        decoys = d[d.kind == kind]
+        assert len(decoys) > 100
+        assert _told(replays.duration, decoys.duration) < 0.6, kind
+        for mine, theirs in zip(_counted(truth, replays, place), _counted(truth, decoys, place)):
+            assert _told(mine, theirs) < 0.68, kind
+
+
+def test_a_rate_matched_decoy_plays_volleys():
+    rec, truth = _made(hours=2.0, n_cells=60, shuffled_share=0.0, rate_matched_share=0.5)
+    spread = []
+    for events in (truth.reactivation, truth.replay_decoys):
+        out = []
+        for a, b in zip(events.start, events.stop):
+            t, u = rec.spikes.span(a, b)
+            out.append(np.mean([np.std((t[u == k] - a) / (b - a)) for k in np.unique(u) if (u == k).sum() > 1] or [0.3]))
+        spread.append(np.array(out))
+    assert _told(*spread) < 0.8
 
 
 def test_rest_before_the_running_comes_before_it_and_is_the_same_animal():

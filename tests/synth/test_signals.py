@@ -356,3 +356,37 @@ def test_human_spindles_lie_on_up_states_where_coupled():
         share[coupling] = np.mean(np.abs(middle[:, None] - up[None]).min(1) < 0.25)
         assert (np.diff(truth.spindles.start) > 1.0).all()
     assert share[1.0] > 0.2 > 0.1 > share[0.0]
+
+
+@pytest.mark.parametrize("species", ["mouse", "human"])
+def test_the_infraslow_rhythm_of_spindles_begins_anywhere(species):
+    own = {"n_cells": 0} if species == "mouse" else {}
+    phases = []
+    for seed in range(6):
+        spindles = synth.recording(hours=6.0, seed=seed, species=species, **own)[1].spindles
+        phases.append(np.angle(np.exp(2j * np.pi * spindles.start / 50.0).mean()))
+    assert np.abs(np.exp(1j * np.array(phases)).mean()) < 0.85
+
+
+def test_a_rat_and_a_mouse_of_one_seed_share_nothing():
+    mouse, rat = (synth.recording(hours=0.1, seed=1, species=s, n_cells=0)[0].signals["lfp"].read(0, 60_000)[:, 0] for s in ("mouse", "rat"))
+    assert abs(np.corrcoef(np.diff(mouse, 2), np.diff(rat, 2))[0, 1]) < 0.02
+
+
+def test_ripples_peak_at_any_phase():
+    many = {"hours": 0.5, "seed": 7, "n_channels": 1, "n_cortex": 0, **_PLAIN}
+    (_, truth), (with_it, _) = synth.recording(**many, ripple_amplitude=1e-6), synth.recording(**many)
+    without = synth.recording(**many, ripple_amplitude=1e-6)[0]
+    x = (with_it.signals["lfp"].read() - without.signals["lfp"].read())[:, 0].astype(np.float64)
+    fast = sosfiltfilt(butter(3, 100, "highpass", fs=1250.0, output="sos"), x)
+    middle = np.rint(0.5 * (truth.ripples.start + truth.ripples.stop) * 1250).astype(int)
+    assert 0.3 < (fast[middle] > 0).mean() < 0.7
+
+
+def test_k_complexes_reach_the_eyes(night):
+    rec, truth = night
+    waves = truth.slow_waves[truth.slow_waves.kind == "k_complex"]
+    at = np.rint(waves.peak * 128).astype(int)
+    eog = rec.signals["eog"].read()[:, 0].astype(np.float64)
+    mean = np.mean([eog[k - 64 : k + 64] for k in at if 64 < k < len(eog) - 64], axis=0)
+    assert mean[54:74].min() < -10

@@ -198,6 +198,7 @@ def test_scoring_is_the_majority_of_the_bouts(steps, epoch):
     ("change", "word"),
     [
         (dict(reliability=0.0), "reliability"), (dict(trial_probability=1.5), "trial_probability"), (dict(trial_scheme="coin"), "trial_scheme"),
+        (dict(trial_scheme="blocked", trial_probability=0.3), "whole number"), (dict(trial_scheme="blocked", trial_probability=0.01), "whole number"),
         (dict(log_hazard_ratio={"odd": 1.0}, reactivation_rate={"negative": 0.1}), "odd"),
         (dict(feedback=1.0, confounding=1.0, log_hazard_ratio={}, reactivation_rate={"negative": 0.1}), "explode"),
         (dict(n_animals=0), "n_animals"), (dict(n_animals=1.5), "n_animals"), (dict(epoch=0.0), "epoch"), (dict(seed=-1), "seed"),
