@@ -6,7 +6,10 @@ A message says what was done, what came, what was expected and the fix, in that 
 
 from __future__ import annotations
 
+import errno
+
 __all__ = [
+    "DISK_REASONS",
     "BrainmuError",
     "CheckpointError",
     "ConfigError",
@@ -20,6 +23,19 @@ __all__ = [
     "StoreError",
     "UsageError",
 ]
+
+DISK_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EEXIST: "a file lies where a folder should be",
+    errno.ENOTDIR: "a file lies where a folder should be",
+    errno.ENOENT: "its folder is gone",
+    errno.ENAMETOOLONG: "its name is too long",
+}
+"""What it means, for people, that the operating system refuses to write, by ``OSError.errno``."""
 
 
 class BrainmuError(Exception):

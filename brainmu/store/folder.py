@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from brainmu.errors import StoreError
+from brainmu.errors import DISK_REASONS, StoreError
 from brainmu.store.layout import ArrayLayout, encode_chunk, shard_index
 
 __all__ = ["CHECKSUMS", "Folder", "FolderSink", "ShardWriter", "Sink", "checksum_lines", "disk_error", "file_sha256", "probe", "settle", "writing"]
@@ -400,17 +400,14 @@ def disk_error(error: OSError, out: Path) -> StoreError:
     """What the operating system refused, and what to do about it."""
     import errno
 
-    what = {
-        errno.ENOSPC: ("the disk is full", "free some space, or write to another disk; the same command then goes on where it stopped"),
-        errno.EDQUOT: ("the disk quota is used up", "free some space; the same command then goes on where it stopped"),
-        errno.EROFS: ("the file system is read-only", "give an --out on another one"),
-        errno.EACCES: ("permission denied", "give an --out in a folder that you may write to"),
-        errno.EEXIST: ("a file lies where a folder should be", "give another --out"),
-        errno.ENOTDIR: ("a file lies where a folder should be", "give another --out"),
-        errno.ENOENT: ("its folder is gone", "see that the disk is there; the same command then goes on where it stopped"),
-        errno.EPERM: ("permission denied", "give an --out in a folder that you may write to"),
-    }.get(error.errno or 0, (error.strerror or str(error), "check the path and the disk; the same command then goes on where it stopped"))
-    return StoreError(f"{out}: cannot be written: {what[0]} ({error.filename or out.parent}): {what[1]}")
+    elsewhere, onward = "give an --out in a folder that you may write to", "the same command then goes on where it stopped"
+    remedy = {
+        errno.ENOSPC: f"free some space, or write to another disk; {onward}", errno.EDQUOT: f"free some space; {onward}",
+        errno.EROFS: "give an --out on another one", errno.EACCES: elsewhere, errno.EPERM: elsewhere,
+        errno.EEXIST: "give another --out", errno.ENOTDIR: "give another --out", errno.ENOENT: f"see that the disk is there; {onward}",
+    }.get(error.errno or 0, f"check the path and the disk; {onward}")  # fmt: skip
+    reason = DISK_REASONS.get(error.errno or 0, error.strerror or str(error))
+    return StoreError(f"{out}: cannot be written: {reason} ({error.filename or out.parent}): {remedy}")
 
 
 def _replaced(out: Path) -> Path:

@@ -26,6 +26,7 @@ from brainmu.errors import BrainmuError, FormatError, InputError, NotFoundError,
 from brainmu.synth.labs import Lab, find_lab
 from brainmu.synth.limits import number, whole
 from brainmu.synth.recording import PRESETS, recording, usual
+from brainmu.synth.saving import replacing
 from brainmu.synth.truth import Truth
 
 __all__ = ["Corpus", "corpus", "iter_corpus", "open_corpus"]
@@ -429,14 +430,8 @@ def _is_written(plan: _Plan, folder: Path, store: dict[str, Any]) -> bool:
 
 
 def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise StoreError(f"{path}: could not be written ({error.strerror or error}): make room or choose another place") from None
 
 
 def _vary(species: str, preset: str, v: float, rng: np.random.Generator) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import importlib
 import json
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pandas as pd
 from brainmu.core import EventTable, Hypnogram, Intervals, Spikes
 from brainmu.errors import FormatError, InputError, NotFoundError, StoreError
 
-__all__ = ["load", "save"]
+__all__ = ["load", "replacing", "save"]
 
 _VERSION = 1
 
@@ -36,10 +37,22 @@ def save(value: Any, path: Path) -> None:
     """
     arrays: dict[str, np.ndarray] = {}
     tree = {"version": _VERSION, "value": _encode(value, arrays)}
+    with replacing(path) as partial, partial.open("wb") as f:
+        np.savez_compressed(f, tree=np.array(json.dumps(tree)), **arrays)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write beside `path`, which takes its place when it is whole.
+
+    Raises
+    ------
+    StoreError
+        If the disk refuses; what was there before stays, and nothing else is left.
+    """
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as f:
-            np.savez_compressed(f, tree=np.array(json.dumps(tree)), **arrays)
+        yield partial
         partial.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

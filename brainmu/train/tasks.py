@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import warnings
 from collections.abc import Callable, Iterable
 
@@ -32,7 +33,7 @@ __all__ = ["ContextTask", "SummarySpans", "WindowTask", "hidden_counts"]
 WEIGHTS = {"spectrum": 1.0, "waveform": 0.5, "slow": 0.5, "features": 1.0, "spikes": 5.0}
 
 
-class _Task(pl.LightningModule):
+class _Task(pl.LightningModule, abc.ABC):
     """What both share: an optimiser with warm-up and cosine, dropout that is a function of (seed, step), and guards of loss and gradient.
 
     Attributes
@@ -68,9 +69,9 @@ class _Task(pl.LightningModule):
 
     _shards = False
 
+    @abc.abstractmethod
     def blocks(self) -> list[torch.nn.Module]:
         """Blocks of attention that run once a batch, in any process."""
-        raise NotImplementedError
 
     def on_train_batch_start(self, batch: tuple[int, object], batch_idx: int) -> None:
         torch.manual_seed((self.seed * 1_000_003 + batch[0] + 7_919 * self.global_rank) % (1 << 63))

@@ -8,28 +8,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from brainmu.errors import StoreError
+from brainmu.errors import DISK_REASONS, StoreError
 
 __all__ = ["Disk", "refused"]
 
+_SPACE, _MINE, _OTHER = "free some space, or choose a folder on another disk", "choose a folder that you may write to", "choose another folder"
 _REMEDIES = {
-    errno.ENOSPC: ("the disk is full", "free some space, or choose a folder on another disk"),
-    errno.EDQUOT: ("the disk quota is used up", "free some space, or choose a folder on another disk"),
-    errno.EROFS: ("the file system is read-only", "choose a folder on another one"),
-    errno.EACCES: ("permission denied", "choose a folder that you may write to"),
-    errno.EPERM: ("permission denied", "choose a folder that you may write to"),
-    errno.ENOTDIR: ("a file lies where a folder should be", "choose another folder"),
-    errno.EEXIST: ("a file lies where a folder should be", "choose another folder"),
-    errno.ENAMETOOLONG: ("its name is too long", "give the recording a shorter id"),
-}
+    errno.ENOSPC: _SPACE, errno.EDQUOT: _SPACE, errno.EROFS: "choose a folder on another one", errno.EACCES: _MINE, errno.EPERM: _MINE,
+    errno.ENOTDIR: _OTHER, errno.EEXIST: _OTHER, errno.ENAMETOOLONG: "give the recording a shorter id",
+}  # fmt: skip
 
 
 def refused(error: OSError, target: Path) -> StoreError:
     """`error` as one line about `target`."""
-    what, remedy = _REMEDIES.get(
-        error.errno or 0, (error.strerror or f"only a part was taken ({error})", "see whether the disk is full, or choose another folder")
-    )
-    return StoreError(f"{target}: cannot be written: {what}: {remedy}; nothing was left behind")
+    reason = DISK_REASONS.get(error.errno or 0, error.strerror or f"only a part was taken ({error})")
+    remedy = _REMEDIES.get(error.errno or 0, "see whether the disk is full, or choose another folder")
+    return StoreError(f"{target}: cannot be written: {reason}: {remedy}; nothing was left behind")
 
 
 class Disk:
