@@ -11,6 +11,8 @@ from torch.nn import functional as F
 __all__ = ["Attention", "Block", "Rotary"]
 
 Angles = tuple[Tensor, Tensor]
+STEEPEST, SHALLOWEST = 8.0, 0.125
+"""Slopes of the first and the last head where nearness counts, 1/s: from one patch to the whole of a window."""
 
 
 class Rotary(nn.Module):
@@ -35,19 +37,35 @@ def rotate(x: Tensor, angles: Angles) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention of `x` (batch, query, width) on `source` (batch, key, width)."""
+    """Multi-head attention of `x` (batch, query, width) on `source` (batch, key, width).
 
-    def __init__(self, width: int, heads: int) -> None:
+    With `near`, scores also fall with the seconds between query and key (ALiBi, Press et al. 2022, arXiv 2108.12409), by a
+    slope of each head that is learned, and values pass through unchanged at the outset: a query begins as a mean of what
+    lies near it in time, instead of having to find that out.
+    """
+
+    def __init__(self, width: int, heads: int, near: bool = False) -> None:
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(width, width, bias=False)
         self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width)
+        self.slope = nn.Parameter(torch.logspace(math.log10(STEEPEST), math.log10(SHALLOWEST), heads)) if near else None
+        if near:
+            with torch.no_grad():
+                self.key_value.weight[width:] = torch.eye(width)
+                nn.init.eye_(self.out.weight)
 
-    def forward(self, x: Tensor, source: Tensor, at: Angles, source_at: Angles, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, source: Tensor, at: Angles, source_at: Angles, mask: Tensor | None = None, causal: bool = False, apart: Tensor | None = None
+    ) -> Tensor:
+        """`mask` is added to the scores; `apart` (batch or 1, query, key), s, is how far in time keys are from queries."""
         q = rotate(self._split(self.query(x)), at)
         k, v = self.key_value(source).chunk(2, dim=-1)
         k, v = rotate(self._split(k), source_at), self._split(v)
+        if self.slope is not None and apart is not None:
+            near = -self.slope[:, None, None].abs() * apart[:, None]
+            mask = near if mask is None else mask + near
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         return self.out(y.transpose(1, 2).flatten(2))
 
@@ -58,20 +76,21 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Pre-norm attention, then a two-layer network; over a source of its own (cross) or over itself."""
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0, cross: bool = False) -> None:
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, cross: bool = False, near: bool = False) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.source_norm = nn.LayerNorm(width) if cross else None
-        self.attention = Attention(width, heads)
+        self.attention = Attention(width, heads, near)
         self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Tensor, at: Angles, source: Tensor | None = None, source_at: Angles | None = None, mask: Tensor | None = None, causal: bool = False
-    ) -> Tensor:
+        self, x: Tensor, at: Angles, source: Tensor | None = None, source_at: Angles | None = None, mask: Tensor | None = None, causal: bool = False,
+        apart: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         y = self.norm(x)
         if self.source_norm is not None and source is not None and source_at is not None:
-            y = self.attention(y, self.source_norm(source), at, source_at, mask, causal)
+            y = self.attention(y, self.source_norm(source), at, source_at, mask, causal, apart)
         else:
             y = self.attention(y, y, at, at, mask, causal)
         x = x + self.dropout(y)

@@ -1,4 +1,4 @@
-"""Heads of pretraining: reconstruction of hidden tokens from latents, and of hidden window summaries from context."""
+"""Heads of pretraining: hidden tokens from latents, the gist of a window from its summary, and hidden window summaries from context."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from brainmu.models.tokens import token_times
 from brainmu.models.window_encoder import WindowEncoder
 from brainmu.windows.batch import MODALITIES, Batch, Stream
 from brainmu.windows.grid import SLOW_BINS
-from brainmu.windows.spectra import N_FEATURES
+from brainmu.windows.spectra import N_BANDS, N_FEATURES
 from brainmu.windows.statistics import IDENTITY_SIZE
 
-__all__ = ["Reconstruction", "SummaryPrediction"]
+__all__ = ["Gist", "Reconstruction", "SummaryPrediction"]
+
+
+GIST_SIZE = {"field": N_BANDS, "slow": 2, "features": 1, "spikes": 1}
+"""Values that sum up a channel or unit over a window: band powers; mean and log variance; the value; the count."""
 
 
 @dataclass
@@ -36,7 +40,7 @@ class Reconstruction(nn.Module):
         super().__init__()
         self.query = nn.ModuleDict({m: nn.Linear(IDENTITY_SIZE[m], width) for m in ("field", "slow")})
         self.modality = nn.ParameterDict({m: nn.Parameter(0.02 * torch.randn(width)) for m in MODALITIES})
-        self.read = Block(width, heads, cross=True)
+        self.read = Block(width, heads, cross=True, near=True)
         self.norm = nn.LayerNorm(width)
         self.field = nn.Linear(width, N_FEATURES)
         self.slow = nn.Linear(width, SLOW_BINS)
@@ -53,8 +57,9 @@ class Reconstruction(nn.Module):
         else:
             query = self.modality[s.modality].expand(1 if s.modality == "features" else steps, -1)
         query = query.expand(n, -1, -1)
-        time = encoder.rotary(token_times(s, length)[None])
-        states = self.norm(self.read(query, time, latents, at))
+        when = token_times(s, length)[None]
+        apart = (when[:, :, None] - encoder.times(length)[:, None, :]).abs().float()
+        states = self.norm(self.read(query, encoder.rotary(when), latents, at, apart=apart))
         if s.modality in ("field", "slow"):
             return Reconstructed(getattr(self, s.modality)(states).unflatten(1, s.valid.shape[1:]), states)
         members = self.member[s.modality](s.identity) / states.shape[-1] ** 0.5
@@ -63,6 +68,22 @@ class Reconstruction(nn.Module):
         assert s.expected is not None
         log_rate = torch.log(s.expected + 1e-4)[:, None] + torch.einsum("nbd,ud->nub", states, members)
         return Reconstructed(log_rate, states)
+
+
+class Gist(nn.Module):
+    """What a window was like on the whole, channel by channel, from its summary: linear in the summary, so that linear read-outs find it there.
+
+    A stream's answer is (n, channel or unit, value); ``train.objectives.gist`` says what the values are.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        # Which parts of the summary speak of a channel depends on what is known of the channel.
+        self.gate = nn.ModuleDict({m: nn.Linear(IDENTITY_SIZE[m], width) for m in MODALITIES})
+        self.out = nn.ModuleDict({m: nn.Linear(width, GIST_SIZE[m]) for m in MODALITIES})
+
+    def forward(self, batch: Batch, summary: Tensor) -> list[Tensor]:
+        return [self.out[s.modality](summary[s.rows][:, None] * (1 + self.gate[s.modality](s.identity))) for s in batch.streams]
 
 
 class SummaryPrediction(nn.Module):

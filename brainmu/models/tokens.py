@@ -62,12 +62,12 @@ class Tokenizer(nn.Module):
         super().__init__()
         self.identity = nn.ModuleDict({m: nn.Linear(IDENTITY_SIZE[m], width) for m in MODALITIES})
         self.modality = nn.ParameterDict({m: nn.Parameter(0.02 * torch.randn(width)) for m in MODALITIES})
-        self.field = _two_layers(N_FEATURES, width)
-        self.slow = _two_layers(SLOW_BINS, width)
+        self.field = Lift(N_FEATURES, width)
+        self.slow = Lift(SLOW_BINS, width)
         # Sums of identity embeddings weighted by what was measured: permutation-invariant, any number of members.
         self.member = nn.ModuleDict({m: nn.Linear(IDENTITY_SIZE[m], width) for m in ("features", "spikes")})
-        self.features = _two_layers(width, width)
-        self.spikes = _two_layers(width, width)
+        self.features = Lift(width, width)
+        self.spikes = Lift(width, width)
         self.norm = nn.LayerNorm(width)
         # What was measured speaks first; with few animals a loud identity is an invitation to learn them by heart.
         for layer in self.identity.values():
@@ -111,8 +111,16 @@ class Tokenizer(nn.Module):
         return self.spikes(summed / (total[..., None] + 0.1).sqrt()), s.valid
 
 
-def _two_layers(size: int, width: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(size, width), nn.GELU(), nn.Linear(width, width))
+class Lift(nn.Module):
+    """What was measured (…, size) to (…, width): a linear map beside a two-layer network, so that waveforms get through from the first step."""
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.straight = nn.Linear(size, width)
+        self.bent = nn.Sequential(nn.Linear(size, width), nn.GELU(), nn.Linear(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.straight(x) + self.bent(x)
 
 
 def _token_mask(s: Stream, h: Hidden) -> Tensor:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from brainmu.models.heads import GIST_SIZE
 from brainmu.windows.batch import Batch, Stream
 from brainmu.windows.grid import SLOW_BINS
 from brainmu.windows.spectra import N_FEATURES
@@ -39,7 +40,7 @@ def peak_flops(device: torch.device) -> float | None:
 
 
 def window_flops(encoder: WindowEncoder, batch: Batch) -> float:
-    """Operations of a training step on a batch of windows: encoder, summary, and reconstruction from latents and from the summary."""
+    """Operations of a training step on a batch of windows: encoder, reconstruction, summary and its gist."""
     latents, width = encoder.latents.shape
     n, layers = len(batch), len(encoder.blocks)
     first = inner = 0.0
@@ -48,11 +49,12 @@ def window_flops(encoder: WindowEncoder, batch: Batch) -> float:
         a, b = _tokenised(s, width)
         first, inner = first + a, inner + b
         tokens[s.rows.cpu().numpy()] += _queries(s)
-        # Asked twice: of the latents, and of latents remade from the summary alone.
         a, b = _reconstructed(s, latents, width)
-        first, inner = first + 2 * a, inner + 2 * b
+        first, inner = first + a, inner + b
+        rows, (members, known) = len(s.rows), s.identity.shape
+        first, inner = first + _linear(members, known, width), inner + _linear(rows * members, width, GIST_SIZE[s.modality])
     inner += _block(n, latents, int(tokens.max(initial=0)) + 1, width) + layers * _block(n, latents, latents, width)
-    inner += 2 * _linear(n, latents * width, width)
+    inner += _linear(n, latents * width, width)
     return 2 * first + 3 * inner
 
 
@@ -87,10 +89,11 @@ def _tokenised(s: Stream, width: int) -> tuple[float, float]:
     n, (members, known) = len(s.rows), s.identity.shape
     rows = n * _queries(s)
     if s.modality in ("field", "slow"):
-        return _linear(rows, N_FEATURES if s.modality == "field" else SLOW_BINS, width) + _linear(members, known, width), _linear(rows, width, width)
+        size = N_FEATURES if s.modality == "field" else SLOW_BINS
+        return 2 * _linear(rows, size, width) + _linear(members, known, width), _linear(rows, width, width)
     # Sums of identity embeddings: the embeddings need a gradient, what was measured does not.
     gathered = _linear(rows, members, width)
-    return _linear(members, known, width) + gathered, 2 * _linear(rows, width, width)
+    return _linear(members, known, width) + gathered, 3 * _linear(rows, width, width)
 
 
 def _reconstructed(s: Stream, latents: int, width: int) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from brainmu.models.tokens import Hidden
 from brainmu.windows.batch import Batch, Stream
 from brainmu.windows.spectra import N_BANDS
 
-__all__ = ["MaskConfig", "baselines", "draw_masks", "draw_spans", "interpolate", "losses"]
+__all__ = ["MaskConfig", "baselines", "draw_masks", "draw_spans", "gist", "gist_counts", "gist_losses", "interpolate", "losses"]
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,49 @@ def _collect(batch: Batch, hidden: list[Hidden], guess: Callable[[int, Stream], 
             total.setdefault(s.modality, []).append(torch.stack([(error * where).sum(), where.sum()]))
     sums = {k: torch.stack(v).sum(0) for k, v in total.items()}
     return {k: v[0] / v[1] for k, v in sums.items() if float(v[1].detach()) > 0}
+
+
+def gist(s: Stream) -> tuple[Tensor, Tensor]:
+    """What a window was like on the whole: values (n, channel or unit, value), and where there are any, a bool of the same shape.
+
+    Field: log band powers, the mean over the patches there are. Slow: mean, and log(variance + 0.01). Features: the value.
+    Spikes: how many more came in the window than the unit's rate lets expect, over sqrt(expected + 1), clipped at 5.
+    """
+    if s.modality == "spikes":
+        assert s.expected is not None
+        bins = s.valid.sum(1)[:, None].float()
+        expected = s.expected * bins
+        more = ((s.values * s.valid[:, None]).sum(2) - expected) / (expected + 1).sqrt()
+        return more.clamp(-5, 5)[..., None], (bins > 0).expand_as(more)[..., None]
+    if s.modality == "features":
+        return s.values[..., None], s.valid[..., None]
+    here, count = s.valid[..., None], s.valid.sum(2)[..., None].clamp(min=1)
+    if s.modality == "field":
+        powers = s.values[..., :N_BANDS]
+        return (powers * here).sum(2) / count, ((powers != 0) & here).any(2)
+    mean = (s.values.mean(-1, keepdim=True) * here).sum(2) / count
+    variance = ((s.values - mean[..., None]).square().mean(-1, keepdim=True) * here).sum(2) / count
+    return torch.cat([mean, torch.log(variance + 1e-2)], -1), here.any(2).expand(-1, -1, 2)
+
+
+def gist_losses(batch: Batch, made: list[Tensor]) -> dict[str, Tensor]:
+    """Mean squared error of the gist, by target: spectrum, slow, features, spikes."""
+    total: dict[str, list[Tensor]] = {}
+    for s, g in zip(batch.streams, made):
+        target, where = gist(s)
+        name = "spectrum" if s.modality == "field" else s.modality
+        total.setdefault(name, []).append(torch.stack([((g - target).square() * where).sum(), where.sum()]))
+    sums = {k: torch.stack(v).sum(0) for k, v in total.items()}
+    return {k: v[0] / v[1] for k, v in sums.items() if float(v[1].detach()) > 0}
+
+
+def gist_counts(batch: Batch) -> dict[str, Tensor]:
+    """How many values each loss of :func:`gist_losses` is a mean over."""
+    out: dict[str, Tensor] = {}
+    for s in batch.streams:
+        name = "spectrum" if s.modality == "field" else s.modality
+        out[name] = out.get(name, 0) + gist(s)[1].sum().float()
+    return out
 
 
 def _mean(s: Stream) -> Tensor:

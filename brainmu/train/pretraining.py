@@ -248,7 +248,7 @@ class _Whole:
     def __new__(cls, encoder: Encoder, window: WindowTask, context: ContextTask) -> Any:
         import torch
 
-        return torch.nn.ModuleDict({"encoder": encoder, "reconstruction": window.reconstruction, "prediction": context.prediction})
+        return torch.nn.ModuleDict({"encoder": encoder, "reconstruction": window.reconstruction, "gist": window.gist, "prediction": context.prediction})
 
 
 def _write(

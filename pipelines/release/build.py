@@ -1,4 +1,4 @@
-"""Rebuild the released checkpoints: python pipelines/release/build.py [--out checkpoints] [--steps 500]."""
+"""Rebuild the released checkpoints: python pipelines/release/build.py [--out checkpoints] [--real FOLDER] [--steps 4000]."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from brainmu import synth
 from brainmu.core import Recording, metrics
+from brainmu.formats import read_all
 from brainmu.models import StageModel
 from brainmu.train import finetune, pretrain
 
@@ -24,6 +25,28 @@ def animals(mice: int, rats: int, humans: int, hours: float, seed: int) -> list[
     for k, (species, n) in enumerate((("mouse", mice), ("rat", rats), ("human", humans))):
         if n:
             out += [recording for recording, _ in synth.corpus(n, hours=hours, seed=seed + k, species=species)]
+    return out
+
+
+def laboratories(each: int, hours: float, seed: int) -> list[Recording]:
+    """Synthetic subjects of every laboratory: other probes, rates, units of voltage, species, calcium, photometry."""
+    labs = list(synth.LABS)
+    out = [recording for recording, _ in synth.iter_corpus(each * len(labs), hours=hours, seed=seed, labs=labs, epoch=4.0)]
+    for recording in out:
+        # Both corpora count their animals from one; these are others.
+        recording.subject, recording.id = f"lab_{recording.subject}", f"lab_{recording.id}"
+    return out
+
+
+REAL = ("mouse-ieeg", "nwb/A8604-211122.nwb", "nwb/sub-4_ses-4_ecephys+image.nwb", "mouse-hd-neurosuite")
+"""Public recordings under the MIT licence; what brainmu is measured on elsewhere is not among them."""
+
+
+def real(folder: Path) -> list[Recording]:
+    """The public recordings in a folder, each of a subject of its own where none is named."""
+    out = [recording for name in REAL for recording in read_all(folder / name)]
+    for recording in out:
+        recording.subject = recording.subject or recording.id
     return out
 
 
@@ -46,7 +69,9 @@ def main() -> None:
     """Pretrain, fine-tune, score, and write both folders with their cards."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[2] / "checkpoints")
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--context-steps", type=int, default=600)
+    parser.add_argument("--real", type=Path, help="folder of public recordings; without it, synthetic ones only")
     parser.add_argument("--work", type=Path, default=Path("brainmu-release"))
     a = parser.parse_args()
     began = time.time()
@@ -54,14 +79,19 @@ def main() -> None:
     def tell(stage: str, fraction: float) -> None:
         print(f"\r{time.time() - began:7.0f} s  {stage} {fraction:.0%}   ", end="", flush=True)
 
-    corpus = animals(mice=8, rats=2, humans=2, hours=0.5, seed=SEED)
-    run = pretrain(corpus, a.work, config={"steps": a.steps, "context_steps": 150, "batch": 64}, seed=0, resume=a.work.exists(), progress=tell)
-    rebuild = "\nLicence: BSD-3-Clause, as the code. Rebuild: `python pipelines/release/build.py`.\n"
+    corpus = animals(mice=6, rats=2, humans=2, hours=0.5, seed=SEED) + laboratories(3, 0.5, SEED + 50)
+    public = real(a.real) if a.real else []
+    config = {"steps": a.steps, "context_steps": a.context_steps, "batch": 64}
+    run = pretrain(corpus + public, a.work, config=config, seed=0, resume=a.work.exists(), progress=tell)
+    rebuild = f"\nLicence: BSD-3-Clause, as the code. Rebuild: `python pipelines/release/build.py{' --real FOLDER' if a.real else ''}`.\n"
     target = a.out / "brainmu-tiny"
     target.mkdir(parents=True, exist_ok=True)
     for name in ("model.safetensors", "config.yaml", "report.json"):
         shutil.copy(run.path / name, target / name)
-    data = "\nData: synthetic recordings only (8 mice, 2 rats, 2 humans, half an hour each; `brainmu.synth.corpus`), no real ones.\n"
+    hours = sum(r.duration for r in public) / 3600
+    shown = f"{len(public)} real ones under the MIT licence ({', '.join(REAL)}; {hours:.1f} h)" if public else "no real ones"
+    made = f"6 mice, 2 rats, 2 humans, and 3 subjects of each of {len(synth.LABS)} laboratories, half an hour each"
+    data = f"\nData: synthetic recordings ({made}) and {shown}.\n"
     (target / "card.md").write_text((run.path / "card.md").read_text(encoding="utf-8") + data + rebuild, encoding="utf-8")
     rodents = [r for r in corpus if r.species != "human"]
     model = finetune(rodents, encoder=run.path, mode="full", config={"steps": 120, "encoder_rate": 1e-3}, progress=tell)
