@@ -12,6 +12,7 @@ import yaml
 
 from brainmu.config import load_config, read_yaml, resource
 from brainmu.errors import CheckpointError, NotFoundError, OutputExistsError
+from brainmu.models.migration import FORMAT, migrate
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from brainmu.models.encoder import Encoder
 
 __all__ = ["LoadReport", "find_checkpoint", "fit_weights", "load_encoder", "read_checkpoint", "write_checkpoint"]
-
-FORMAT = 1
-"""Version of the layout; older ones are migrated when read."""
 
 
 @dataclass
@@ -106,10 +104,10 @@ def read_checkpoint(path_or_name: str | Path, kinds: Iterable[str]) -> tuple[Pat
     wanted = tuple(kinds)
     if config.get("type") not in wanted:
         raise CheckpointError(f"{path}: is a checkpoint of type {config.get('type')!r}, expected {' or '.join(wanted)}")
-    if not isinstance(config.get("format"), int) or config["format"] > FORMAT:
+    if not isinstance(config.get("format"), int) or not 1 <= config["format"] <= FORMAT:
         raise CheckpointError(f"{path}: has checkpoint format {config.get('format')!r}, this brainmu reads up to {FORMAT}: update brainmu")
     try:
-        return path, config, load_file(path / "model.safetensors")
+        return path, config, migrate(config, load_file(path / "model.safetensors"))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path / 'model.safetensors'}: cannot be read ({error}): the checkpoint is incomplete or damaged") from None
 

@@ -8,6 +8,7 @@ from typing import Any
 _PUBLIC = {
     "FinetuneConfig": "brainmu.train.finetuning", "finetune": "brainmu.train.finetuning",
     "PretrainConfig": "brainmu.train.pretraining", "Run": "brainmu.train.pretraining", "pretrain": "brainmu.train.pretraining",
+    "reconstruction_scores": "brainmu.train.reconstruction", "reconstruction_table": "brainmu.train.reconstruction",
 }  # fmt: skip
 
 __all__ = sorted(_PUBLIC)

@@ -12,7 +12,9 @@ from brainmu.errors import CheckpointError, ConfigError, InputError, MissingData
 from brainmu.models import Encoder, EncoderConfig, StageModel, load_encoder
 from brainmu.models.checkpoint import fit_weights
 from brainmu.models.stage_model import StageConfig
+from brainmu.models.tokens import Hidden
 from brainmu.windows import WindowGrid, collate
+from brainmu.windows.spectra import N_BANDS
 
 SMALL = EncoderConfig(width=32, heads=2, latents=4, window_layers=1, context_layers=1)
 
@@ -56,6 +58,30 @@ class TestEncoder:
         with torch.no_grad():
             a, b = model.encoder.summary(batch)[0], model.encoder.summary(turned)[0]
         assert torch.allclose(a, b, atol=1e-5)
+
+    def test_waveforms_reach_the_latents_from_the_first_step(self):
+        """What pretraining is to keep must be there to be kept: a hidden channel, told linearly by the latents that lie in its patch."""
+        rng = np.random.default_rng(0)
+        shared = rng.standard_normal((400 * 250, 1)).cumsum(0)
+        shared = np.diff(shared - np.convolve(shared[:, 0], np.ones(250) / 250, "same")[:, None], axis=0, prepend=0)
+        shared = np.apply_along_axis(lambda x: np.convolve(x, np.hanning(25), "same"), 0, shared)
+        own = shared + 0.2 * shared.std() * rng.standard_normal((len(shared), 4))
+        grid = WindowGrid(Recording.from_arrays("a", "m1", "mouse", signals={"lfp": dict(values=own, rate=250.0, unit="uV", kind="lfp")}))
+        batch = grid.batch(slice(None))
+        stream = batch.streams[0]
+        hidden = torch.zeros_like(stream.valid)
+        hidden[:, 0] = True
+        torch.manual_seed(0)
+        with torch.no_grad():
+            latents = Encoder().eval().window(batch, [Hidden(hidden)])[0]
+        x = latents.unflatten(1, (grid.n_patches, -1)).flatten(2).flatten(0, 1).numpy()
+        y = stream.values[:, 0, :, N_BANDS:].flatten(0, 1).numpy()
+        half = len(x) // 2
+        mean, target = x[:half].mean(0), y[:half].mean(0)
+        a = x[:half] - mean
+        weights = np.linalg.solve(a.T @ a + 10 * np.eye(a.shape[1]), a.T @ (y[:half] - target))
+        left = ((y[half:] - target - (x[half:] - mean) @ weights) ** 2).mean() / y[half:].var()
+        assert left < 0.8
 
     def test_a_window_does_not_depend_on_its_batch(self, model, rec):
         other = WindowGrid(recording("b", rate=100.0, units=0, seed=2))

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from brainmu.core import Recording
 from brainmu.models import Encoder, EncoderConfig
 from brainmu.train.flops import PEAKS, context_flops, peak_flops, window_flops
-from brainmu.train.objectives import MaskConfig, draw_masks, losses
+from brainmu.train.objectives import MaskConfig, draw_masks, gist_counts, gist_losses, losses
 from brainmu.train.tasks import ContextTask, WindowTask, hidden_counts
 from brainmu.windows import WindowGrid, collate
 
@@ -73,7 +73,11 @@ def test_counts_of_what_is_hidden_weigh_the_halves_of_a_batch_into_the_whole():
     with torch.no_grad():
         made = [losses(b, h, task.reconstruction(b, task.window(b, h)[0], task.window)) for b, h in zip(parts, shares)]
         found = losses(whole, hidden, task.reconstruction(whole, task.window(whole, hidden)[0], task.window))
-    counts = [hidden_counts(b, h) for b, h in zip(parts, shares)]
-    for target, value in found.items():
-        total = sum(float(m[target] * c[target]) for m, c in zip(made, counts) if target in m)
-        assert total / sum(float(c[target]) for c in counts if target in c) == pytest.approx(float(value), rel=1e-5)
+        told = [gist_losses(b, task.gist(b, task.summarise(task.window(b, h)[0].flatten(1)))) for b, h in zip(parts, shares)]
+        gist_of_all = gist_losses(whole, task.gist(whole, task.summarise(task.window(whole, hidden)[0].flatten(1))))
+    for halves, counts, all_of_it in (
+        (made, [hidden_counts(b, h) for b, h in zip(parts, shares)], found), (told, [gist_counts(b) for b in parts], gist_of_all),
+    ):  # fmt: skip
+        for target, value in all_of_it.items():
+            total = sum(float(m[target] * c[target]) for m, c in zip(halves, counts) if target in m)
+            assert total / sum(float(c[target]) for c in counts if target in c) == pytest.approx(float(value), rel=1e-5)

@@ -16,8 +16,11 @@ from brainmu.errors import CheckpointError, ConfigError, InputError, MissingData
 from brainmu.models import Encoder, EncoderConfig, StageModel
 from brainmu.models.heads import Reconstruction
 from brainmu.train import FinetuneConfig, PretrainConfig, finetune, pretrain
-from brainmu.train.objectives import MaskConfig, baselines, draw_masks, draw_spans, interpolate, losses
+from brainmu.train.objectives import MaskConfig, baselines, draw_masks, draw_spans, gist, gist_losses, interpolate, losses
+from brainmu.train.tasks import _weight_of_others
 from brainmu.windows import WindowGrid
+from brainmu.windows.batch import Stream
+from brainmu.windows.spectra import N_FEATURES
 
 ENCODER = dict(width=32, heads=2, latents=4, window_layers=1, context_layers=1)
 QUICK = dict(encoder=ENCODER, steps=45, span=48, batch=4, learning_rate=5e-3)
@@ -183,6 +186,32 @@ class TestObjectives:
         best, trivial = losses(batch, hidden, made), baselines(batch, hidden)
         assert best["spectrum"] == best["waveform"] == 0
         assert all(best[k] < row[k] for row in trivial.values() for k in best)
+
+    def test_the_gist_by_hand(self):
+        rows, no = torch.arange(1), torch.zeros(2, 4)
+        field = torch.zeros(1, 2, 3, N_FEATURES)
+        field[0, 0, :, 5] = torch.tensor([1.0, 3.0, 50.0])
+        valid = torch.tensor([[[True, True, False], [False, False, False]]])
+        value, where = gist(Stream("lfp", "field", rows, field, valid, no))
+        assert value[0, 0, 5] == 2 and where.sum() == 1 and where[0, 0, 5]
+        slow = torch.tensor([[[[0.0, 2.0], [4.0, 6.0], [99.0, 99.0]]]])
+        value, where = gist(Stream("calcium", "slow", rows, slow, torch.tensor([[[True, True, False]]]), no))
+        assert value[0, 0, 0] == 3 and value[0, 0, 1] == pytest.approx(np.log(5.01)) and bool(where.all())
+        counts, bins = torch.tensor([[[4.0, 4.0, 100.0], [0.0, 0.0, 0.0]]]), torch.tensor([[True, True, False]])
+        value, where = gist(Stream("spikes", "spikes", rows, counts, bins, no, expected=torch.tensor([1.5, 0.0])))
+        assert value[0, :, 0].tolist() == [2.5, 0.0] and bool(where.all())
+
+    def test_a_perfect_gist_costs_nothing_and_what_is_missing_does_not_count(self):
+        batch = self.batch()
+        made = [torch.where(where, value, torch.full_like(value, 7.0)) for value, where in map(gist, batch.streams)]
+        assert all(v == 0 for v in gist_losses(batch, made).values())
+        assert all(v > 0 for v in gist_losses(batch, [m + 1 for m in made]).values())
+
+    def test_waveforms_come_first(self):
+        for steps in (1, 3, 60, 4000):
+            course = [_weight_of_others(i, steps) for i in range(steps)]
+            assert course == sorted(course) and all(0 < w <= 1 for w in course)
+            assert steps < 12 or (course[0] < 0.05 and course[steps // 2] == 1)
 
     def test_spans(self):
         rng = np.random.default_rng(0)
