@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from brainmu.models.attention import Block
-from brainmu.models.tokens import token_times
+from brainmu.models.tokens import SideBySide, at_once, by_modality, n_tokens, token_times
 from brainmu.models.window_encoder import WindowEncoder
 from brainmu.windows.batch import MODALITIES, Batch, Stream
 from brainmu.windows.grid import SLOW_BINS
@@ -47,27 +47,38 @@ class Reconstruction(nn.Module):
         self.member = nn.ModuleDict({m: nn.Linear(IDENTITY_SIZE[m], width) for m in ("features", "spikes")})
 
     def forward(self, batch: Batch, latents: Tensor, encoder: WindowEncoder) -> list[Reconstructed]:
-        at = encoder.angles(batch.length)
-        return [self._stream(s, latents[s.rows], batch.length, encoder, at) for s in batch.streams]
-
-    def _stream(self, s: Stream, latents: Tensor, length: float, encoder: WindowEncoder, at: tuple[Tensor, Tensor]) -> Reconstructed:
-        n, steps = len(s.rows), s.valid.shape[-1]
-        if s.modality in ("field", "slow"):
-            query = (self.query[s.modality](s.identity)[:, None] + self.modality[s.modality]).expand(-1, steps, -1).flatten(0, 1)
-        else:
-            query = self.modality[s.modality].expand(1 if s.modality == "features" else steps, -1)
-        query = query.expand(n, -1, -1)
-        when = token_times(s, length)[None]
+        streams, length = batch.streams, batch.length
+        side = SideBySide(streams, len(batch))
+        asked = [q.expand(len(s.rows), -1, -1) for s, q in zip(streams, self._queries(streams))]
+        when = side.put_times([token_times(s, length) for s in streams])
         apart = (when[:, :, None] - encoder.times(length)[:, None, :]).abs().float()
-        states = self.norm(self.read(query, encoder.rotary(when), latents, at, apart=apart))
-        if s.modality in ("field", "slow"):
-            return Reconstructed(getattr(self, s.modality)(states).unflatten(1, s.valid.shape[1:]), states)
-        members = self.member[s.modality](s.identity) / states.shape[-1] ** 0.5
-        if s.modality == "features":
-            return Reconstructed(states[:, 0] @ members.T, states)
-        assert s.expected is not None
-        log_rate = torch.log(s.expected + 1e-4)[:, None] + torch.einsum("nbd,ud->nub", states, members)
-        return Reconstructed(log_rate, states)
+        states = self.norm(self.read(side.put(asked, 0.0), encoder.rotary(when), latents, encoder.angles(length), apart=apart))
+        return self._answers(streams, side.take(states))
+
+    def _queries(self, streams: list[Stream]) -> list[Tensor]:
+        """What each token of a stream is asked for by, (token, width)."""
+        out = [self.modality[s.modality].expand(n_tokens(s), -1) for s in streams]
+        for m, those in by_modality(streams).items():
+            if m in self.query:
+                for i, who in zip(those, at_once(self.query[m], [streams[i].identity for i in those])):
+                    out[i] = out[i] + who.repeat_interleave(streams[i].valid.shape[-1], 0)
+        return out
+
+    def _answers(self, streams: list[Stream], states: list[Tensor]) -> list[Reconstructed]:
+        out = {}
+        for m, those in by_modality(streams).items():
+            if m in ("field", "slow"):
+                for i, made in zip(those, at_once(getattr(self, m), [states[i] for i in those])):
+                    out[i] = made.unflatten(1, streams[i].valid.shape[1:])
+                continue
+            for i, members in zip(those, at_once(self.member[m], [streams[i].identity for i in those])):
+                s, members = streams[i], members / members.shape[-1] ** 0.5
+                if m == "features":
+                    out[i] = states[i][:, 0] @ members.T
+                    continue
+                assert s.expected is not None
+                out[i] = torch.log(s.expected + 1e-4)[:, None] + torch.einsum("nbd,ud->nub", states[i], members)
+        return [Reconstructed(out[i], states[i]) for i in range(len(streams))]
 
 
 class Gist(nn.Module):
@@ -83,7 +94,13 @@ class Gist(nn.Module):
         self.out = nn.ModuleDict({m: nn.Linear(width, GIST_SIZE[m]) for m in MODALITIES})
 
     def forward(self, batch: Batch, summary: Tensor) -> list[Tensor]:
-        return [self.out[s.modality](summary[s.rows][:, None] * (1 + self.gate[s.modality](s.identity))) for s in batch.streams]
+        out = {}
+        for m, those in by_modality(batch.streams).items():
+            streams = [batch.streams[i] for i in those]
+            gates = at_once(self.gate[m], [s.identity for s in streams])
+            made = at_once(self.out[m], [summary[s.rows][:, None] * (1 + gate) for s, gate in zip(streams, gates)])
+            out |= dict(zip(those, made))
+        return [out[i] for i in range(len(batch.streams))]
 
 
 class SummaryPrediction(nn.Module):

@@ -75,28 +75,30 @@ class Tokenizer(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, batch: Batch, hidden: Sequence[Hidden] | None = None) -> Tokens:
-        parts = []
-        for i, s in enumerate(batch.streams):
-            h = None if hidden is None else hidden[i]
-            values, valid = getattr(self, f"_{s.modality}")(s, h)
-            if h is not None:
-                valid = valid & ~_token_mask(s, h)
-            parts.append((s.rows, self.norm(values + self.modality[s.modality]), valid, token_times(s, batch.length)))
-        return _padded(parts, len(batch))
+        streams, masks = batch.streams, hidden or [None] * len(batch.streams)
+        measured = [getattr(self, f"_{s.modality}")(s, h) for s, h in zip(streams, masks)]
+        values = [x for x, _ in measured]
+        for m, those in by_modality(streams).items():
+            made = at_once(getattr(self, m), [values[i] for i in those])
+            if m in ("field", "slow"):
+                who = at_once(self.identity[m], [streams[i].identity for i in those])
+                made = [(x + w[:, None]).flatten(1, 2) for x, w in zip(made, who)]
+            for i, x in zip(those, made):
+                values[i] = x + self.modality[m]
+        valid = [ok if h is None else ok & ~_token_mask(s, h) for s, h, (_, ok) in zip(streams, masks, measured)]
+        return _tokens(SideBySide(streams, len(batch)), at_once(self.norm, values), valid, [token_times(s, batch.length) for s in streams])
 
+    # What was measured, (n, …, size) of the modality's layer, and where there is any, (n, token).
     def _field(self, s: Stream, _: Hidden | None) -> tuple[Tensor, Tensor]:
-        who = self.identity[s.modality](s.identity)
-        return (self.field(s.values) + who[:, None]).flatten(1, 2), s.valid.flatten(1)
+        return s.values, s.valid.flatten(1)
 
     def _slow(self, s: Stream, _: Hidden | None) -> tuple[Tensor, Tensor]:
-        who = self.identity[s.modality](s.identity)
-        return (self.slow(s.values) + who[:, None]).flatten(1, 2), s.valid.flatten(1)
+        return s.values, s.valid.flatten(1)
 
     def _features(self, s: Stream, h: Hidden | None) -> tuple[Tensor, Tensor]:
         seen = s.valid if h is None else s.valid & ~h.tokens
         total = (s.values * seen) @ self.member["features"](s.identity)
-        total = total / seen.sum(1, keepdim=True).clamp(min=1).sqrt()
-        return self.features(total)[:, None], seen.any(1, keepdim=True)
+        return (total / seen.sum(1, keepdim=True).clamp(min=1).sqrt())[:, None], seen.any(1, keepdim=True)
 
     def _spikes(self, s: Stream, h: Hidden | None) -> tuple[Tensor, Tensor]:
         # Deviation from the expected count, over the SD of the summed Poisson counts: silence is information too.
@@ -108,7 +110,7 @@ class Tokenizer(nn.Module):
             seen = (~h.units).float()[:, :, None]
             deviation, total = deviation * seen, (expected * seen).sum(1)
         summed = torch.einsum("nub,ud->nbd", deviation, self.member["spikes"](s.identity))
-        return self.spikes(summed / (total[..., None] + 0.1).sqrt()), s.valid
+        return summed / (total[..., None] + 0.1).sqrt(), s.valid
 
 
 class Lift(nn.Module):
@@ -139,30 +141,81 @@ def token_times(s: Stream, length: float) -> Tensor:
     return centres if s.modality == "spikes" else centres.repeat(s.valid.shape[1])
 
 
-def _padded(parts: list[tuple[Tensor, Tensor, Tensor, Tensor]], n: int) -> Tokens:
-    """Streams side by side, each window's tokens from the left."""
-    everywhere = all(len(rows) == n for rows, *_ in parts)
-    if everywhere and all(bool((rows == torch.arange(n, device=rows.device)).all()) for rows, *_ in parts):
-        time = torch.cat([t for *_, t in parts]).expand(n, -1)
-        valid = torch.cat([ok for *_, ok, _ in parts], 1)
-        return Tokens(torch.cat([v for _, v, *_ in parts], 1), valid, torch.cat([_bias(ok) for *_, ok, _ in parts], 1), time)
-    device = parts[0][1].device
-    offset = torch.zeros(n, dtype=torch.long, device=device)
-    places = []
-    for rows, values, *_ in parts:
-        places.append((rows[:, None], offset[rows][:, None] + torch.arange(values.shape[1], device=device)))
-        offset[rows] += values.shape[1]
-    size = int(offset.max())
-    values = torch.zeros(n, size, parts[0][1].shape[-1], dtype=parts[0][1].dtype, device=device)
-    valid = torch.zeros(n, size, dtype=torch.bool, device=device)
-    bias = torch.full((n, size), -torch.inf, device=device)
-    time = torch.zeros(n, size, dtype=torch.float64, device=device)
-    for place, (_, v, ok, t) in zip(places, parts):
-        values = values.index_put(place, v)
-        valid[place] = ok
-        bias[place] = _bias(ok)
-        time[place] = t.expand(len(v), -1)
-    return Tokens(values, valid, bias, time)
+def n_tokens(s: Stream) -> int:
+    """Tokens of a stream in a window, missing ones included."""
+    if s.modality == "features":
+        return 1
+    return s.valid.shape[-1] if s.modality == "spikes" else s.valid.shape[1] * s.valid.shape[2]
+
+
+def by_modality(streams: Sequence[Stream]) -> dict[str, list[int]]:
+    """Places of the streams of each modality."""
+    out: dict[str, list[int]] = {}
+    for i, s in enumerate(streams):
+        out.setdefault(s.modality, []).append(i)
+    return out
+
+
+def at_once(layer: nn.Module, parts: Sequence[Tensor]) -> list[Tensor]:
+    """`layer` on several tensors (…, size) in one call: a batch of many recordings has a hundred small streams."""
+    if len(parts) == 1:
+        return [layer(parts[0])]
+    made = layer(torch.cat([x.flatten(0, -2) for x in parts]))
+    return [y.unflatten(0, x.shape[:-1]) for x, y in zip(parts, made.split([x.shape[:-1].numel() for x in parts]))]
+
+
+class SideBySide:
+    """Streams of a batch laid out with a row a window: each window's tokens from the left, in the order of its streams.
+
+    Attributes
+    ----------
+    same : bool
+        Every stream is there in every window, so that all windows have the same tokens.
+    """
+
+    def __init__(self, streams: Sequence[Stream], n: int) -> None:
+        self.n, self.counts = n, [n_tokens(s) for s in streams]
+        device = streams[0].rows.device
+        every = torch.arange(n, device=device)
+        self.same = all(len(s.rows) == n for s in streams) and all(bool((s.rows == every).all()) for s in streams)
+        if self.same:
+            self.size = sum(self.counts)
+            return
+        offset = torch.zeros(n, dtype=torch.long, device=device)
+        columns = []
+        for s, count in zip(streams, self.counts):
+            columns.append((offset[s.rows][:, None] + torch.arange(count, device=device)).flatten())
+            offset[s.rows] += count
+        self.size = int(offset.max())
+        rows = torch.cat([s.rows.repeat_interleave(count) for s, count in zip(streams, self.counts)])
+        self.place = rows * self.size + torch.cat(columns)
+        self.shapes = [(len(s.rows), count) for s, count in zip(streams, self.counts)]
+
+    def put(self, parts: Sequence[Tensor], empty: float | bool) -> Tensor:
+        """Parts (n of the stream, token, …) as one tensor (window, token, …), `empty` where a window has fewer tokens than others."""
+        if self.same:
+            return torch.cat(list(parts), 1)
+        flat = torch.cat([x.flatten(0, 1) for x in parts])
+        out = torch.full((self.n * self.size, *flat.shape[1:]), empty, dtype=flat.dtype, device=flat.device)
+        return out.index_copy(0, self.place, flat).unflatten(0, (self.n, self.size))
+
+    def put_times(self, times: Sequence[Tensor]) -> Tensor:
+        """Times (token,) of each stream as (window or 1, token)."""
+        if self.same:
+            return torch.cat(list(times))[None]
+        return self.put([t.expand(n, -1) for t, (n, _) in zip(times, self.shapes)], 0.0)
+
+    def take(self, whole: Tensor) -> list[Tensor]:
+        """The inverse of :meth:`put`."""
+        if self.same:
+            return list(whole.split(self.counts, 1))
+        flat = whole.flatten(0, 1).index_select(0, self.place)
+        return [x.unflatten(0, shape) for x, shape in zip(flat.split([n * count for n, count in self.shapes]), self.shapes)]
+
+
+def _tokens(side: SideBySide, values: list[Tensor], valid: list[Tensor], times: list[Tensor]) -> Tokens:
+    time = side.put_times(times).expand(side.n, -1)
+    return Tokens(side.put(values, 0.0), side.put(valid, False), side.put([_bias(ok) for ok in valid], -torch.inf), time)
 
 
 def _bias(valid: Tensor) -> Tensor:

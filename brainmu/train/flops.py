@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from brainmu.models.heads import GIST_SIZE
+from brainmu.models.tokens import n_tokens
 from brainmu.windows.batch import Batch, Stream
 from brainmu.windows.grid import SLOW_BINS
 from brainmu.windows.spectra import N_FEATURES
@@ -48,7 +49,7 @@ def window_flops(encoder: WindowEncoder, batch: Batch) -> float:
     for s in batch.streams:
         a, b = _tokenised(s, width)
         first, inner = first + a, inner + b
-        tokens[s.rows.cpu().numpy()] += _queries(s)
+        tokens[s.rows.cpu().numpy()] += n_tokens(s)
         a, b = _reconstructed(s, latents, width)
         first, inner = first + a, inner + b
         rows, (members, known) = len(s.rows), s.identity.shape
@@ -77,17 +78,10 @@ def _block(n: int, queries: int, keys: int, width: int) -> float:
     return projections + 4.0 * n * queries * keys * width + 2 * _linear(n * queries, width, 4 * width)
 
 
-def _queries(s: Stream) -> int:
-    """Tokens of a stream in a window."""
-    if s.modality == "features":
-        return 1
-    return s.valid.shape[-1] if s.modality == "spikes" else s.valid.shape[1] * s.valid.shape[2]
-
-
 def _tokenised(s: Stream, width: int) -> tuple[float, float]:
     """Operations that make the tokens of a stream: on data, and inside."""
     n, (members, known) = len(s.rows), s.identity.shape
-    rows = n * _queries(s)
+    rows = n * n_tokens(s)
     if s.modality in ("field", "slow"):
         size = N_FEATURES if s.modality == "field" else SLOW_BINS
         return 2 * _linear(rows, size, width) + _linear(members, known, width), _linear(rows, width, width)
@@ -99,7 +93,7 @@ def _tokenised(s: Stream, width: int) -> tuple[float, float]:
 def _reconstructed(s: Stream, latents: int, width: int) -> tuple[float, float]:
     """Operations that ask for every token of a stream: on data, and inside."""
     n, (members, known) = len(s.rows), s.identity.shape
-    queries = _queries(s)
+    queries = n_tokens(s)
     block = _block(n, queries, latents, width)
     if s.modality in ("field", "slow"):
         return _linear(members, known, width), block + _linear(n * queries, width, N_FEATURES if s.modality == "field" else SLOW_BINS)

@@ -164,8 +164,7 @@ class WindowTask(_Task):
         self.masks, self.names = masks, names
 
     def blocks(self) -> list[torch.nn.Module]:
-        # The block of the reconstruction runs once a stream: how often differs between batches.
-        return [self.window.read, *self.window.blocks]
+        return [self.window.read, *self.window.blocks, self.reconstruction.read]
 
     def draw(self, sampler: WindowSampler, step: int) -> WindowItem:
         """This process's share of batch `step`, what is hidden of it (drawn for the whole batch, whatever the number of processes), and its size."""
