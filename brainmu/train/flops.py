@@ -1,7 +1,7 @@
 """Floating-point operations of a step of pretraining, counted from shapes, and what devices can do at most.
 
 Matrix products only, two operations a multiply-add, the backward pass twice the forward (once where a layer reads data, which
-needs no gradient). What is computed twice to save memory is not counted: these are the operations of the model, not of a kernel.
+needs no gradient). What is computed twice to save memory, or on padding, is not counted: these are the operations of the model, not of a kernel.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def window_flops(encoder: WindowEncoder, batch: Batch) -> float:
         first, inner = first + a, inner + b
         rows, (members, known) = len(s.rows), s.identity.shape
         first, inner = first + _linear(members, known, width), inner + _linear(rows * members, width, GIST_SIZE[s.modality])
-    inner += _block(n, latents, int(tokens.max(initial=0)) + 1, width) + layers * _block(n, latents, latents, width)
+    inner += _block(n, latents, float(tokens.mean()) + 1, width) + layers * _block(n, latents, latents, width)
     inner += _linear(n, latents * width, width)
     return 2 * first + 3 * inner
 
@@ -72,7 +72,7 @@ def _linear(rows: int, a: int, b: int) -> float:
     return 2.0 * rows * a * b
 
 
-def _block(n: int, queries: int, keys: int, width: int) -> float:
+def _block(n: int, queries: int, keys: float, width: int) -> float:
     """One block of attention: `n` sequences of `queries` on `keys`."""
     projections = _linear(n * queries, width, 2 * width) + _linear(n * keys, width, 2 * width)
     return projections + 4.0 * n * queries * keys * width + 2 * _linear(n * queries, width, 4 * width)
