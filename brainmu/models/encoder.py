@@ -45,6 +45,9 @@ class EncoderConfig:
     dropout : float
     causal : bool
         Context from this and earlier windows only.
+    spike_tokens : bool
+        A token for each bin in which a unit fired, instead of one a bin with the sum over units: which unit fired when is kept
+        apart (with a `bin` of 0.005 s, to 5 ms), for as many more tokens as there are spikes. The weights are the same.
     """
 
     width: int = 96
@@ -58,6 +61,7 @@ class EncoderConfig:
     bin: float = 0.05
     dropout: float = 0.1
     causal: bool = False
+    spike_tokens: bool = False
 
     def __post_init__(self) -> None:
         if self.width % (4 * self.heads):
@@ -75,7 +79,7 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig | None = None) -> None:
         super().__init__()
         self.config = c = config or EncoderConfig()
-        self.window = WindowEncoder(c.width, c.heads, c.latents, c.window_layers, c.dropout)
+        self.window = WindowEncoder(c.width, c.heads, c.latents, c.window_layers, c.dropout, c.spike_tokens)
         self.summarise = nn.Linear(c.latents * c.width, c.width)
         self.context = ContextEncoder(c.width, c.heads, c.context_layers, c.dropout, c.kernel, c.causal)
         self.load_report: LoadReport | None = None

@@ -48,7 +48,7 @@ class Reconstruction(nn.Module):
 
     def forward(self, batch: Batch, latents: Tensor, encoder: WindowEncoder) -> list[Reconstructed]:
         streams, length = batch.streams, batch.length
-        side = SideBySide(streams, len(batch))
+        side = SideBySide([s.rows for s in streams], [n_tokens(s) for s in streams], len(batch))
         asked = [q.expand(len(s.rows), -1, -1) for s, q in zip(streams, self._queries(streams))]
         when = side.put_times([token_times(s, length) for s in streams])
         apart = (when[:, :, None] - encoder.times(length)[:, None, :]).abs().float()

@@ -56,10 +56,18 @@ class Hidden:
 
 
 class Tokenizer(nn.Module):
-    """Tokens of every stream of a batch."""
+    """Tokens of every stream of a batch.
 
-    def __init__(self, width: int) -> None:
+    Parameters
+    ----------
+    width : int
+    spike_tokens : bool
+        A token for each bin in which a unit fired, with the unit's embedding, instead of one a bin with the sum over units.
+    """
+
+    def __init__(self, width: int, spike_tokens: bool = False) -> None:
         super().__init__()
+        self.spike_tokens = spike_tokens
         self.identity = nn.ModuleDict({m: nn.Linear(IDENTITY_SIZE[m], width) for m in MODALITIES})
         self.modality = nn.ParameterDict({m: nn.Parameter(0.02 * torch.randn(width)) for m in MODALITIES})
         self.field = Lift(N_FEATURES, width)
@@ -76,8 +84,8 @@ class Tokenizer(nn.Module):
 
     def forward(self, batch: Batch, hidden: Sequence[Hidden] | None = None) -> Tokens:
         streams, masks = batch.streams, hidden or [None] * len(batch.streams)
-        measured = [getattr(self, f"_{s.modality}")(s, h) for s, h in zip(streams, masks)]
-        values = [x for x, _ in measured]
+        measured = [self._measured(s, h, batch.length) for s, h in zip(streams, masks)]
+        values = [x for x, _, _ in measured]
         for m, those in by_modality(streams).items():
             made = at_once(getattr(self, m), [values[i] for i in those])
             if m in ("field", "slow"):
@@ -85,15 +93,19 @@ class Tokenizer(nn.Module):
                 made = [(x + w[:, None]).flatten(1, 2) for x, w in zip(made, who)]
             for i, x in zip(those, made):
                 values[i] = x + self.modality[m]
-        valid = [ok if h is None else ok & ~_token_mask(s, h) for s, h, (_, ok) in zip(streams, masks, measured)]
-        return _tokens(SideBySide(streams, len(batch)), at_once(self.norm, values), valid, [token_times(s, batch.length) for s in streams])
+        values = at_once(self.norm, values)
+        side = SideBySide([s.rows for s in streams], [x.shape[1] for x in values], len(batch))
+        return _tokens(side, values, [ok for _, ok, _ in measured], [t for *_, t in measured])
 
-    # What was measured, (n, …, size) of the modality's layer, and where there is any, (n, token).
-    def _field(self, s: Stream, _: Hidden | None) -> tuple[Tensor, Tensor]:
-        return s.values, s.valid.flatten(1)
-
-    def _slow(self, s: Stream, _: Hidden | None) -> tuple[Tensor, Tensor]:
-        return s.values, s.valid.flatten(1)
+    def _measured(self, s: Stream, h: Hidden | None, length: float) -> tuple[Tensor, Tensor, Tensor]:
+        """What the layer of the modality reads, (n, …, size); where there is any, (n, token); and when, (token,) or (n, token), s."""
+        if s.modality == "spikes" and self.spike_tokens:
+            return self._each_spike(s, h, length)
+        if s.modality in ("field", "slow"):
+            values, valid = s.values, s.valid.flatten(1)
+        else:
+            values, valid = self._features(s, h) if s.modality == "features" else self._spikes(s, h)
+        return values, valid if h is None else valid & ~_token_mask(s, h), token_times(s, length)
 
     def _features(self, s: Stream, h: Hidden | None) -> tuple[Tensor, Tensor]:
         seen = s.valid if h is None else s.valid & ~h.tokens
@@ -111,6 +123,19 @@ class Tokenizer(nn.Module):
             deviation, total = deviation * seen, (expected * seen).sum(1)
         summed = torch.einsum("nub,ud->nbd", deviation, self.member["spikes"](s.identity))
         return summed / (total[..., None] + 0.1).sqrt(), s.valid
+
+    def _each_spike(self, s: Stream, h: Hidden | None, length: float) -> tuple[Tensor, Tensor, Tensor]:
+        fired = (s.values > 0) & s.valid[:, None]
+        if h is not None:
+            fired = fired & ~h.tokens[:, None]
+            fired = fired if h.units is None else fired & ~h.units[:, :, None]
+        bins, fired = s.values.shape[2], fired.flatten(1)
+        # Each window's from the left, in the order of units and of time.
+        most = max(1, int(fired.sum(1).max()))
+        place = torch.argsort(fired.to(torch.int8), dim=1, descending=True, stable=True)[:, :most]
+        count = s.values.flatten(1).gather(1, place)
+        values = self.member["spikes"](s.identity)[place // bins] * count[..., None]
+        return values, fired.gather(1, place), ((place % bins).double() + 0.5) * (length / bins)
 
 
 class Lift(nn.Module):
@@ -167,29 +192,36 @@ def at_once(layer: nn.Module, parts: Sequence[Tensor]) -> list[Tensor]:
 class SideBySide:
     """Streams of a batch laid out with a row a window: each window's tokens from the left, in the order of its streams.
 
+    Parameters
+    ----------
+    rows : list of int64 (n,)
+        Windows in which each stream is.
+    counts : list of int
+        Tokens of each stream in a window.
+    n : int
+        Windows of the batch.
+
     Attributes
     ----------
     same : bool
         Every stream is there in every window, so that all windows have the same tokens.
     """
 
-    def __init__(self, streams: Sequence[Stream], n: int) -> None:
-        self.n, self.counts = n, [n_tokens(s) for s in streams]
-        device = streams[0].rows.device
+    def __init__(self, rows: Sequence[Tensor], counts: Sequence[int], n: int) -> None:
+        self.n, self.counts = n, list(counts)
+        device = rows[0].device
         every = torch.arange(n, device=device)
-        self.same = all(len(s.rows) == n for s in streams) and all(bool((s.rows == every).all()) for s in streams)
+        self.same = all(len(r) == n for r in rows) and all(bool((r == every).all()) for r in rows)
+        self.shapes = [(len(r), count) for r, count in zip(rows, counts)]
         if self.same:
-            self.size = sum(self.counts)
             return
         offset = torch.zeros(n, dtype=torch.long, device=device)
         columns = []
-        for s, count in zip(streams, self.counts):
-            columns.append((offset[s.rows][:, None] + torch.arange(count, device=device)).flatten())
-            offset[s.rows] += count
+        for r, count in zip(rows, counts):
+            columns.append((offset[r][:, None] + torch.arange(count, device=device)).flatten())
+            offset[r] += count
         self.size = int(offset.max())
-        rows = torch.cat([s.rows.repeat_interleave(count) for s, count in zip(streams, self.counts)])
-        self.place = rows * self.size + torch.cat(columns)
-        self.shapes = [(len(s.rows), count) for s, count in zip(streams, self.counts)]
+        self.place = torch.cat([r.repeat_interleave(count) for r, count in zip(rows, counts)]) * self.size + torch.cat(columns)
 
     def put(self, parts: Sequence[Tensor], empty: float | bool) -> Tensor:
         """Parts (n of the stream, token, …) as one tensor (window, token, …), `empty` where a window has fewer tokens than others."""
@@ -200,8 +232,8 @@ class SideBySide:
         return out.index_copy(0, self.place, flat).unflatten(0, (self.n, self.size))
 
     def put_times(self, times: Sequence[Tensor]) -> Tensor:
-        """Times (token,) of each stream as (window or 1, token)."""
-        if self.same:
+        """Times (token,) or (n, token) of each stream as (window or 1, token)."""
+        if self.same and all(t.ndim == 1 for t in times):
             return torch.cat(list(times))[None]
         return self.put([t.expand(n, -1) for t, (n, _) in zip(times, self.shapes)], 0.0)
 

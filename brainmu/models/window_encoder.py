@@ -24,9 +24,9 @@ class WindowEncoder(nn.Module):
     Jaegle et al. 2021, arXiv 2103.03206 (Perceiver); Azabou et al. 2023, arXiv 2310.16046 (POYO).
     """
 
-    def __init__(self, width: int, heads: int, latents: int, layers: int, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, heads: int, latents: int, layers: int, dropout: float = 0.0, spike_tokens: bool = False) -> None:
         super().__init__()
-        self.tokens = Tokenizer(width)
+        self.tokens = Tokenizer(width, spike_tokens)
         self.rotary = Rotary(width // heads, shortest=0.05, longest=120.0)
         self.latents = nn.Parameter(0.02 * torch.randn(latents, width))
         # Always present: a window without any data still has something to read, and a latent with nothing near it need not

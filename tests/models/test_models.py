@@ -83,6 +83,33 @@ class TestEncoder:
         left = ((y[half:] - target - (x[half:] - mean) @ weights) ** 2).mean() / y[half:].var()
         assert left < 0.8
 
+    def test_a_token_a_spike(self, rec):
+        config = EncoderConfig(width=32, heads=2, latents=4, window_layers=1, context_layers=1, spike_tokens=True)
+        torch.manual_seed(0)
+        encoder = Encoder(config).eval()
+        batch = collate([WindowGrid(rec).batch([0, 3]), WindowGrid(recording("b", units=0)).batch([1])])
+        spikes = next(s for s in batch.streams if s.modality == "spikes")
+        others = sum(s.valid[0].numel() for s in batch.streams if s.name in ("lfp", "emg")) // 2
+        tokens = encoder.window.tokens(batch)
+        for k in range(2):
+            unit, bins = torch.nonzero(spikes.values[k] > 0, as_tuple=True)
+            ours = torch.arange(tokens.valid.shape[1])[tokens.valid[k]][others:]
+            assert len(ours) == len(unit)
+            assert torch.allclose(tokens.time[k, ours], (bins.double() + 0.5) * (4.0 / spikes.values.shape[2]))
+        hidden = [Hidden(torch.zeros_like(s.valid)) for s in batch.streams]
+        where = next(i for i, s in enumerate(batch.streams) if s.modality == "spikes")
+        hidden[where].units = torch.zeros(spikes.values.shape[:2], dtype=torch.bool)
+        hidden[where].units[:, 0] = True
+        with torch.no_grad():
+            a = encoder.window(batch, hidden)[0]
+            # The order of units does not matter; what is hidden is not heard.
+            order = torch.tensor([2, 1, 0, 3])
+            spikes.values, spikes.identity, spikes.expected = spikes.values[:, order], spikes.identity[order], spikes.expected[order]
+            hidden[where].units = hidden[where].units[:, order]
+            spikes.values[:, 2] += 3
+            b = encoder.window(batch, hidden)[0]
+        assert torch.allclose(a, b, atol=1e-5)
+
     def test_a_window_does_not_depend_on_its_batch(self, model, rec):
         other = WindowGrid(recording("b", rate=100.0, units=0, seed=2))
         with torch.no_grad():
