@@ -67,9 +67,9 @@ def scorings(recordings: Sequence[Recording], labels: str, groups: Sequence[str]
         If their stages differ, or a subject lies in two groups.
     """
     out: list[Scoring] = []
+    first = recordings[0].hypnogram(labels)
     for i, r in enumerate(recordings):
         h = r.hypnogram(labels)
-        first = recordings[0].hypnogram(labels)
         if h.stages != first.stages:
             raise InputError(
                 f"probe: {recordings[0].id} is scored in {' '.join(first.stages)} and {r.id} in {' '.join(h.stages)}: convert all with as_rodent3()"

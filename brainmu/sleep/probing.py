@@ -98,23 +98,21 @@ class ProbeResult:
     def __str__(self) -> str:
         what = "new subjects" if self.split == "subject" else "other times of the same subjects, which says nothing of new animals"
         left_out = f", without {', '.join(self.without)} in what is tested" if self.without else ""
+        count = f"{self.n_subjects} subject{'s' * (self.n_subjects != 1)}, {self.n_recordings} recording{'s' * (self.n_recordings != 1)}"
         lines = [
             f"linear read-out of {'/'.join(self.stages)}, tested on {what}{left_out}",
-            f"  n = {self.n_epochs} epochs, {self.n_subjects} subject{'s' * (self.n_subjects != 1)}, {self.n_recordings} recording{'s' * (self.n_recordings != 1)}; "
-            f"{self.n_folds} folds, {self.n_seeds} seeds; {self.seconds:.0f} s",
+            f"  n = {self.n_epochs} epochs, {count}; {self.n_folds} folds, {self.n_seeds} seeds; {self.seconds:.0f} s",
             f"  chance: kappa 0; accuracy of naming the commonest stage {self.chance:.3f}",
             "",
             f"  {'labels':<18}" + "".join(f"{x:<23}" for x in INPUTS) + "".join(f"pretrained - {x:<15}" for x in INPUTS[:2]).rstrip(),
         ]  # fmt: skip
         for _, part in self.rows.groupby(["control", "share"], sort=False, dropna=False):
             by = part.set_index("input")
-            first = by.iloc[0]
-            share = "shuffled" if first["control"] else f"{100 * first['share']:.3g} %"
-            name = f"{share} ({first['minutes']:.0f} min)"
-            cells = [_cell(by.loc[x], "kappa", "low", "high", ".3f") for x in INPUTS] + [
-                _cell(by.loc[x], "gain", "gain_low", "gain_high", "+.3f") for x in INPUTS[:2]
-            ]
-            lines.append(f"  {name:<18}" + "".join(f"{c:<23}" for c in cells[:3]) + "".join(f"{c:<28}" for c in cells[3:]).rstrip())
+            share = "shuffled" if by["control"].all() else f"{100 * by['share'].iloc[0]:.3g} %"
+            name = f"{share} ({by['minutes'].iloc[0]:.0f} min)"
+            kappas = "".join(f"{_cell(by.loc[x], 'kappa', 'low', 'high', '.3f'):<23}" for x in INPUTS)
+            gains = "".join(f"{_cell(by.loc[x], 'gain', 'gain_low', 'gain_high', '+.3f'):<28}" for x in INPUTS[:2])
+            lines.append(f"  {name:<18}{kappas}{gains}".rstrip())
         lines += ["", *(f"  {sentence}" for sentence in self.verdict()), *(f"  note: {n}" for n in self.notes)]
         return "\n".join(lines)
 

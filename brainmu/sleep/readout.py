@@ -71,7 +71,7 @@ def folds_by_group(data: Sequence[Scoring], folds: int) -> list[Fold]:
     groups = sorted({d.group for d in data})
     if len(groups) < 2:
         raise InputError(
-            f"probe: all {len(data)} recordings are of {groups[0]}, expected at least two subjects: add some, or split by time (which says nothing of new animals)"
+            f"probe: all recordings are of {groups[0]}, expected two or more subjects: add some, or split by time (which says nothing of new animals)"
         )
     n = min(_folds(folds), len(groups))
     out = []
