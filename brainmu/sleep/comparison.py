@@ -81,7 +81,7 @@ class ProbeResult:
             f"  n = {self.n_epochs} epochs, {count}; {self.n_folds} folds, {self.n_seeds} seeds; {self.seconds:.0f} s",
             f"  chance: kappa 0; accuracy of naming the commonest stage {self.chance:.3f}",
             "",
-            f"  {'labels':<18}" + "".join(f"{x:<23}" for x in INPUTS) + "".join(f"pretrained - {x:<15}" for x in INPUTS[:2]).rstrip(),
+            f"  {'labels':<20}" + "".join(f"{x:<23}" for x in INPUTS) + "".join(f"pretrained - {x:<15}" for x in INPUTS[:2]).rstrip(),
         ]  # fmt: skip
         for _, part in self.rows.groupby(["control", "share"], sort=False, dropna=False):
             by = part.set_index("input")
@@ -89,7 +89,7 @@ class ProbeResult:
             name = f"{share} ({by['minutes'].iloc[0]:.0f} min)"
             kappas = "".join(f"{_cell(by.loc[x], 'kappa', 'low', 'high', '.3f'):<23}" for x in INPUTS)
             gains = "".join(f"{_cell(by.loc[x], 'gain', 'gain_low', 'gain_high', '+.3f'):<28}" for x in INPUTS[:2])
-            lines.append(f"  {name:<18}{kappas}{gains}".rstrip())
+            lines.append(f"  {name:<20}{kappas}{gains}".rstrip())
         lines += ["", *(f"  {sentence}" for sentence in self.verdict()), *(f"  note: {n}" for n in self.notes)]
         return "\n".join(lines)
 
@@ -146,6 +146,8 @@ class _Runner:
 
     CONTROL = -1.0
     """Stands for the share of the control, whose labels are shuffled."""
+    MOST = 4000
+    """Epochs that the control is trained on."""
 
     def __init__(
         self, data: list[Scoring], epochs: list[float], stages: tuple[str, ...], parts: list[Fold], shares: Sequence[float], seeds: int, seed: int, split: str
@@ -158,7 +160,10 @@ class _Runner:
         self.cluster = self._clusters() if split == "time" else [np.zeros(len(d.codes), dtype=np.int64) for d in data]
         sizes = [1 + max(int(c.max()) for c, d in zip(self.cluster, data) if d.subject == s) for s in self.subjects]
         every, k = [*self.shares, self.CONTROL], len(stages)
-        self.tables = {(i, s): [np.zeros((seeds, size, k, k), dtype=np.int64) for size in sizes] for i in INPUTS for s in every}
+        # One shuffle says little: a read-out of a fold is right or wrong on all its subjects together.
+        self.shuffles = int(np.ceil(10 / seeds))
+        rows = {s: seeds * (self.shuffles if s == self.CONTROL else 1) for s in every}
+        self.tables = {(i, s): [np.zeros((rows[s], size, k, k), dtype=np.int64) for size in sizes] for i in INPUTS for s in every}
         self.minutes: dict[float, list[float]] = {s: [] for s in every}
 
     def _clusters(self) -> list[NDArray[np.int64]]:
@@ -183,21 +188,24 @@ class _Runner:
             train, test = _scaled(x, fold)
             whole = None
             for i in [int(own)] if own else range(self.seeds):
-                for share, masks in draws[i].items():
-                    found = whole if share == 1 else None
-                    if found is None:
-                        found = self._read(train, test, fold, masks, np.random.default_rng([self.seed, i, k, 1]) if share == self.CONTROL else None)
-                    whole = found if share == 1 else whole  # all labels are the same labels for every seed
+                for share in self.shares:
+                    # All labels are the same labels for every seed.
+                    found = whole if share == 1 and whole else self._read(train, test, fold, draws[i][share])
+                    whole = found if share == 1 else whole
                     self._count(kind, share, i, fold, found)
+                for j in range(i * self.shuffles, (i + 1) * self.shuffles):
+                    found = self._read(train, test, fold, draws[i][self.CONTROL], np.random.default_rng([self.seed, j, k, 1]))
+                    self._count(kind, self.CONTROL, j, fold, found)
 
     def _read(
-        self, train: list[NDArray[Any]], test: list[NDArray[Any]], fold: Fold, masks: list[NDArray[np.bool_]], control: np.random.Generator | None
+        self, train: list[NDArray[Any]], test: list[NDArray[Any]], fold: Fold, masks: list[NDArray[np.bool_]], control: np.random.Generator | None = None
     ) -> list[NDArray[np.int8]]:  # fmt: skip
         """Stages of the tested, scored epochs of each recording."""
         x = np.concatenate([v[m] for v, m in zip(train, masks)])
         y = np.concatenate([d.codes[m] for d, m in zip(self.data, masks)])
         if control is not None:
-            model = ReadOut(USUAL).fit(x, shuffled(y, max(d.stretch for d in self.data), control))
+            y, every = shuffled(y, max(d.stretch for d in self.data), control), len(y) // self.MOST + 1
+            model = ReadOut(USUAL).fit(x[::every], y[::every])
         else:
             subject = np.concatenate([np.full(m.sum(), self.subjects.index(d.subject)) for d, m in zip(self.data, masks)])
             model = ReadOut().fit(x, y, subject, np.concatenate([c[m] for c, m in zip(self.stretch, masks)]))
