@@ -148,9 +148,7 @@ def report(inputs: dict[str, list[list[Floats]]], truth: NDArray[np.float64], ru
     every = np.flatnonzero(running)
     errors = {k: {s: errors_of(v, truth, every, tests, s, seeds) for s in (*SHARES, None)} for k, v in inputs.items()}
     away = np.linalg.norm(truth[every] - truth[np.random.default_rng(0).permutation(every)], axis=1)
-    print(
-        f"\nn = {len(every)} bins of {BIN} s in {len(tests)} contiguous folds of one rat, {seeds} seeds; chance (places dealt out anew) {np.median(away):.1f} px"
-    )
+    print(f"\nn = {len(every)} bins of {BIN} s in {len(tests)} contiguous folds of one rat, {seeds} seeds; chance (places dealt out anew) {chance:.1f} px")
     print("median error, px; differences with 95 % intervals over stretches of running and seeds, all labels (below 0: the row is better)\n")
     untrained_of = {k: next((u for u in inputs if u.startswith("untrained") and k.endswith(u.partition(", ")[2])), "") for k in inputs}
     print(f"| input | {' | '.join(f'{s:.0%}' for s in SHARES)} | shuffled | minus untrained | minus counts in 0.5 s |\n|{'---|' * (len(SHARES) + 4)}")
