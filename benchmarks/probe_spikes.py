@@ -147,7 +147,7 @@ def latents(encoder: Encoder, recording: Recording, start: float, n: int) -> Flo
 def report(inputs: dict[str, list[list[Floats]]], truth: NDArray[np.float64], running: NDArray[np.bool_], tests: list[NDArray[np.bool_]], seeds: int) -> None:
     every = np.flatnonzero(running)
     errors = {k: {s: errors_of(v, truth, every, tests, s, seeds) for s in (*SHARES, None)} for k, v in inputs.items()}
-    away = np.linalg.norm(truth[every] - truth[np.random.default_rng(0).permutation(every)], axis=1)
+    chance = np.median(np.linalg.norm(truth[every] - truth[np.random.default_rng(0).permutation(every)], axis=1))
     print(f"\nn = {len(every)} bins of {BIN} s in {len(tests)} contiguous folds of one rat, {seeds} seeds; chance (places dealt out anew) {chance:.1f} px")
     print("median error, px; differences with 95 % intervals over stretches of running and seeds, all labels (below 0: the row is better)\n")
     untrained_of = {k: next((u for u in inputs if u.startswith("untrained") and k.endswith(u.partition(", ")[2])), "") for k in inputs}
