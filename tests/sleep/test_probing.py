@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -67,10 +68,10 @@ class TestProbe:
         assert np.isfinite(r.rows["low"]).all()
 
     def test_a_missing_modality_is_missing_where_it_is_tested(self, mice, encoder, result):
-        r = probe(mice, encoder, shares=[1.0], seeds=1, without="emg")
-        assert r.without == ("emg",) and "without emg in what is tested" in str(r)
+        r = probe(mice, encoder, shares=[1.0], seeds=1, without="eeg")
+        assert r.without == ("eeg",) and "without eeg in what is tested" in str(r)
         whole, bare = (x.rows[(x.rows["share"] == 1) & (x.rows["input"] == "classical")]["kappa"].item() for x in (result, r))
-        assert 0.2 < bare < whole
+        assert 0.2 < bare < whole - 0.1
 
     def test_an_encoder_for_each_fold_sees_its_training_subjects_only(self, mice, encoder):
         seen = []
@@ -147,7 +148,7 @@ class TestInputs:
         assert np.array_equal(np.isnan(centred(x)), np.isnan(x)) and abs(np.nanmean(centred(x)[:, 1])) < 1e-12
 
     def test_without_kinds_takes_channels_from_shared_signals(self):
-        both = {"values": np.zeros((100, 2), dtype=np.float32), "rate": 100.0, "channels": [{"name": "a", "kind": "eeg"}, {"name": "b", "kind": "emg"}]}
+        both = {"values": np.zeros((100, 2), dtype=np.float32), "rate": 100.0, "channels": pd.DataFrame({"name": ["a", "b"], "kind": ["eeg", "emg"]})}
         r = Recording.from_arrays("r", "r", signals={"both": both}, spikes={"times": np.array([0.1]), "unit": np.array([1])})
         bare = without_kinds(r, ["emg", "spikes"])
         assert bare.signals["both"].names == ["a"] and bare.spikes is None
@@ -181,4 +182,4 @@ class TestCompare:
         inputs = {k: Input(arrays, arrays) for k in ("classical", "pretrained", "untrained 0")}
         r = compare_inputs(data, folds_by_group(data, 6), lambda k: inputs, stages=("a", "b"), epochs=[4.0] * 6, shares=[1.0], seeds=1)
         kappa = r.subjects[r.subjects["input"] == "pretrained"].set_index("subject")["kappa"]
-        assert kappa["s0"] < -0.9 and (kappa.drop("s0") > 0.9).all()
+        assert kappa["s0"] < -0.5 and (kappa.drop("s0") > 0.9).all()
