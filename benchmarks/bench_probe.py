@@ -83,7 +83,7 @@ def corpus(quick: bool) -> list[Recording]:
     # Half the channels and rate of this probe say the same of sleep, at a tenth of the time.
     light = {"neuropixels": {"n_channels": 4, "n_cortex": 2, "lfp_rate": 1250.0}}
     labs = [dataclasses.replace(lab, **light.get(name, {})) for name, lab in synth.LABS.items() if lab.species == "mouse"]
-    return [r for r, _ in synth.iter_corpus((1 if quick else 3) * len(labs), hours=0.5 if quick else 1.0, seed=52_000, labs=labs, epoch=4.0)]
+    return [r for r, _ in synth.iter_corpus((2 if quick else 3) * len(labs), hours=0.5 if quick else 1.0, seed=52_000, labs=labs, epoch=4.0)]
 
 
 def tuned(recordings: list[Recording], labs: list[str], encoder: str, quick: bool) -> None:
