@@ -11,8 +11,8 @@
 All but planted need BRAINMU_DATA. Chance is kappa 0 (or the error of places dealt out anew); a control has its training labels shuffled; intervals are 95 %
 over subjects and seeds, or over stretches of time where there is one animal, which is weaker. One pretraining run is judged: how runs differ is not in them.
 
-Seconds on one core of a busy machine, --quick and full: planted 90 and 900 (with --finetune 200 and an hour), bandpower 150 and an hour, mouse 30 and 60,
-heads 100 and 300, track 100 and 300.
+Seconds of one core, --quick and (roughly) in full: planted 60 and 300 (with --finetune 150 and three hours), bandpower 60 and two hours, mouse 12 and 20,
+heads 40 and 200, track 60 and 400.
 
 Usage: python benchmarks/bench_probe.py [--quick] [--data planted|bandpower|mouse|heads|track] [--encoder CKPT] [--without KIND] [--finetune]
 """
@@ -36,6 +36,8 @@ from brainmu.sleep.probe_inputs import scorings
 from brainmu.sleep.probing import SHARES, probe, untrained
 from brainmu.sleep.readout import draw_labels, folds_by_group
 from brainmu.train import finetune, pretrain
+
+STEPS = 120  # of fine-tuning, with few labels as with many
 
 
 def main() -> None:
@@ -90,8 +92,8 @@ def tuned(recordings: list[Recording], labs: list[str], encoder: str, quick: boo
     """Kappa of stage models fine-tuned with few labels, from pretrained and untrained weights, in the first fold (all folds where not quick)."""
     data = scorings(recordings, "scoring", labs)
     parts = folds_by_group(data, len(set(labs)))[: 1 if quick else None]
-    shares, modes, seeds, steps = ((0.05,), ("probe", "full"), 1, 40) if quick else (SHARES, ("probe", "adapters", "full"), 2, 120)
-    print(f"\nfine-tuned for {steps} steps, {seeds} seeds, labs tested: {'; '.join(f.name for f in parts)}\n")
+    shares, modes, seeds = ((0.05,), ("probe", "full"), 1) if quick else (SHARES, ("probe", "adapters", "full"), 2)
+    print(f"\nfine-tuned for {STEPS} steps, {seeds} seed{'s' * (seeds > 1)}, labs tested: {'; '.join(f.name for f in parts)}\n")
     print("| labels | mode | pretrained | untrained | difference | mice | seconds a run |\n|---|---|---|---|---|---|---|")
     given = load_encoder(encoder)
     for share in shares:
@@ -105,7 +107,7 @@ def tuned(recordings: list[Recording], labs: list[str], encoder: str, quick: boo
                     # Trained from scratch where all of it is trained: that is what one would do without a checkpoint, with its own learning rate.
                     fresh = None if mode == "full" else untrained(given, seed + 1, 0)[f"untrained {seed}"]
                     for name, start in (("pretrained", given), ("untrained", fresh)):
-                        found[name].append(kappas(train, test, start, mode, steps, seed))
+                        found[name].append(kappas(train, test, start, mode, seed))
             a, b = (np.mean(np.reshape(found[n], (len(parts), seeds, -1)), axis=1).ravel() for n in found)
             low, high = metrics.bootstrap_interval((a - b).tolist(), lambda d: float(np.mean(d)))
             spent = (time.perf_counter() - began) / (2 * len(parts) * seeds)
@@ -123,8 +125,8 @@ def with_labels(recording: Recording, mask: np.ndarray) -> Recording:
     )  # fmt: skip
 
 
-def kappas(train: list[Recording], test: list[Recording], start: Encoder | None, mode: str, steps: int, seed: int) -> list[float]:
-    config = {"steps": steps, "stop_on": "none"}
+def kappas(train: list[Recording], test: list[Recording], start: Encoder | None, mode: str, seed: int) -> list[float]:
+    config = {"steps": STEPS, "stop_on": "none"}
     model: StageModel = finetune(train, encoder=start, mode=mode, config=config, seed=seed)
     out = []
     for r in test:
