@@ -6,7 +6,7 @@
   mouse      one mouse, EEG and EMG, blocks of time: nothing on new animals
   heads      19 head-direction cells as counts, wake, NREM and REM in three matrices: halves, summaries only (the context would show the neighbours, which
              are of one state), beside counts; also an encoder pretrained on the training half
-  track      running position from spikes, 5 contiguous folds, beside the package's decoders and a linear regression on counts
+  track      running position from spikes, fifths of the record (3 hold running), beside the package's decoders and a linear regression on counts
 
 All but planted need BRAINMU_DATA. Chance is kappa 0 (or the error of places dealt out anew); a control has its training labels shuffled; intervals are 95 %
 over subjects and seeds, or over stretches of time where there is one animal, which is weaker. One pretraining run is judged: how runs differ is not in them.
