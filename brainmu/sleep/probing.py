@@ -10,7 +10,7 @@ What is compared, and why it is fair:
   one loses as much by centring, at 1 % only. What helps the controls is done. A recording that holds one stage only is distorted by it.
 - **Missing values** become 0 then: the training mean.
 - **The penalty** is chosen for each input by cross-validation inside the training labels (:class:`~brainmu.sleep.readout.ReadOut`). Classes weigh alike:
-  without that, kappa at 1 % falls by 0.03 to 0.07 for every input. PCA whitening is not used: with few labels it lets directions
+  without that, kappa at 1 % falls by 0.03 to 0.07 for every input. PCA whitening (32 components) is not used: with few labels it lets directions
   of no variance count as much as the rest (kappa at 1 % fell from 0.78 to 0.5 or less, of classical features from 0.75 to 0.4).
 
 Nothing of this was tuned on real recordings.
