@@ -1,187 +1,165 @@
-"""Does pretraining help? A linear read-out of the frozen encoder, pretrained and untrained, beside one of classical features, by share of the labels.
+"""Does pretraining help? Read-outs of the frozen encoder, pretrained and untrained, beside classical features or decoders, by share of the labels.
 
-Every read-out is multinomial logistic regression on standardised inputs. Subjects are split once (none is in both parts); the labels that count are
-stretches of five minutes spread over the training subjects, 1, 5, 25 or 100 % of them, drawn anew for each seed. Differences are paired by test subject
-and seed; the intervals are bootstraps over test subjects. Chance is kappa 0; below stands
-a control whose training labels are dealt out anew, stretch by stretch.
+  planted    mice of five labs (other channels, units, rates, cells); each lab is tested by read-outs of the other four. With --without emg the tested mice
+             lack a modality that training had; with --finetune stage models are fine-tuned (probe, adapters, full) at the same shares
+  bandpower  Sleep-EDF band powers of 53 people; for each fold an encoder is pretrained on its training subjects, without their labels
+  mouse      one mouse, EEG and EMG, blocks of time: nothing on new animals
+  heads      19 head-direction cells as counts, wake, NREM and REM in three matrices: halves, summaries only (the context would show the neighbours, which
+             are of one state), beside counts; also an encoder pretrained on the training half
+  track      running position from spikes, fifths of the record (3 hold running), beside the package's decoders and a linear regression on counts
 
-  planted: mice of two labs are trained on, mice of two other labs are tested (brainmu-tiny has seen neither)
-  bandpower: Sleep-EDF band powers, 53 subjects (BRAINMU_DATA); the encoder is pretrained on the training subjects, without labels
+All but planted need BRAINMU_DATA. Chance is kappa 0 (or the error of places dealt out anew); a control has its training labels shuffled; intervals are 95 %
+over subjects and seeds, or over stretches of time where there is one animal, which is weaker. One pretraining run is judged: how runs differ is not in them.
 
-Usage: python benchmarks/bench_probe.py [--quick] [--data planted|bandpower] [--encoder CKPT]
+Seconds of one core, --quick and (roughly) in full: planted 60 and 300 (with --finetune 150 and three hours), bandpower 60 and two hours, mouse 12 and 20,
+heads 40 and 200, track 60 and 400.
+
+Usage: python benchmarks/bench_probe.py [--quick] [--data planted|bandpower|mouse|heads|track] [--encoder CKPT] [--without KIND] [--finetune]
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import dataclasses
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
+from bench_staging import features, real_data
 
 from brainmu import synth
 from brainmu.core import Hypnogram, Recording, metrics
-from brainmu.models import Encoder, EncoderConfig
+from brainmu.models import Encoder, StageModel
 from brainmu.models.checkpoint import load_encoder
-from brainmu.sleep.features import add_context, epoch_table
-from brainmu.train import pretrain
-from brainmu.windows import WindowGrid
+from brainmu.sleep.probe_inputs import scorings
+from brainmu.sleep.probing import SHARES, probe, untrained
+from brainmu.sleep.readout import draw_labels, folds_by_group
+from brainmu.train import finetune, pretrain
 
-SHARES = (0.01, 0.05, 0.25, 1.0)
-STRETCH = 300.0  # s of labels in a row
-_STRETCH_EPOCHS = 60
-Floats = NDArray[np.float64]
-
-
-@dataclass
-class Night:
-    """Inputs (epoch, feature) by name and codes (epoch,) of one recording; -1 where not scored."""
-
-    subject: str
-    inputs: dict[str, Floats]
-    codes: NDArray[np.int8]
-
-
-def taps(encoder: Encoder, recording: Recording, epoch: float, n: int) -> Floats:
-    """Summary and context of every epoch."""
-    out = encoder.taps(WindowGrid(recording, epoch, 0.0, n))
-    return np.concatenate([out["summary"], out["context"]], axis=1).astype(np.float64)
-
-
-def night(recording: Recording, encoders: dict[str, Encoder], stages: str, columns: list[str]) -> Night:
-    scoring = recording.labels["scoring"]
-    assert isinstance(scoring, Hypnogram)
-    n = len(scoring)
-    table = epoch_table(recording, scoring.epoch, start=0.0)
-    plain = table.values[:n, [table.names.index(c) for c in columns]]
-    classical = np.concatenate([plain, add_context(plain, scoring.epoch, stages)], axis=1)
-    inputs = {"classical features": np.nan_to_num(classical)} | {k: taps(e, recording, scoring.epoch, n) for k, e in encoders.items()}
-    n = min(n, *(len(x) for x in inputs.values()))
-    return Night(recording.subject, {k: x[:n] for k, x in inputs.items()}, scoring.codes[:n])
-
-
-def labelled(nights: list[Night], share: float, epoch: float, rng: np.random.Generator) -> list[NDArray[np.bool_]]:
-    """Which epochs of each recording keep their label: whole stretches, drawn until the share is reached and every stage that occurs is among them."""
-    size = round(STRETCH / epoch)
-    places = [(i, a) for i, x in enumerate(nights) for a in range(0, len(x.codes), size)]
-    wanted = max(1, round(share * len(places)))
-    there = set(np.unique(np.concatenate([x.codes for x in nights]))) - {-1}
-    masks = [np.zeros(len(x.codes), dtype=bool) for x in nights]
-    seen: set[int] = set()
-    for k, j in enumerate(rng.permutation(len(places))):
-        i, a = places[j]
-        codes = nights[i].codes[a : a + size]
-        if k >= wanted and (there <= seen or not set(codes.tolist()) - seen - {-1}):
-            continue
-        masks[i][a : a + size] = codes >= 0
-        seen |= set(codes[codes >= 0].tolist())
-        if k >= wanted and there <= seen:
-            break
-    return masks
-
-
-def kappas(train: list[Night], test: list[Night], name: str, masks: list[NDArray[np.bool_]], shuffled: bool = False) -> Floats:
-    """Kappa of each test recording."""
-    x = np.concatenate([t.inputs[name][m] for t, m in zip(train, masks)])
-    y = np.concatenate([t.codes[m] for t, m in zip(train, masks)])
-    if shuffled:
-        stretches = np.array_split(y, max(2, len(y) // _STRETCH_EPOCHS))
-        y = np.concatenate([stretches[k] for k in np.random.default_rng(0).permutation(len(stretches))])
-    scale = StandardScaler().fit(x)
-    model = LogisticRegression(C=0.1, max_iter=300, class_weight="balanced").fit(scale.transform(x), y)
-    out = []
-    for t in test:
-        ok = t.codes >= 0
-        found = model.predict(scale.transform(t.inputs[name][ok]))
-        out.append(metrics.cohen_kappa(metrics.confusion(t.codes[ok], found, int(max(y.max(), t.codes.max())) + 1)))
-    return np.array(out)
-
-
-def compare(train: list[Night], test: list[Night], epoch: float, seeds: int) -> None:
-    names = list(test[0].inputs)
-    print(f"{len(train)} training and {len(test)} test recordings, {len({t.subject for t in test})} test subjects, {seeds} seeds\n")
-    print(f"| labels | {' | '.join(names)} | pretrained - untrained | pretrained - classical |\n|{'---|' * (len(names) + 3)}")
-    for share in (*SHARES, None):
-        shuffled = share is None
-        rows: dict[str, list[Floats]] = {n: [] for n in names}
-        for seed in range(seeds if share != 1.0 else 1):
-            masks = labelled(train, 1.0 if share is None else share, epoch, np.random.default_rng(seed))
-            for n in names:
-                rows[n].append(kappas(train, test, n, masks, shuffled))
-            if shuffled:
-                break
-        mean = {n: np.mean(v, axis=0) for n, v in rows.items()}
-        cells = [f"{v.mean():.3f}" for v in mean.values()]
-        cells += [interval(mean["pretrained"] - mean[other]) for other in ("untrained", "classical features")]
-        print(f"| {'shuffled' if shuffled else f'{share:.0%}'} | {' | '.join(cells)} |", flush=True)
-
-
-def interval(difference: Floats) -> str:
-    low, high = metrics.bootstrap_interval(difference.tolist(), lambda d: float(np.mean(d)))
-    return f"{difference.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
-
-
-def planted(quick: bool, encoder: Encoder) -> tuple[list[Night], list[Night], float]:
-    labs = [name for name, lab in synth.LABS.items() if lab.species == "mouse" and lab.epoch == 4.0]
-    per = 1 if quick else 2
-    made = list(synth.iter_corpus(per * len(labs), hours=0.5 if quick else 1.0, seed=52_000, labs=labs, held_out=2, epoch=4.0))
-    return *halves([r for r, _ in made], per_lab(labs, per), encoder, "rodent3"), 4.0
-
-
-def per_lab(labs: list[str], per: int) -> list[bool]:
-    """Whether each animal, in turn from every lab, is of the last two."""
-    return [i % len(labs) >= len(labs) - 2 for i in range(per * len(labs))]
-
-
-def halves(recordings: list[Recording], held: list[bool], encoder: Encoder, stages: str) -> tuple[list[Night], list[Night]]:
-    torch.manual_seed(1)
-    encoders = {"untrained": Encoder(encoder.config).eval(), "pretrained": encoder.eval()}
-    # A linear model needs the same columns everywhere: those that every laboratory has.
-    names = [epoch_table(r, r.labels["scoring"].epoch, start=0.0).names for r in recordings]
-    columns = [c for c in names[0] if all(c in other for other in names)]
-    nights = [night(r, encoders, stages, columns) for r in recordings]
-    return [x for x, out in zip(nights, held) if not out], [x for x, out in zip(nights, held) if out]
-
-
-def bandpower(quick: bool) -> tuple[list[Night], list[Night], float]:
-    from bench_staging import features
-
-    folder = Path(os.environ["BRAINMU_DATA"]) / "human-sleepedf-bandpower"
-    recordings = [features(p) for p in sorted(folder.glob("*.npz"))]
-    ids = sorted({int(r.subject) for r in recordings})
-    held = [ids.index(int(r.subject)) % 4 == 0 for r in recordings]
-    config = {"encoder": {"window": 30.0}, "steps": 200 if quick else 1500, "context_steps": 100 if quick else 600, "span": 256, "batch": 256}
-    with tempfile.TemporaryDirectory() as work:
-        run = pretrain([r for r, out in zip(recordings, held) if not out], Path(work) / "run", config=config, seed=0)
-        print({k: {m: round(x, 3) for m, x in v.items()} for k, v in run.report.items()})
-        encoder = run.encoder
-    assert isinstance(encoder.config, EncoderConfig)
-    return *halves(recordings, held, encoder, "aasm5"), 30.0
+STEPS = 120  # of fine-tuning, with few labels as with many
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer animals and steps, two seeds")
-    parser.add_argument("--data", choices=("planted", "bandpower"), default="planted")
-    parser.add_argument("--encoder", default="brainmu-tiny", help="a checkpoint's name or folder, for planted data")
+    parser.add_argument("--quick", action="store_true", help="fewer animals, seeds and steps")
+    parser.add_argument("--data", choices=("planted", "bandpower", "mouse", "heads", "track"), default="planted")
+    parser.add_argument("--encoder", default="brainmu-tiny", help="a checkpoint's name or folder (not for bandpower)")
+    parser.add_argument("--without", default="", help="planted: a kind that the tested mice lack, such as emg")
+    parser.add_argument("--finetune", action="store_true", help="planted: fine-tune as well")
     args = parser.parse_args()
     began = time.perf_counter()
-    made: dict[str, Callable[[], tuple[list[Night], list[Night], float]]] = {
-        "planted": lambda: planted(args.quick, load_encoder(args.encoder)),
-        "bandpower": lambda: bandpower(args.quick),
-    }
-    train, test, epoch = made[args.data]()
-    print(f"{args.data}: kappa of a linear read-out; ", end="")
-    compare(train, test, epoch, 2 if args.quick else 5)
-    print(f"\n{time.perf_counter() - began:.0f} s")
+    if args.data == "planted":
+        planted(args.encoder, args.quick, args.without, args.finetune)
+    else:
+        folder = real_data()
+        if folder is None:
+            print(f"{args.data}: the folder of real recordings is absent (set BRAINMU_DATA)")
+            return
+        if args.data == "bandpower":
+            bandpower(folder, args.quick)
+        elif args.data == "mouse":
+            mouse(folder, args.encoder, args.quick)
+        else:
+            from probe_spikes import heads, track
+
+            {"heads": heads, "track": track}[args.data](folder, args.encoder, args.quick)
+    print(f"\n{args.data}: {time.perf_counter() - began:.0f} s")
+
+
+# -- planted ----------------------------------------------------------------------------------------------------------
+def planted(encoder: str, quick: bool, without: str, tune: bool) -> None:
+    recordings = corpus(quick)
+    labs = [r.subject_meta["lab"] for r in recordings]
+    for r in recordings[: len(set(labs))]:
+        streams = ", ".join(f"{s.n_channels} {s.kind} at {s.rate:.0f} Hz in {s.unit}" for s in r.signals_of("lfp", "eeg", "emg").values())
+        print(f"  {r.subject_meta['lab']}: {streams}, {r.spikes.n_units if r.spikes is not None else 0} units")
+    print(f"{len(set(labs))} labs, each tested by read-outs of the others")
+    print(probe(recordings, encoder, groups=labs, seeds=2 if quick else 5, without=[without] if without else (), folds=len(set(labs))), flush=True)
+    if tune:
+        tuned(recordings, labs, encoder, quick)
+
+
+def corpus(quick: bool) -> list[Recording]:
+    """Mice of every lab in turn, scored every 4 s."""
+    # Half the channels and rate of this probe say the same of sleep, at a tenth of the time.
+    light = {"neuropixels": {"n_channels": 4, "n_cortex": 2, "lfp_rate": 1250.0}}
+    labs = [dataclasses.replace(lab, **light.get(name, {})) for name, lab in synth.LABS.items() if lab.species == "mouse"]
+    return [r for r, _ in synth.iter_corpus((2 if quick else 3) * len(labs), hours=0.5 if quick else 1.0, seed=52_000, labs=labs, epoch=4.0)]
+
+
+def tuned(recordings: list[Recording], labs: list[str], encoder: str, quick: bool) -> None:
+    """Kappa of stage models fine-tuned with few labels, from pretrained and untrained weights, in the first fold (all folds where not quick)."""
+    data = scorings(recordings, "scoring", labs)
+    parts = folds_by_group(data, len(set(labs)))[: 1 if quick else None]
+    shares, modes, seeds = ((0.05,), ("probe", "full"), 1) if quick else (SHARES, ("probe", "adapters", "full"), 2)
+    print(f"\nfine-tuned for {STEPS} steps, {seeds} seed{'s' * (seeds > 1)}, labs tested: {'; '.join(f.name for f in parts)}\n")
+    print("| labels | mode | pretrained | untrained | difference | mice | seconds a run |\n|---|---|---|---|---|---|---|")
+    given = load_encoder(encoder)
+    for share in shares:
+        for mode in modes:
+            began, found = time.perf_counter(), {"pretrained": [], "untrained": []}
+            for k, fold in enumerate(parts):
+                test = [r for r, m in zip(recordings, fold.test) if m.any()]
+                for seed in range(seeds):
+                    masks = draw_labels(data, fold.train, share, np.random.default_rng([0, seed, k]))
+                    train = [with_labels(r, m) for r, m in zip(recordings, masks) if m.any()]
+                    # Trained from scratch where all of it is trained: that is what one would do without a checkpoint, with its own learning rate.
+                    fresh = None if mode == "full" else untrained(given, seed + 1, 0)[f"untrained {seed}"]
+                    for name, start in (("pretrained", given), ("untrained", fresh)):
+                        found[name].append(kappas(train, test, start, mode, seed))
+            a, b = (np.mean(np.reshape(found[n], (len(parts), seeds, -1)), axis=1).ravel() for n in found)
+            low, high = metrics.bootstrap_interval((a - b).tolist(), lambda d: float(np.mean(d)))
+            spent = (time.perf_counter() - began) / (2 * len(parts) * seeds)
+            said = f"{np.mean(a - b):+.3f} [{low:+.3f}, {high:+.3f}]"
+            print(f"| {share:.0%} | {mode} | {a.mean():.3f} | {b.mean():.3f} | {said} | {len(a)} | {spent:.0f} |", flush=True)
+
+
+def with_labels(recording: Recording, mask: np.ndarray) -> Recording:
+    """The recording with only the labels of some epochs."""
+    h = recording.hypnogram("scoring")
+    codes = np.where(mask, h.codes, -2).astype(np.int8)
+    return Recording(
+        id=recording.id, subject=recording.subject, species=recording.species, signals=recording.signals, spikes=recording.spikes,
+        labels={"scoring": Hypnogram(codes, h.stages, h.epoch, h.start)},
+    )  # fmt: skip
+
+
+def kappas(train: list[Recording], test: list[Recording], start: Encoder | None, mode: str, seed: int) -> list[float]:
+    config = {"steps": STEPS, "stop_on": "none"}
+    model: StageModel = finetune(train, encoder=start, mode=mode, config=config, seed=seed)
+    out = []
+    for r in test:
+        h = r.hypnogram("scoring")
+        proba = model.predict_proba(r)[0]
+        n = min(len(h), len(proba))
+        out.append(metrics.cohen_kappa(metrics.confusion(h.codes[:n], proba[:n].argmax(1), len(h.stages))))
+    return out
+
+
+# -- real -------------------------------------------------------------------------------------------------------------
+def bandpower(folder: Path, quick: bool) -> None:
+    recordings = [features(p) for p in sorted((folder / "human-sleepedf-bandpower").glob("*.npz"))]
+    if quick:
+        first = {r.subject: r for r in reversed(recordings)}
+        recordings = [first[s] for s in sorted(first)[:16]]
+    steps = {"steps": 80, "context_steps": 40, "batch": 128, "span": 128} if quick else {"steps": 1500, "context_steps": 600, "batch": 256, "span": 256}
+
+    def pretrained(training: list[Recording]) -> Encoder:
+        with tempfile.TemporaryDirectory() as work:
+            run = pretrain(training, Path(work) / "run", config={"encoder": {"window": 30.0}, **steps}, seed=0)
+            print(f"  pretrained on {len(training)} nights:", {k: {m: round(x, 3) for m, x in v.items()} for k, v in run.report.items()}, flush=True)
+            return run.encoder
+
+    print(probe(recordings, pretrained, folds=2 if quick else 4, seeds=2 if quick else 5))
+
+
+def mouse(folder: Path, encoder: str, quick: bool) -> None:
+    eeg, emg, codes = (np.load(folder / "mouse-eeg-emg" / f"{k}_Acq4_hr0.npy") for k in ("EEG", "EMG", "States"))
+    scoring = Hypnogram.from_stages([("UNS", "WAKE", "NREM", "REM")[int(c)] for c in codes], epoch=4.0)
+    signals = {k: {"values": v, "rate": 200.0, "kind": k} for k, v in (("eeg", eeg), ("emg", emg))}
+    recording = Recording.from_arrays("mouse", "mouse", "mouse", signals=signals, labels={"scoring": scoring})
+    print(probe(recording, encoder, split="time", folds=5, guard=30.0, seeds=3 if quick else 10))
 
 
 if __name__ == "__main__":

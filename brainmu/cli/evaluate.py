@@ -1,13 +1,13 @@
-"""brainmu evaluate: scores of a stager, by subject."""
+"""brainmu evaluate: scores of a stager, by subject; or what an encoder adds where labels are few."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from brainmu.cli.console import Common, emit, note, open_sessions, refuse_existing
+from brainmu.cli.console import Common, emit, note, open_sessions, progress, refuse_existing
 
 COMMON = Common()
 
@@ -16,38 +16,81 @@ def evaluate(
     stores: Annotated[list[Path], Parameter(help="Labelled stores, or folders of stores.", negative="")],
     /,
     *,
-    model: Annotated[str, Parameter(help="A stager folder, a packaged checkpoint's name, or 'rules' (rodents).")],
+    model: Annotated[str, Parameter(help="A stager or encoder: a folder, a packaged checkpoint's name, or 'rules' (rodents).")],
     labels: Annotated[str, Parameter(help="Name of the hypnogram in the stores.")] = "scoring",
+    shares: Annotated[
+        list[float] | None, Parameter(help="Encoder: shares of the labels to learn from (0.01 0.05 0.25 1).", consume_multiple=True, negative="")
+    ] = None,
+    seeds: Annotated[int | None, Parameter(help="Encoder: draws of the labels, each with an untrained encoder of its own (5).")] = None,
+    split: Annotated[
+        Literal["subject", "time"] | None, Parameter(help="Encoder: test on other subjects (default), or on other times of the same ones.")
+    ] = None,
+    folds: Annotated[int | None, Parameter(help="Encoder: parts of the subjects, or of the time, each tested once (5).")] = None,
+    guard: Annotated[float | None, Parameter(help="Encoder, split by time: seconds left out beside what is tested (60).")] = None,
+    without: Annotated[
+        list[str] | None, Parameter(help="Encoder: channel kinds, or spikes, that the tested recordings lack.", consume_multiple=True, negative="")
+    ] = None,
     out: Annotated[Path | None, Parameter(help="Also write the scores as JSON.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing file.")] = False,
     common: Common = COMMON,
 ) -> int:
-    """Score a stager on labelled stores: kappa, F1, n, chance, intervals by subject.
+    """Score a stager on labelled stores: kappa, F1, n, chance, intervals by subject. Of an encoder, what pretraining adds.
 
-    Scores mean something only on subjects that the stager has not seen.
+    Scores of a stager mean something only on subjects that it has not seen. An encoder has no stages to score: a linear read-out of it is trained on shares
+    of the labels and tested on other subjects, beside the same encoder untrained and classical features, with a control of shuffled labels.
 
     For example:
 
     brainmu evaluate stores/ --model rules
 
     brainmu evaluate new_lab/ --model stager/ --json
+
+    brainmu evaluate new_lab/ --model brainmu-tiny --labels scoring --shares 0.05 1
     """
     import json
 
     import brainmu.loading
     from brainmu.core.effect import jsonable
+    from brainmu.errors import UsageError
     from brainmu.sleep import SleepStager
 
     if out is not None:
         refuse_existing(out, overwrite)
+    given = {"shares": shares, "seeds": seeds, "split": split, "folds": folds, "guard": guard, "without": without}
+    asked = {k: v for k, v in given.items() if v is not None}
+    encoder = model != "rules" and _is_encoder(model)
+    if asked and not encoder:
+        raise UsageError(f"--{next(iter(asked))} is for encoders, and {model} is a stager: leave it out, or name an encoder")
+    if guard is not None and split != "time":
+        raise UsageError(f"--guard {guard:g} goes with --split time: between subjects there is nothing to guard")
     sessions = open_sessions(stores)
-    stager = SleepStager(stages="rodent3", epoch=4.0, method="rules") if model == "rules" else brainmu.loading.load(model)
-    scores = score_stager(stager, sessions, labels)
+    if encoder:
+        scores, text = probe_encoder(common, model, sessions, labels, asked)
+    else:
+        stager = SleepStager(stages="rodent3", epoch=4.0, method="rules") if model == "rules" else brainmu.loading.load(model)
+        scores = score_stager(stager, sessions, labels)
+        text = "\n".join(score_lines(scores))
     if out is not None:
         out.write_text(json.dumps(jsonable(scores), indent=1), encoding="utf-8")
         note(common, f"wrote {out}")
-    emit(common, scores, "\n".join(score_lines(scores)))
+    emit(common, scores, text)
     return 0
+
+
+def _is_encoder(model: str) -> bool:
+    from brainmu.config import read_yaml
+    from brainmu.models.checkpoint import find_checkpoint
+
+    return read_yaml(find_checkpoint(model) / "config.yaml").get("type") == "encoder"
+
+
+def probe_encoder(common: Common, model: str, sessions: list[Any], labels: str, options: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """What an encoder adds to a linear read-out of stages: plain values, and a table for people."""
+    from brainmu.sleep.probing import probe
+
+    with progress(common, "evaluate") as report:
+        result = probe(sessions, model, labels=labels, seed=common.seed, progress=report, **options)
+    return {"model": model, **result.to_dict()}, str(result)
 
 
 def score_stager(stager: Any, sessions: list[Any], labels: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ _PUBLIC = {
     "stage_spectra": "spectral", "slow_wave_activity": "spectral", "event_coupling": "spectral",
     "cycles": "structure", "micro_arousals": "structure", "bout_survival": "structure", "disagreements": "agreement",
     "evaluate": "agreement", "evaluate_many": "agreement",
+    "probe": "probing", "ProbeResult": "comparison",
     "read_hypnogram": "files", "write_hypnogram": "files",
 }  # fmt: skip
 
