@@ -168,6 +168,8 @@ def finetune(
     all windows share and next to nothing of what tells them apart, and one stage is predicted throughout. Where the shared part is more
     than five times the rest, in the training recordings, the summaries of a given encoder are standardised; the scale is
     folded into the layer that makes them, and the model says so in its notes.
+
+    Nothing is kept of an interrupted training: the same call begins again and ends with the same weights.
     """
     if task != "stage":
         raise InputError(f"finetune: task is {task!r}, expected 'stage'")
