@@ -35,6 +35,7 @@ def finetune(
     """Fit a sleep-stage head on labelled stores, from an encoder or from scratch.
 
     Subjects are split, never recordings of one subject; those held out are scored with n, chance and an interval.
+    An interrupted run begins again: nothing is written before the end.
 
     For example:
 

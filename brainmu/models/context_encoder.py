@@ -42,18 +42,23 @@ class ContextEncoder(nn.Module):
         mask = None
         if present is not None and not bool(present.all()):
             x = torch.where(present[..., None], x, self.missing.to(x.dtype))
-            mask = self._mask(present)
+            mask = self._mask(present, x)
         angles = self.rotary((time - time[:, :1]) * (4.0 / length))
         for local, block in zip(self.locals, self.blocks):
             x = block(local(x), angles, mask=mask, causal=self.causal and mask is None)
         return self.norm(x)
 
-    def _mask(self, present: Tensor) -> Tensor:
+    def _mask(self, present: Tensor, x: Tensor) -> Tensor:
+        """What windows read, (batch or 1, 1, window, window): those with data, and themselves; added to scores on a CPU, bool elsewhere."""
         n = present.shape[-1]
-        mask = present[:, None, None, :] | torch.eye(n, dtype=torch.bool, device=present.device)
-        if self.causal:
-            mask = mask & torch.ones(n, n, dtype=torch.bool, device=present.device).tril()
-        return mask
+        later = torch.ones(n, n, dtype=torch.bool, device=x.device).triu(1) if self.causal else None
+        # On a CPU a bool mask is made into this one in every layer, and each is kept for the backward pass: all layers share one instead.
+        if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+            bias = torch.zeros(present.shape, dtype=x.dtype).masked_fill_(~present, -torch.inf)[:, None, None, :].repeat(1, 1, n, 1)
+            bias.diagonal(dim1=-2, dim2=-1).zero_()
+            return bias if later is None else bias.masked_fill_(later, -torch.inf)
+        mask = present[:, None, None, :] | torch.eye(n, dtype=torch.bool, device=x.device)
+        return mask if later is None else mask & ~later
 
 
 class Local(nn.Module):

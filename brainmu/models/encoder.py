@@ -90,12 +90,15 @@ class Encoder(nn.Module):
         return self.summarise(latents.flatten(1)), present
 
     @torch.no_grad()
-    def summaries(self, grid: WindowGrid, progress: Callable[[str, float], None] | None = None) -> tuple[Tensor, Tensor]:
-        """Summaries (window, width) of a whole recording and which windows hold data, without gradient, in chunks of flat memory."""
+    def summaries(self, grid: WindowGrid, progress: Callable[[str, float], None] | None = None, *, keep: bool = False) -> tuple[Tensor, Tensor]:
+        """Summaries (window, width) of a whole recording and which windows hold data, without gradient, in chunks of flat memory.
+
+        `keep`: whether the grid is to keep the features for a further pass, where it has room.
+        """
         device = next(self.parameters()).device
         values, present = [], []
         for i in range(0, len(grid), CHUNK):
-            s, ok = self.summary(grid.batch(slice(i, min(i + CHUNK, len(grid)))).to(device))
+            s, ok = self.summary(grid.batch(slice(i, min(i + CHUNK, len(grid))), keep=keep).to(device))
             values.append(s)
             present.append(ok)
             if progress is not None:

@@ -20,7 +20,7 @@ from brainmu.train.logs import event_logger
 from brainmu.train.processes import SHARDED, choose_strategy, is_first_process, slurm_plugins, whole
 from brainmu.train.tasks import ContextTask, SummarySpans, WindowTask, pl
 from brainmu.train.watch import Averaging, Steps, Watch
-from brainmu.windows.grid import WindowGrid
+from brainmu.windows.grid import CacheBudget, WindowGrid
 from brainmu.windows.sampler import SpanSampler, WindowSampler
 from brainmu.windows.splits import split
 
@@ -40,7 +40,9 @@ class Engine:
         self.folder, self.c, self.seed, self.devices, self.strategy, self.progress = folder, c, seed, devices, strategy, progress
         self.nodes, self.on_log = nodes, on_log
         train, held = _hold_out(recordings, c.held_out, seed)
-        self.grids, self.held = [self._grid(r) for r in train], [self._grid(r) for r in held]
+        # One budget for all recordings; what is held out is read once and has no part in it.
+        budget = CacheBudget(c.cache_mib << 20)
+        self.grids, self.held = [self._grid(r, budget) for r in train], [self._grid(r, CacheBudget(0)) for r in held]
         # A recording cut in time bears the name of its part.
         self.weights = None if weights is None else [weights[r.id if r.id in weights else r.id.removesuffix(".train")] for r in train]
         names = [g.recording.id for g in self.grids]
@@ -53,9 +55,9 @@ class Engine:
             )  # fmt: skip
         self.is_first_process = True
 
-    def _grid(self, recording: Recording) -> WindowGrid:
+    def _grid(self, recording: Recording, budget: CacheBudget) -> WindowGrid:
         e = self.c.encoder
-        return WindowGrid(recording, e.window, kinds=self.c.kinds, patch=e.patch, bin=e.bin)
+        return WindowGrid(recording, e.window, kinds=self.c.kinds, patch=e.patch, bin=e.bin, cache=budget)
 
     def train_windows(self, minutes: float | None) -> WindowTask:
         def batches(rank: int, world: int) -> Callable[[int], Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from brainmu.models.tokens import Hidden
 from brainmu.train.labelled import Labelled, hold_out, labelled
 from brainmu.train.schedule import optimiser, warm_cosine
 from brainmu.windows.batch import Batch, collate
+from brainmu.windows.grid import CacheBudget
 from brainmu.windows.sampler import SpanSampler
 
 __all__ = ["MODES", "FinetuneConfig", "finetune"]
@@ -70,6 +72,12 @@ class FinetuneConfig:
         Left out between the two parts of a recording.
     patience : int
         Rounds without a better held-out score before training stops; a round is a tenth of the steps.
+    cache_mib : int, MiB
+        Features of recordings kept in memory, over all of them, for modes that read them again and again.
+    gradient_windows : int
+        Modes "full" and "adapters": windows of a step that gradients pass through into the window encoder, drawn anew each step.
+        The context reads the others as summaries of the encoder as it was, made afresh after each round, so that memory does not
+        grow with `span`. A step of no more windows than that is trained through all of them.
     """
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -91,10 +99,16 @@ class FinetuneConfig:
     stop_on: Literal["auto", "subjects", "time", "none"] = "auto"
     guard: float = 300.0
     patience: int = 5
+    cache_mib: int = 1024
+    gradient_windows: int = 1024
 
     def __post_init__(self) -> None:
         if min(self.steps, self.span, self.batch, self.patience) < 1:
             raise ConfigError(f"finetune: steps {self.steps}, span {self.span}, batch {self.batch}, patience {self.patience}: expected integers >= 1")
+        if self.gradient_windows < 1:
+            raise ConfigError(f"finetune: gradient_windows is {self.gradient_windows}, expected an integer >= 1; mode 'context' trains without such windows")
+        if self.cache_mib < 0:
+            raise ConfigError(f"finetune: cache_mib is {self.cache_mib}, expected MiB >= 0; 0 keeps nothing")
         if not 0 < self.layer_decay <= 1:
             raise ConfigError(f"finetune: layer_decay is {self.layer_decay}, expected a share in (0, 1]; 1 is none")
         if not 0 <= self.held_out < 1:
@@ -154,6 +168,8 @@ def finetune(
     all windows share and next to nothing of what tells them apart, and one stage is predicted throughout. Where the shared part is more
     than five times the rest, in the training recordings, the summaries of a given encoder are standardised; the scale is
     folded into the layer that makes them, and the model says so in its notes.
+
+    Nothing is kept of an interrupted training: the same call begins again and ends with the same weights.
     """
     if task != "stage":
         raise InputError(f"finetune: task is {task!r}, expected 'stage'")
@@ -169,7 +185,8 @@ def finetune(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = StageModel(StageConfig(stages, float(epoch), tuple(kinds or STAGE_KINDS)), _encoder(encoder, c, causal))
-        data = [labelled(model, r, labels) for r in recordings]
+        budget = CacheBudget(c.cache_mib << 20)
+        data = [labelled(model, r, labels, budget) for r in recordings]
         training, held, notes = hold_out(data, c.stop_on, c.held_out, c.guard, seed)
         notes += _weigh(model, training, c.balance)
         if encoder is not None:
@@ -221,7 +238,7 @@ def _centre(model: StageModel, data: list[Labelled]) -> list[str]:
     encoder = model.eval().encoder
     parts = []
     for d in data:
-        values, present = encoder.summary(d.grid.batch(np.unique(np.linspace(0, len(d.codes) - 1, 64).astype(int))))
+        values, present = encoder.summary(d.grid.batch(np.unique(np.linspace(0, len(d.codes) - 1, 64).astype(int)), keep=False))
         parts.append(values[present])
     summaries = torch.cat(parts)
     if len(summaries) < 2:
@@ -274,6 +291,8 @@ class _Trainer:
         self.schedule = warm_cosine(self.optimiser, c.steps, warm=max(1, c.steps // 20))
         self.sampler = SpanSampler([len(d.codes) for d in training], c.span, c.batch, seed)
         self.frozen: list[tuple[Tensor, Tensor]] | None = None
+        # Summaries of whole recordings by the encoder as it was, for steps of more windows than gradients pass through.
+        self.stale: dict[int, tuple[Tensor, Tensor]] = {}
         self.learnt = False
 
     def run(self, progress: Progress | None) -> None:
@@ -290,6 +309,7 @@ class _Trainer:
                 progress("train", (step + 1) / self.c.steps)
             if (step + 1) % rounds and step + 1 < self.c.steps:
                 continue
+            self.stale.clear()
             entry = {"step": step + 1, "loss": loss}
             if self.held:
                 entry["held_out_kappa"] = score = self._score(held)
@@ -363,14 +383,35 @@ class _Trainer:
         if self.frozen is not None:
             parts = [(self.frozen[r][0][a:b], self.frozen[r][1][a:b]) for r, a, b in spans]
         else:
-            batch = collate([self.training[r].grid.batch(slice(a, b), r) for r, a, b in spans])
-            values, ok = self.model.encoder.summary(batch, self._hidden(batch, rng))
-            lengths = [b - a for _, a, b in spans]
-            parts = list(zip(values.split(lengths), ok.split(lengths)))
+            parts = self._encoded(spans, rng)
         summaries = torch.stack([F.pad(v, (0, 0, 0, size - len(v))) for v, _ in parts])
         present = torch.stack([F.pad(ok, (0, size - len(ok))) for _, ok in parts])
         time = torch.arange(size, dtype=torch.float64) * self.model.config.epoch
         return summaries, present, time[None]
+
+    def _encoded(self, spans: list[tuple[int, int, int]], rng: np.random.Generator) -> list[tuple[Tensor, Tensor]]:
+        """Summaries (window, width) and presence of each span; gradients pass through at most `gradient_windows` of them all."""
+        lengths = [b - a for _, a, b in spans]
+        drawn = _drawn(lengths, self.c.gradient_windows, rng)
+        pieces = [(r, a + w) for (r, a, _), w in zip(spans, drawn) if len(w)]
+        batch = collate([self.training[r].grid.batch(w, r) for r, w in pieces])
+        values, ok = self.model.encoder.summary(batch, self._hidden(batch, rng))
+        if len(values) == sum(lengths):
+            return list(zip(values.split(lengths), ok.split(lengths)))
+        counts, parts = [len(w) for w in drawn], []
+        for (r, a, b), w, v, p in zip(spans, drawn, values.split(counts), ok.split(counts)):
+            summaries, present = self._as_they_were(r)
+            at = torch.from_numpy(w)
+            parts.append((summaries[a:b].index_copy(0, at, v), present[a:b].index_copy(0, at, p)))
+        return parts
+
+    def _as_they_were(self, r: int) -> tuple[Tensor, Tensor]:
+        """Summaries of recording `r` without dropout and with all channels, encoded when first needed in a round."""
+        if r not in self.stale:
+            self.model.eval()
+            self.stale[r] = self.model.encoder.summaries(self.training[r].grid, keep=True)
+            self.model.train()
+        return self.stale[r]
 
     def _hidden(self, batch: Batch, rng: np.random.Generator) -> list[Hidden] | None:
         """Streams and channels hidden in this step; never all streams of a span."""
@@ -398,7 +439,7 @@ class _Trainer:
         self.model.eval()
         by: dict[str, NDArray[np.int64]] = {}
         for i, d in enumerate(self.held):
-            summaries, present = frozen[i] if frozen is not None else self.model.encoder.summaries(d.grid)
+            summaries, present = frozen[i] if frozen is not None else self.model.encoder.summaries(d.grid, keep=True)
             context = self.model.encoder.contexts(summaries, present, d.grid.window)
             found = (self.model.read_out(summaries, context) - self.model.log_weight).argmax(-1).numpy()
             codes = np.where(present.numpy(), d.codes, -1)
@@ -409,6 +450,16 @@ class _Trainer:
             names = ", ".join(by)
             raise MissingDataError(f"finetune: held out is {names}, without two stages on epochs that hold data: pass stop_on 'none', or another seed")
         return float(np.mean(kappas))
+
+
+def _drawn(lengths: list[int], most: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    """At most `most` windows over all spans of these lengths, any as likely as another, in order: their places in each span."""
+    total = sum(lengths)
+    if total <= most:
+        return [np.arange(n) for n in lengths]
+    chosen = np.sort(rng.choice(total, most, replace=False))
+    edges = np.cumsum([0, *lengths])
+    return [chosen[(chosen >= a) & (chosen < b)] - a for a, b in pairwise(edges)]
 
 
 def _card(model: StageModel, recordings: list[Recording], trainer: _Trainer, mode: str, encoder: Any, seed: int) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from brainmu.core.recording import Recording
 from brainmu.errors import InputError, MissingDataError
 from brainmu.models.stage_model import StageModel
-from brainmu.windows.grid import WindowGrid
+from brainmu.windows.grid import CacheBudget, WindowGrid
 
 __all__ = ["Labelled", "hold_out", "labelled"]
 
@@ -24,8 +24,8 @@ class Labelled:
     codes: NDArray[np.int64]
 
 
-def labelled(model: StageModel, recording: Recording, labels: str) -> Labelled:
-    """The windows of `recording` that the hypnogram `labels` covers, in the model's epochs and stages.
+def labelled(model: StageModel, recording: Recording, labels: str, budget: CacheBudget | None = None) -> Labelled:
+    """The windows of `recording` that the hypnogram `labels` covers, in the model's epochs and stages; features are kept as far as `budget` goes.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def labelled(model: StageModel, recording: Recording, labels: str) -> Labelled:
     if count < 1:
         raise MissingDataError(f"{recording.id}: label {labels!r} lasts {hypnogram.stop - hypnogram.start:g} s, shorter than one epoch of {epoch:g} s")
     c = model.encoder.config
-    grid = WindowGrid(recording, epoch, hypnogram.start, count, kinds=model.config.kinds, patch=c.patch, bin=c.bin)
+    grid = WindowGrid(recording, epoch, hypnogram.start, count, kinds=model.config.kinds, patch=c.patch, bin=c.bin, cache=budget or CacheBudget(1 << 28))
     first, last = recording.start, recording.stop
     if hypnogram.stop <= first or hypnogram.start >= last:
         raise MissingDataError(
@@ -101,7 +101,7 @@ def _by_time(data: list[Labelled], share: float, guard: float) -> tuple[list[Lab
             continue
         training.append(replace(d, codes=d.codes[:first]))
         g = d.grid
-        end = WindowGrid(g.recording, g.window, float(g.times[-last]), last, statistics=g.statistics, patch=g.patch, bin=g.window / g.n_bins)
+        end = WindowGrid(g.recording, g.window, float(g.times[-last]), last, statistics=g.statistics, patch=g.patch, bin=g.window / g.n_bins, cache=g.budget)
         held.append(replace(d, grid=end, codes=d.codes[-last:]))
     return training, held
 

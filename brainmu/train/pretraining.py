@@ -63,6 +63,8 @@ class PretrainConfig:
         Decay of an exponential moving average of the weights, with which each stage ends (0.999, say); 0 is the last weights.
     tensorboard : bool or None
         Write TensorBoard events beside metrics.csv; None: where tensorboardX or tensorboard is installed.
+    cache_mib : int, MiB
+        Features of recordings kept in memory, over all of them. Recordings that find no room are read anew for each batch.
     """
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -86,9 +88,10 @@ class PretrainConfig:
     warm_up: float = 0.05
     ema: float = 0.0
     tensorboard: bool | None = None
+    cache_mib: int = 1024
 
     def __post_init__(self) -> None:
-        least = {"batch": 1, "accumulate": 1, "save_every": 1, "workers": 0, "clip": 0.0}
+        least = {"batch": 1, "accumulate": 1, "save_every": 1, "workers": 0, "clip": 0.0, "cache_mib": 0}
         for name, low in least.items():
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= low):
                 raise ConfigError(f"pretrain: {name} is {getattr(self, name)}, expected a number >= {low}")

@@ -8,7 +8,7 @@ from typing import Any
 _PUBLIC = {
     "split": "brainmu.windows.splits",
     "Batch": "brainmu.windows.batch", "Stream": "brainmu.windows.batch", "collate": "brainmu.windows.batch",
-    "WindowGrid": "brainmu.windows.grid",
+    "CacheBudget": "brainmu.windows.grid", "WindowGrid": "brainmu.windows.grid",
     "Statistics": "brainmu.windows.statistics", "measure": "brainmu.windows.statistics",
     "Prefetch": "brainmu.windows.sampler", "SpanSampler": "brainmu.windows.sampler", "WindowSampler": "brainmu.windows.sampler",
 }  # fmt: skip

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,15 +16,46 @@ from torch import Tensor
 from brainmu.core.recording import Recording
 from brainmu.core.signal import Signal
 from brainmu.errors import InputError
-from brainmu.windows.batch import Batch, Stream, collate
+from brainmu.windows.batch import Batch, Stream
+from brainmu.windows.mapped import give_back
 from brainmu.windows.spectra import patch_features
 from brainmu.windows.statistics import SignalStatistics, Statistics, measure
 
-__all__ = ["SLOW_BINS", "WindowGrid"]
+__all__ = ["SLOW_BINS", "CacheBudget", "WindowGrid"]
 
 SLOW_BINS = 8
 """Samples of a slow trace in a patch."""
 _BLOCK = 64
+
+
+class CacheBudget:
+    """Bytes that the features kept by several grids may take together.
+
+    First come, first served: a grid asks when it is made, so which recordings are kept follows from their order alone, not from
+    which happens to be read first, and a resumed run keeps the same ones. The others are read anew each time.
+
+    Parameters
+    ----------
+    size : int, bytes
+    """
+
+    def __init__(self, size: int) -> None:
+        if size < 0:
+            raise InputError(f"cache is {size} bytes, expected a number >= 0")
+        self.size, self.used = int(size), 0
+        self._lock = threading.Lock()
+
+    def take(self, n: int) -> bool:
+        """Whether `n` bytes were left; they are taken then."""
+        with self._lock:
+            fits = self.used + n <= self.size
+            self.used += n * fits
+            return fits
+
+    def give(self, n: int) -> None:
+        """Hand `n` bytes back."""
+        with self._lock:
+            self.used -= n
 
 
 class WindowGrid:
@@ -44,8 +78,9 @@ class WindowGrid:
         Nominal length of a patch: a window holds a whole number of patches at least this long.
     bin : float, s
         Nominal length of a spike bin.
-    cache : int, bytes
-        Features of the whole recording are kept (float16) once computed, if they fit.
+    cache : int, bytes, or CacheBudget
+        Features of the whole recording are kept (float16) once computed, if they fit; a budget is shared by several grids.
+        With 0 nothing is kept and features are float32; otherwise they are rounded to float16 whether they are kept or not.
 
     Raises
     ------
@@ -55,7 +90,8 @@ class WindowGrid:
 
     def __init__(
         self, recording: Recording, window: float = 4.0, start: float | None = None, count: int | None = None, *,
-        kinds: Iterable[str] | None = None, statistics: Statistics | None = None, patch: float = 1.0, bin: float = 0.05, cache: int = 1 << 28,
+        kinds: Iterable[str] | None = None, statistics: Statistics | None = None, patch: float = 1.0, bin: float = 0.05,
+        cache: int | CacheBudget = 1 << 28,
     ) -> None:  # fmt: skip
         if not (np.isfinite(window) and window > 0):
             raise InputError(f"window is {window!r} s, expected a positive number")
@@ -72,8 +108,19 @@ class WindowGrid:
         self.count = whole if count is None else int(count)
         if self.count < 1:
             raise InputError(f"{recording.id}: lasts {max(b for _, b in spans) - self.start:g} s, shorter than one window of {window:g} s")
-        self._cached: Batch | None = None
-        self._caches = self._bytes() <= cache
+        self._cached: list[Stream] | None = None
+        self._rounds = isinstance(cache, CacheBudget) or cache > 0
+        self.budget = cache if isinstance(cache, CacheBudget) else CacheBudget(cache)
+        self._caches = self._fits()
+        self._give_back([(0, self.count)])
+
+    def _fits(self) -> bool:
+        sample = self._compute([(0, 1)])
+        need = self.count * sum(2 * s.values.numel() + s.valid.numel() for s in sample)
+        fits = self.budget.take(need)
+        if fits:
+            weakref.finalize(self, self.budget.give, need)
+        return fits
 
     def __len__(self) -> int:
         return self.count
@@ -188,28 +235,56 @@ class WindowGrid:
             patches = patch_features(patches, rate, torch.from_numpy(s.reference))
         return Stream(name, s.modality, rows, patches, valid, identity, s.names)
 
-    def batch(self, index: Sequence[int] | NDArray[np.int64] | slice, session: int = 0) -> Batch:
-        """A batch of the windows with these indices (any order)."""
+    def batch(self, index: Sequence[int] | NDArray[np.int64] | slice, session: int = 0, *, keep: bool = True) -> Batch:
+        """A batch of the windows with these indices (any order).
+
+        `keep=False`, for a single pass over the recording, uses features that are kept already but keeps none itself.
+        """
         rows = np.arange(self.count)[index] if isinstance(index, slice) else np.asarray(index, dtype=np.int64)
         if rows.size == 0 or rows.min() < 0 or rows.max() >= self.count:
             raise InputError(f"{self.recording.id}: window indices outside 0..{self.count - 1}, or none")
-        start, ids = self.times[rows], np.full(len(rows), session, dtype=np.int64)
-        if self._cached is None and self._caches:
-            self._cached = _halved(collate([self._compute(i, min(i + _BLOCK, self.count)) for i in range(0, self.count, _BLOCK)]))
-        if self._cached is not None:
-            pick = torch.from_numpy(rows)
-            return Batch(start, self.window, ids, [_taken(s, pick) for s in self._cached.streams])
+        if self._cached is None and self._caches and keep:
+            self._cached = self._all()
+        streams = self._read(rows) if self._cached is None else [_taken(s, torch.from_numpy(rows)) for s in self._cached]
+        return Batch(self.times[rows], self.window, np.full(len(rows), session, dtype=np.int64), streams)
+
+    def _all(self) -> list[Stream]:
+        """Streams of the whole recording, float16, filled a block at a time: in float32 it is never there as a whole."""
+        out: list[Stream] = []
+        for i in range(0, self.count, _BLOCK):
+            part = self._compute([(i, min(i + _BLOCK, self.count))])
+            self._give_back([(i, min(i + _BLOCK, self.count))])
+            out = out or [_room(s, self.count) for s in part]
+            for whole, s in zip(out, part):
+                whole.values[i : i + _BLOCK], whole.valid[i : i + _BLOCK] = s.values, s.valid
+        return out
+
+    def _read(self, rows: NDArray[np.int64]) -> list[Stream]:
+        """Streams of these windows, runs of neighbours read together and features made of up to a block of windows at once."""
         runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
-        parts = [self._compute(int(r[i]), int(r[min(i + _BLOCK, len(r)) - 1]) + 1) for r in runs for i in range(0, len(r), _BLOCK)]
-        return Batch(start, self.window, ids, _merged(parts))
+        groups: list[list[tuple[int, int]]] = [[]]
+        for a, b in [(int(r[i]), int(r[min(i + _BLOCK, len(r)) - 1]) + 1) for r in runs for i in range(0, len(r), _BLOCK)]:
+            if sum(y - x for x, y in groups[-1]) + b - a > _BLOCK:
+                groups.append([])
+            groups[-1].append((a, b))
+        parts = []
+        for spans in groups:
+            parts.append(self._compute(spans))
+            self._give_back(spans)
+        streams = _merged(parts)
+        # What is kept is float16: a recording must not look different for having found no room.
+        return [replace(s, values=s.values.half().float()) for s in streams] if self._rounds else streams
 
-    def _compute(self, first: int, last: int) -> Batch:
-        arrays = {k: torch.from_numpy(v) for k, v in self.arrays(first, last).items()}
-        n = last - first
-        return Batch(self.times[first:last], self.window, np.zeros(n, dtype=np.int64), self.streams(arrays))
+    def _compute(self, spans: Sequence[tuple[int, int]]) -> list[Stream]:
+        """Streams of the windows of some spans [first, last), one after another."""
+        parts = [self.arrays(a, b) for a, b in spans]
+        return self.streams({k: torch.from_numpy(np.concatenate([p[k] for p in parts]) if len(parts) > 1 else x) for k, x in parts[0].items()})
 
-    def _bytes(self) -> int:
-        return self.count * sum(2 * s.values.numel() for s in self._compute(0, 1).streams)
+    def _give_back(self, spans: Sequence[tuple[int, int]]) -> None:
+        for s in self.statistics.signals.values():
+            signal = self.recording.signals[s.signal]
+            for a, b in spans:
+                give_back(signal.values, signal.index(self.start + a * self.window), signal.index(self.start + b * self.window))
 
 
 def _bin_means(out: NDArray[np.float32], place: NDArray[np.float64], values: NDArray[np.float32]) -> None:
@@ -233,27 +308,21 @@ def _bin_means(out: NDArray[np.float32], place: NDArray[np.float64], values: NDA
             out[empty[between], c] = np.interp(empty[between] + 0.5, p, v[known])
 
 
-def _halved(batch: Batch) -> Batch:
-    """The cache: streams of one name joined along rows, float16."""
-    joined = _merged([batch])
-    for s in joined:
-        s.values = s.values.half()
-    return Batch(batch.start, batch.length, batch.session, joined)
-
-
-def _merged(parts: Sequence[Batch]) -> list[Stream]:
-    """Streams of the same name, from consecutive parts of one recording, joined along their rows."""
-    names: dict[str, list[Stream]] = {}
-    for part in parts:
-        for s in part.streams:
-            names.setdefault(s.name, []).append(s)
+def _merged(parts: Sequence[list[Stream]]) -> list[Stream]:
+    """The streams of consecutive parts of one recording, joined along their rows."""
+    if len(parts) == 1:
+        return parts[0]
     out = []
-    for same in names.values():
-        s = same[0]
-        n = sum(len(x.rows) for x in same)
+    for same in zip(*parts):
         values, valid = torch.cat([x.values for x in same]), torch.cat([x.valid for x in same])
-        out.append(Stream(s.name, s.modality, torch.arange(n), values, valid, s.identity, s.keys, s.expected))
+        out.append(replace(same[0], rows=torch.arange(len(values)), values=values, valid=valid))
     return out
+
+
+def _room(s: Stream, n: int) -> Stream:
+    """A stream like `s` of `n` windows, float16, to be filled."""
+    values = torch.empty((n, *s.values.shape[1:]), dtype=torch.float16)
+    return replace(s, rows=torch.arange(n), values=values, valid=torch.empty((n, *s.valid.shape[1:]), dtype=torch.bool))
 
 
 def _taken(s: Stream, pick: Tensor) -> Stream:

@@ -11,6 +11,7 @@ from brainmu.core import Recording
 from brainmu.errors import CheckpointError, ConfigError, InputError, MissingDataError, NotFoundError, OutputExistsError
 from brainmu.models import Encoder, EncoderConfig, StageModel, load_encoder
 from brainmu.models.checkpoint import fit_weights
+from brainmu.models.context_encoder import ContextEncoder
 from brainmu.models.stage_model import StageConfig
 from brainmu.models.tokens import Hidden
 from brainmu.windows import WindowGrid, collate
@@ -38,6 +39,38 @@ def model() -> StageModel:
 @pytest.fixture(scope="module")
 def rec() -> Recording:
     return recording()
+
+
+class TestContextMask:
+    @pytest.mark.parametrize("causal", [False, True])
+    def test_added_to_scores_it_says_what_the_bool_one_says(self, causal):
+        torch.manual_seed(0)
+        encoder, n = ContextEncoder(16, 2, 2, causal=causal), 12
+        present = torch.rand(3, n) > 0.4
+        present[1] = False
+        x = torch.randn(3, n, 16)
+        bias = encoder._mask(present, x)
+        with torch.autocast("cpu", torch.bfloat16):
+            mask = encoder._mask(present, x)
+        assert mask.dtype == torch.bool and bias.dtype == x.dtype
+        assert torch.equal(bias == 0, mask) and torch.equal(torch.isneginf(bias), ~mask)
+        for b, i, j in np.ndindex(3, n, n):
+            assert bool(mask[b, 0, i, j]) == ((bool(present[b, j]) or i == j) and not (causal and j > i))
+
+    def test_context_is_that_of_bool_masks_with_its_gradient(self, monkeypatch):
+        torch.manual_seed(0)
+        encoder = ContextEncoder(16, 2, 2)
+        x, time = torch.randn(2, 40, 16), torch.arange(40, dtype=torch.float64)[None] * 4
+        present = torch.rand(2, 40) > 0.3
+        found = []
+        added = encoder._mask
+        for make in (added, lambda p, y: added(p, y) == 0):
+            monkeypatch.setattr(encoder, "_mask", make)
+            encoder.zero_grad()
+            out = encoder(x, time, present)
+            out.square().mean().backward()
+            found.append([out.detach(), *(p.grad for p in encoder.parameters())])
+        assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found))
 
 
 class TestEncoder:

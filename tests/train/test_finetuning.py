@@ -118,11 +118,70 @@ class TestLayerRates:
         assert all(torch.equal(a, b) for a, b in zip(plain.values(), moved(layer_decay=1.0).values()))
 
     def test_bad_values(self):
-        for bad in (dict(layer_decay=0.0), dict(layer_decay=1.5), dict(held_out=1.0), dict(guard=-1.0), dict(steps=0), dict(patience=0)):
+        for bad in (dict(layer_decay=0.0), dict(layer_decay=1.5), dict(held_out=1.0), dict(guard=-1.0), dict(steps=0), dict(patience=0),
+                    dict(gradient_windows=0), dict(cache_mib=-1)):  # fmt: skip
             with pytest.raises(ConfigError, match=next(iter(bad))):
                 FinetuneConfig(**bad)
         with pytest.raises(ConfigError, match="did you mean 'subjects'"):
             finetune([animal(0)], config=QUICK | dict(stop_on="subject"))
+
+
+def trainer(data, c: FinetuneConfig) -> finetuning._Trainer:
+    """A trainer in mode "full" with a model that draws nothing at random."""
+    torch.manual_seed(1)
+    model = StageModel(finetuning.StageConfig(), Encoder(EncoderConfig(**ENCODER, dropout=0.0)))
+    return finetuning._Trainer(model, [labelled(model, r, "scoring") for r in data], [], c, "full", 0, fresh=True)
+
+
+class TestGradientWindows:
+    PLAIN = FinetuneConfig(steps=4, span=40, batch=2, drop_stream=0.0, drop_channel=0.0)
+    SPANS = ((0, 0, 40), (1, 3, 33))
+
+    def gradient(self, data, drawn, monkeypatch) -> tuple[float, dict[str, torch.Tensor]]:
+        """Loss, and gradients of the window encoder through windows `drawn` of each span."""
+        t = trainer(data[:2], dataclasses.replace(self.PLAIN, gradient_windows=sum(map(len, drawn))))
+        monkeypatch.setattr(finetuning, "_drawn", lambda *_: [np.asarray(w) for w in drawn])
+        monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: None)
+        loss = t._step(list(self.SPANS), 0)
+        return loss, {k: p.grad for k, p in t.model.encoder.named_parameters() if k.startswith(("window", "summarise"))}
+
+    def test_gradients_through_some_windows_add_up_to_those_through_all(self, data, monkeypatch):
+        rng = np.random.default_rng(0)
+        first = [np.sort(rng.choice(n, n // 3, replace=False)) for n in (40, 30)]
+        second = [np.setdiff1d(np.arange(n), w) for n, w in zip((40, 30), first)]
+        (a, one), (b, two), (c, all_) = (self.gradient(data, w, monkeypatch) for w in (first, second, [np.arange(40), np.arange(30)]))
+        # Summaries that are not drawn are what they would be, so that the loss is the same.
+        assert a == pytest.approx(c, rel=1e-4) and b == pytest.approx(c, rel=1e-4)
+        assert float(one["window.tokens.field.0.weight"].norm()) > 0
+        for k, g in all_.items():
+            if g is not None:
+                assert torch.allclose(one[k] + two[k], g, rtol=1e-3, atol=1e-3 * float(g.abs().max()) + 1e-9), k
+
+    def test_as_many_as_there_are_is_plain_back_propagation(self, data):
+        made = [finetune(data[:2], mode="full", config=QUICK | dict(gradient_windows=n)) for n in (128, 10_000)]
+        assert all(torch.equal(a, b) for a, b in zip(*(m.state_dict().values() for m in made)))
+
+    def test_windows_are_drawn_evenly_and_never_more_than_asked(self):
+        rng, hits = np.random.default_rng(0), np.zeros(70)
+        for _ in range(400):
+            a, b = finetuning._drawn([40, 30], 16, rng)
+            assert len(a) + len(b) == 16 and (np.diff(a) > 0).all() and (np.diff(b) > 0).all()
+            hits[a] += 1
+            hits[40 + b] += 1
+        assert abs(hits / 400 - 16 / 70).max() < 5 * np.sqrt(16 / 70 / 400)
+
+    @pytest.mark.parametrize("mode", ["full", "adapters"])
+    def test_what_the_others_were_is_made_afresh_each_round(self, data, mode, monkeypatch):
+        passes = []
+        summaries = Encoder.summaries
+        monkeypatch.setattr(Encoder, "summaries", lambda e, g, *a, **k: passes.append(g.recording.id) or summaries(e, g, *a, **k))
+        config = QUICK | dict(steps=20, span=40, batch=1, gradient_windows=5, held_out=0.0)
+        model = finetune(data[:1], encoder=Encoder(EncoderConfig(**ENCODER)), mode=mode, config=config)
+        assert passes == ["s0"] * 10 and all(np.isfinite(h["loss"]) for h in model.history)
+
+    def test_few_windows_learn(self):
+        config = QUICK | dict(steps=60, span=100, batch=1, gradient_windows=16, held_out=0.0)
+        assert kappa(finetune([animal(5, 100)], mode="full", config=config), [animal(5, 100)]) > 0.7
 
 
 class TestStopping:

@@ -219,7 +219,7 @@ class TestNotFinite:
         grid = e.grids[0]
         grid.batch([0])
         bad = 40
-        grid._cached.streams[stream].values[bad] = torch.inf
+        grid._cached[stream].values[bad] = torch.inf
         with pytest.raises(InputError, match=rf"loss is not finite at step \d+ .* on {grid.recording.id} at {grid.times[bad]:.1f} s \({words}") as error:
             e.train_windows(None)
         assert " at " in str(error.value) and str(error.value).count("signal") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 import numpy as np
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from brainmu.core import EventTable, Hypnogram, Intervals, Recording
 from brainmu.errors import InputError, MissingDataError
 from brainmu.windows import Prefetch, SpanSampler, WindowGrid, WindowSampler, collate, measure, split
+from brainmu.windows.grid import CacheBudget
+from brainmu.windows.mapped import give_back
 from brainmu.windows.spectra import BANDS, EPSILON, N_BANDS, patch_features
 
 
@@ -96,6 +99,24 @@ class TestSpectra:
         assert torch.allclose(waves[0], torch.sin(2 * torch.pi * 7 * torch.arange(64) / 64), atol=1e-3)
 
 
+def _size(rec: Recording) -> int:
+    budget = CacheBudget(1 << 30)
+    grid = WindowGrid(rec, cache=budget)
+    assert len(grid) == 10
+    return budget.used
+
+
+def _mapped_kib() -> int:
+    """Memory of mapped files that this process holds."""
+    with open("/proc/self/status") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("RssFile"))
+
+
+@pytest.fixture(scope="module")
+def cached_and_not() -> tuple[WindowGrid, WindowGrid]:
+    return WindowGrid(recording()), WindowGrid(recording(), cache=CacheBudget(0))
+
+
 class TestGrid:
     def test_arrays_are_the_standardised_samples_of_their_window(self):
         rec = recording()
@@ -118,6 +139,49 @@ class TestGrid:
         assert [s.name for s in a.streams] == [s.name for s in b.streams]
         for x, y in zip(a.streams, b.streams):
             assert torch.allclose(x.values, y.values, atol=5e-3, rtol=2e-3) and torch.equal(x.valid, y.valid)
+
+    @settings(max_examples=15, deadline=None)
+    @given(rows=st.lists(st.integers(0, 9), min_size=1, max_size=30))
+    def test_a_recording_looks_the_same_whether_its_features_found_room_or_not(self, cached_and_not, rows):
+        for x, y in zip(*(g.batch(rows).streams for g in cached_and_not)):
+            # Rounding of a transform of another number of windows may tip float16 over by a step.
+            assert torch.equal(x.rows, y.rows) and torch.equal(x.valid, y.valid) and torch.allclose(x.values, y.values, rtol=2e-3, atol=1e-6)
+            assert torch.equal(y.values, y.values.half().float())
+
+    def test_a_single_pass_keeps_nothing_and_equals_what_is_kept(self):
+        grid = WindowGrid(recording(seconds=400.0))
+        passing = [grid.batch(slice(i, min(i + 128, 100)), keep=False) for i in range(0, 100, 128)]
+        assert grid._cached is None
+        kept = grid.batch(slice(None))
+        assert grid._cached is not None and all(torch.equal(a.values, b.values) for a, b in zip(passing[0].streams, kept.streams))
+
+    def test_grids_share_a_budget_in_the_order_they_are_made(self):
+        rec = recording()
+        budget = CacheBudget(2 * _size(rec))
+        grids = [WindowGrid(rec, cache=budget) for _ in range(3)]
+        for g in reversed(grids):
+            g.batch([0])
+        assert [g._cached is not None for g in grids] == [True, True, False] and budget.used == budget.size
+        del grids, g
+        assert budget.used == 0
+        with pytest.raises(InputError, match="cache is -1"):
+            CacheBudget(-1)
+
+    @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+    def test_pages_of_a_mapped_file_are_given_back_and_nothing_is_lost(self, tmp_path):
+        x = np.random.default_rng(0).standard_normal((2_000_000, 1)).astype(np.float32)
+        np.save(tmp_path / "x.npy", x)
+        values = np.load(tmp_path / "x.npy", mmap_mode="r")
+        before = _mapped_kib()
+        assert float(values[:].sum()) == pytest.approx(float(x.sum()), abs=1.0) and _mapped_kib() > before + 4000
+        give_back(values, 0, len(values))
+        assert _mapped_kib() < before + 2000
+        np.testing.assert_array_equal(values[500:600], x[500:600])
+        changed = np.load(tmp_path / "x.npy", mmap_mode="c")
+        changed[7] = 5.0
+        give_back(changed, 0, len(changed))
+        give_back(x, 0, len(x))
+        assert changed[7] == 5.0
 
     def test_missing_samples_hide_their_patches(self):
         rec = recording(position=False)
