@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["append_row", "event_logger", "forget_after", "peak_memory"]
 
-COLUMNS = ("stage", "step", "loss", "spectrum", "waveform", "slow", "features", "spikes", "summary_spectrum", "summary_waveform", "summary_slow",
+COLUMNS = ("stage", "step", "loss", "spectrum", "waveform", "slow", "features", "spikes", "summary_spectrum", "summary_slow",
            "summary_features", "summary_spikes", "context", "learning_rate", "seconds", "tokens_per_s", "stall",
            "gradient_norm", "tflops_per_s", "mfu", "memory_gb", "hours")  # fmt: skip
 """Columns of metrics.csv. `stall`: share of the time so far spent waiting for data; `mfu`: share of the device's dense bf16 peak;

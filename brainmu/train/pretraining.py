@@ -221,8 +221,9 @@ _WITHOUT_EFFECT = ("save_every", "save_minutes", "workers", "tensorboard")
 def _mark(c: PretrainConfig, seed: int, weights: dict[str, float] | None) -> dict[str, Any]:
     """What decides a run's result, as JSON keeps it."""
     from brainmu.models.checkpoint import plain
+    from brainmu.models.migration import FORMAT
 
-    found = {"seed": seed, **plain(c)} | ({} if weights is None else {"weights": weights})
+    found = {"seed": seed, "format": FORMAT, **plain(c)} | ({} if weights is None else {"weights": weights})
     return json.loads(json.dumps({k: v for k, v in found.items() if k not in _WITHOUT_EFFECT}))
 
 
@@ -240,7 +241,9 @@ def _claim(folder: Path, c: PretrainConfig, seed: int, resume: bool, weights: di
         # Runs begun before a setting existed had its default.
         held = {k: v for k, v in {**plain(PretrainConfig()), **json.loads(note.read_text(encoding="utf-8"))}.items() if k not in _WITHOUT_EFFECT}
         if json.loads(json.dumps(held)) != mark:
-            raise CheckpointError(f"{folder}: holds a run with another config or seed; resume it with its own, or choose another folder")
+            raise CheckpointError(
+                f"{folder}: holds a run with another config or seed, or of another version of brainmu; resume it with its own, or choose another folder"
+            )
     note.parent.mkdir(parents=True, exist_ok=True)
     note.write_text(json.dumps(mark, sort_keys=True), encoding="utf-8")
 
