@@ -124,7 +124,9 @@ class Engine:
         fitted = copy.deepcopy(task) if self.strategy == SHARDED else task
         fitted.sharded = self.strategy == SHARDED
         if self.c.compile and name == "window":
-            fitted.window.compile()
+            # The blocks, whose shapes differ in one number; all around them differs from batch to batch and would be compiled anew each time.
+            for block in fitted.blocks():
+                block.compile(dynamic=True)
         with _quiet(), torch.random.fork_rng():
             trainer = self._trainer(name, steps, [*([Averaging(self.c.ema)] if self.c.ema else []), watch], done)
             loader.trainer = trainer

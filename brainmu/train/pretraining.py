@@ -46,7 +46,7 @@ class PretrainConfig:
     precision : str
         Lightning's ("32-true", "bf16-mixed").
     compile : bool
-        torch.compile the window encoder.
+        torch.compile the blocks of attention of the window encoder.
     held_out : float
         Share of subjects (of time, with one subject) kept for the report.
     save_every : int
