@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from brainmu.models.attention import Block
-from brainmu.models.tokens import SideBySide, at_once, by_modality, n_tokens, token_times
+from brainmu.models.tokens import Hidden, SideBySide, at_once, by_modality, n_tokens, token_times
 from brainmu.models.window_encoder import WindowEncoder
 from brainmu.windows.batch import MODALITIES, Batch, Stream
 from brainmu.windows.grid import SLOW_BINS
+from brainmu.windows.interpolation import interpolate
 from brainmu.windows.spectra import N_BANDS, N_FEATURES
 from brainmu.windows.statistics import IDENTITY_SIZE
 
@@ -33,6 +35,9 @@ class Reconstructed:
 class Reconstruction(nn.Module):
     """Every token of a stream from the latents of its window, asked for by identity and time.
 
+    Slow traces are continuous, so their answer starts from the line between the neighbours that are seen, as far as it can be
+    trusted, which is learned; latents add what that line misses.
+
     ``states`` of the spike stream, (window, bin, width), are the tap with the time resolution of the spike bins (50 ms).
     """
 
@@ -43,17 +48,17 @@ class Reconstruction(nn.Module):
         self.read = Block(width, heads, cross=True, near=True)
         self.norm = nn.LayerNorm(width)
         self.field = nn.Linear(width, N_FEATURES)
-        self.slow = nn.Linear(width, SLOW_BINS)
+        self.slow = nn.Linear(width, 2 * SLOW_BINS)
         self.member = nn.ModuleDict({m: nn.Linear(IDENTITY_SIZE[m], width) for m in ("features", "spikes")})
 
-    def forward(self, batch: Batch, latents: Tensor, encoder: WindowEncoder) -> list[Reconstructed]:
+    def forward(self, batch: Batch, latents: Tensor, encoder: WindowEncoder, hidden: Sequence[Hidden]) -> list[Reconstructed]:
         streams, length = batch.streams, batch.length
         side = SideBySide([s.rows for s in streams], [n_tokens(s) for s in streams], len(batch))
         asked = [q.expand(len(s.rows), -1, -1) for s, q in zip(streams, self._queries(streams))]
         when = side.put_times([token_times(s, length) for s in streams])
         apart = (when[:, :, None] - encoder.times(length)[:, None, :]).abs().float()
         states = self.norm(self.read(side.put(asked, 0.0), encoder.rotary(when), latents, encoder.angles(length), apart=apart))
-        return self._answers(streams, side.take(states))
+        return self._answers(streams, side.take(states), hidden)
 
     def _queries(self, streams: list[Stream]) -> list[Tensor]:
         """What each token of a stream is asked for by, (token, width)."""
@@ -64,12 +69,15 @@ class Reconstruction(nn.Module):
                     out[i] = out[i] + who.repeat_interleave(streams[i].valid.shape[-1], 0)
         return out
 
-    def _answers(self, streams: list[Stream], states: list[Tensor]) -> list[Reconstructed]:
+    def _answers(self, streams: list[Stream], states: list[Tensor], hidden: Sequence[Hidden]) -> list[Reconstructed]:
         out = {}
         for m, those in by_modality(streams).items():
             if m in ("field", "slow"):
                 for i, made in zip(those, at_once(getattr(self, m), [states[i] for i in those])):
                     out[i] = made.unflatten(1, streams[i].valid.shape[1:])
+                    if m == "slow":
+                        s, (more, trust) = streams[i], out[i].chunk(2, -1)
+                        out[i] = interpolate(s.values, ~hidden[i].tokens & s.valid) * torch.sigmoid(trust + 2) + more
                 continue
             for i, members in zip(those, at_once(self.member[m], [streams[i].identity for i in those])):
                 s, members = streams[i], members / members.shape[-1] ** 0.5

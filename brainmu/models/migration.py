@@ -17,7 +17,7 @@ FORMAT = 2
 """Version of the layout that is written.
 
 1: tokens by a two-layer network alone; attention blind to nearness; the empty token read only where there was nothing else.
-2: a linear map beside the network, slopes of nearness, and a score of the empty token.
+2: a linear map beside the network, slopes of nearness, and a score of the empty token. The heads of pretraining of format 1 are not brought over.
 """
 
 Weights = dict[str, "Tensor"]
@@ -47,7 +47,7 @@ def _from_1(config: Mapping[str, Any], weights: Weights) -> Weights:
         if lift and lift[2] == "0.weight":
             out[f"{lift[1]}.straight.weight"] = torch.zeros_like(value)
             out[f"{lift[1]}.straight.bias"] = torch.zeros_like(value[:, 0])
-        if re.fullmatch(r"(?:encoder\.window|reconstruction)\.read\.attention\.query\.weight", name):
+        if name == "encoder.window.read.attention.query.weight":
             out[name.replace("query.weight", "slope")] = torch.zeros(heads)
         if name == "encoder.window.nothing":
             # Not -inf: a window without any data has nothing else to read.

@@ -96,5 +96,5 @@ def _reconstructed(s: Stream, latents: int, width: int) -> tuple[float, float]:
     queries = n_tokens(s)
     block = _block(n, queries, latents, width)
     if s.modality in ("field", "slow"):
-        return _linear(members, known, width), block + _linear(n * queries, width, N_FEATURES if s.modality == "field" else SLOW_BINS)
+        return _linear(members, known, width), block + _linear(n * queries, width, N_FEATURES if s.modality == "field" else 2 * SLOW_BINS)
     return _linear(members, known, width), block + _linear(n * queries, width, members)

@@ -13,9 +13,10 @@ from torch import Tensor
 from brainmu.models.heads import Reconstructed
 from brainmu.models.tokens import Hidden
 from brainmu.windows.batch import Batch, Stream
+from brainmu.windows.interpolation import interpolate
 from brainmu.windows.spectra import N_BANDS
 
-__all__ = ["MaskConfig", "baselines", "draw_masks", "draw_spans", "gist", "gist_counts", "gist_losses", "interpolate", "losses"]
+__all__ = ["MaskConfig", "baselines", "draw_masks", "draw_spans", "gist", "gist_counts", "gist_losses", "losses"]
 
 
 @dataclass(frozen=True)
@@ -186,22 +187,6 @@ def _guess(s: Stream, h: Hidden, kind: str) -> Tensor:
         rate = expected * ((s.values * seen).sum(2, keepdim=True) + 1) / ((expected * seen).sum(2, keepdim=True) + 1)
         return torch.log(rate).expand_as(s.values)
     return interpolate(s.values, ~h.tokens & s.valid, kind)
-
-
-def interpolate(values: Tensor, seen: Tensor, kind: str = "interpolation") -> Tensor:
-    """Values (…, step, feature) filled in from the steps that are `seen` (…, step): linearly, or by the last one; zero where there are none."""
-    steps = seen.shape[-1]
-    index = torch.arange(steps, device=values.device).expand(seen.shape)
-    before = torch.where(seen, index, -1).cummax(-1).values
-    after = torch.where(seen, index, steps).flip(-1).cummin(-1).values.flip(-1)
-    has_before, has_after = (before >= 0)[..., None], (after < steps)[..., None]
-    left = values.gather(-2, before.clamp(min=0)[..., None].expand_as(values)) * has_before
-    if kind == "last":
-        return left
-    right = values.gather(-2, after.clamp(max=steps - 1)[..., None].expand_as(values)) * has_after
-    share = ((index - before).float() / (after - before).clamp(min=1))[..., None]
-    both = left * (1 - share) + right * share
-    return torch.where(has_before & has_after, both, left + right)
 
 
 def draw_spans(n: int, share: float, rng: np.random.Generator, longest: int = 32) -> NDArray[np.bool_]:

@@ -52,7 +52,7 @@ def reconstruction_scores(
     Raises
     ------
     NotFoundError, CheckpointError
-        If there is no such checkpoint, or it holds no heads of pretraining.
+        If there is no such checkpoint, or it holds no heads of pretraining, or those of an older format.
     InputError
         If no recordings came.
     """
@@ -60,6 +60,8 @@ def reconstruction_scores(
     if not recordings:
         raise InputError("reconstruction_scores: no recordings came, expected at least one")
     path, config, weights = read_checkpoint(checkpoint, ("encoder",))
+    if int(config["format"]) < 2:
+        raise CheckpointError(f"{path}: its encoder loads, but its heads of pretraining are of format {config['format']}, expected 2: pretrain it again")
     if not any(k.startswith("reconstruction.") for k in weights):
         raise CheckpointError(f"{path}: holds no heads of pretraining, expected the folder of a pretraining run")
     c = load_config(EncoderConfig, config.get("encoder", {}))
@@ -76,7 +78,7 @@ def reconstruction_scores(
         for i, batch in enumerate(drawn):
             hidden = draw_masks(batch, masks or MaskConfig(), np.random.default_rng([seed, 6, i]))
             window = made["encoder"].window
-            answers = losses(batch, hidden, made["reconstruction"](batch, window(batch, hidden)[0], window))
+            answers = losses(batch, hidden, made["reconstruction"](batch, window(batch, hidden)[0], window, hidden))
             for name, parts in {"model": answers, **baselines(batch, hidden)}.items():
                 for target, value in parts.items():
                     found.setdefault(target, {}).setdefault(name, []).append(float(value))

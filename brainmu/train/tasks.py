@@ -20,10 +20,11 @@ from brainmu.models.encoder import Encoder
 from brainmu.models.heads import Gist, Reconstruction, SummaryPrediction
 from brainmu.models.tokens import Hidden
 from brainmu.train.flops import context_flops, window_flops
-from brainmu.train.objectives import MaskConfig, baselines, draw_masks, draw_spans, gist_counts, gist_losses, interpolate, losses
+from brainmu.train.objectives import MaskConfig, baselines, draw_masks, draw_spans, gist_counts, gist_losses, losses
 from brainmu.train.processes import average_over_processes, shard
 from brainmu.train.schedule import optimiser, warm_cosine
 from brainmu.windows.batch import Batch
+from brainmu.windows.interpolation import interpolate
 from brainmu.windows.sampler import WindowSampler
 from brainmu.windows.spectra import N_BANDS
 
@@ -219,7 +220,7 @@ class WindowTask(_Task):
     def parts(self, batch: Batch, hidden: list) -> dict[str, Tensor]:
         """Losses by target: of what was hidden, from the latents; of the gist of the window (prefix ``summary_``), from its summary."""
         latents, _ = self.window(batch, hidden)
-        made = losses(batch, hidden, self.reconstruction(batch, latents, self.window))
+        made = losses(batch, hidden, self.reconstruction(batch, latents, self.window, hidden))
         told = self.gist(batch, self.summarise(latents.flatten(1)))
         return made | {f"summary_{k}": v for k, v in gist_losses(batch, told).items()}
 

@@ -84,8 +84,8 @@ def test_counts_of_what_is_hidden_weigh_the_halves_of_a_batch_into_the_whole():
     n = len(parts[0].streams)
     shares = [hidden[:n], hidden[n:]]
     with torch.no_grad():
-        made = [losses(b, h, task.reconstruction(b, task.window(b, h)[0], task.window)) for b, h in zip(parts, shares)]
-        found = losses(whole, hidden, task.reconstruction(whole, task.window(whole, hidden)[0], task.window))
+        made = [losses(b, h, task.reconstruction(b, task.window(b, h)[0], task.window, h)) for b, h in zip(parts, shares)]
+        found = losses(whole, hidden, task.reconstruction(whole, task.window(whole, hidden)[0], task.window, hidden))
         told = [gist_losses(b, task.gist(b, task.summarise(task.window(b, h)[0].flatten(1)))) for b, h in zip(parts, shares)]
         gist_of_all = gist_losses(whole, task.gist(whole, task.summarise(task.window(whole, hidden)[0].flatten(1))))
     for halves, counts, all_of_it in (

@@ -16,10 +16,11 @@ from brainmu.errors import CheckpointError, ConfigError, InputError, MissingData
 from brainmu.models import Encoder, EncoderConfig, StageModel
 from brainmu.models.heads import Reconstruction
 from brainmu.train import FinetuneConfig, PretrainConfig, finetune, pretrain
-from brainmu.train.objectives import MaskConfig, baselines, draw_masks, draw_spans, gist, gist_losses, interpolate, losses
+from brainmu.train.objectives import MaskConfig, baselines, draw_masks, draw_spans, gist, gist_losses, losses
 from brainmu.train.tasks import _weight_of_others
 from brainmu.windows import WindowGrid
 from brainmu.windows.batch import Stream
+from brainmu.windows.interpolation import interpolate
 from brainmu.windows.spectra import N_FEATURES
 
 ENCODER = dict(width=32, heads=2, latents=4, window_layers=1, context_layers=1)
@@ -179,7 +180,7 @@ class TestObjectives:
         torch.manual_seed(0)
         batch, encoder = self.batch(), Encoder(EncoderConfig(**ENCODER))
         hidden = draw_masks(batch, MaskConfig(), np.random.default_rng(1))
-        made = Reconstruction(32, 2)(batch, encoder.window(batch, hidden)[0], encoder.window)
+        made = Reconstruction(32, 2)(batch, encoder.window(batch, hidden)[0], encoder.window, hidden)
         for s, m in zip(batch.streams, made):
             assert m.values.shape == s.values.shape
             m.values = torch.log(s.values + 1e-6) if s.modality == "spikes" else s.values
