@@ -15,13 +15,15 @@ from brainmu.core import Hypnogram, Recording, metrics
 from brainmu.errors import CheckpointError, ConfigError, InputError, MissingDataError, OutputExistsError
 from brainmu.models import Encoder, EncoderConfig, StageModel
 from brainmu.models.heads import Reconstruction
+from brainmu.models.tokens import Hidden
 from brainmu.train import FinetuneConfig, PretrainConfig, finetune, pretrain
 from brainmu.train.objectives import MaskConfig, baselines, draw_masks, draw_spans, gist, gist_losses, losses
 from brainmu.train.tasks import _weight_of_others
 from brainmu.windows import WindowGrid
-from brainmu.windows.batch import Stream
+from brainmu.windows.batch import Batch, Stream
 from brainmu.windows.interpolation import interpolate
 from brainmu.windows.spectra import N_FEATURES
+from brainmu.windows.statistics import IDENTITY_SIZE
 
 ENCODER = dict(width=32, heads=2, latents=4, window_layers=1, context_layers=1)
 QUICK = dict(encoder=ENCODER, steps=45, span=48, batch=4, learning_rate=5e-3)
@@ -207,6 +209,23 @@ class TestObjectives:
         made = [torch.where(where, value, torch.full_like(value, 7.0)) for value, where in map(gist, batch.streams)]
         assert all(v == 0 for v in gist_losses(batch, made).values())
         assert all(v > 0 for v in gist_losses(batch, [m + 1 for m in made]).values())
+
+    def test_slow_traces_start_from_the_line_between_neighbours_and_never_from_what_is_hidden(self):
+        torch.manual_seed(0)
+        values = torch.randn(2, 3, 4, 8)
+        stream = Stream("calcium", "slow", torch.arange(2), values, torch.ones(2, 3, 4, dtype=torch.bool), torch.randn(3, IDENTITY_SIZE["slow"]))
+        batch, encoder, head = Batch(np.zeros(2), 4.0, np.zeros(2, dtype=np.int64), [stream]), Encoder(EncoderConfig(**ENCODER)), Reconstruction(32, 2)
+        hidden = [Hidden(torch.rand(2, 3, 4) < 0.5)]
+        with torch.no_grad():
+            latents = encoder.window(batch, hidden)[0]
+            a = head(batch, latents, encoder.window, hidden)[0].values
+            head.slow.weight.zero_()
+            head.slow.bias.zero_()
+            line = head(batch, latents, encoder.window, hidden)[0].values
+            stream.values = torch.where(hidden[0].tokens[..., None], 99.0, values)
+            again = head(batch, latents, encoder.window, hidden)[0].values
+        assert torch.allclose(line, interpolate(values, ~hidden[0].tokens) * torch.sigmoid(torch.tensor(2.0)))
+        assert torch.equal(line, again) and not torch.allclose(a, line)
 
     def test_waveforms_come_first(self):
         for steps in (1, 3, 60, 4000):
