@@ -77,6 +77,8 @@ def attribute(
         raise InputError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
     if method == "integrated_gradients" and model is None:
         raise InputError(f"{stager!r} has nothing to differentiate: fit it with method='encoder', or use method='occlusion'")
+    if method == "integrated_gradients" and model is not None and model.encoder.config.spike_tokens:
+        raise InputError("this encoder has a token for each spike, and integrated gradients do not add up where tokens vanish: use method='occlusion'")
     if progress is not None:
         progress("stage", 0.0)
     answer = ask(stager, session)

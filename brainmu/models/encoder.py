@@ -46,8 +46,9 @@ class EncoderConfig:
     causal : bool
         Context from this and earlier windows only.
     spike_tokens : bool
-        A token for each bin in which a unit fired, instead of one a bin with the sum over units: which unit fired when is kept
-        apart (with a `bin` of 0.005 s, to 5 ms), for as many more tokens as there are spikes. The weights are the same.
+        A token for each bin in which a unit fired, beside the one a bin with the sum over units: which unit fired when is kept
+        apart (with a `bin` of 0.005 s, to 5 ms), for as many more tokens as there are spikes. The weights are the same. Integrated
+        gradients do not add up for such encoders, since tokens appear and vanish: explain them by occlusion.
     """
 
     width: int = 96

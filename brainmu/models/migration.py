@@ -38,7 +38,7 @@ def migrate(config: Mapping[str, Any], weights: Weights) -> Weights:
 
 
 def _from_1(config: Mapping[str, Any], weights: Weights) -> Weights:
-    """What format 2 added is given the values at which it does nothing."""
+    """What format 2 added is given the values at which it does nothing, and at which it has no gradient: fine-tuning leaves the slopes at zero."""
     heads = int(config.get("encoder", {}).get("heads", 4))
     out: Weights = {}
     for name, value in weights.items():

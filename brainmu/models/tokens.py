@@ -62,7 +62,7 @@ class Tokenizer(nn.Module):
     ----------
     width : int
     spike_tokens : bool
-        A token for each bin in which a unit fired, with the unit's embedding, instead of one a bin with the sum over units.
+        A token for each bin in which a unit fired, with the unit's embedding, beside the one a bin with the sum over units.
     """
 
     def __init__(self, width: int, spike_tokens: bool = False) -> None:
@@ -99,13 +99,15 @@ class Tokenizer(nn.Module):
 
     def _measured(self, s: Stream, h: Hidden | None, length: float) -> tuple[Tensor, Tensor, Tensor]:
         """What the layer of the modality reads, (n, …, size); where there is any, (n, token); and when, (token,) or (n, token), s."""
-        if s.modality == "spikes" and self.spike_tokens:
-            return self._each_spike(s, h, length)
         if s.modality in ("field", "slow"):
             values, valid = s.values, s.valid.flatten(1)
         else:
             values, valid = self._features(s, h) if s.modality == "features" else self._spikes(s, h)
-        return values, valid if h is None else valid & ~_token_mask(s, h), token_times(s, length)
+        valid, times = valid if h is None else valid & ~_token_mask(s, h), token_times(s, length)
+        if s.modality != "spikes" or not self.spike_tokens:
+            return values, valid, times
+        spikes, fired, when = self._each_spike(s, h, length)
+        return torch.cat([values, spikes], 1), torch.cat([valid, fired], 1), torch.cat([times.expand(len(when), -1), when], 1)
 
     def _features(self, s: Stream, h: Hidden | None) -> tuple[Tensor, Tensor]:
         seen = s.valid if h is None else s.valid & ~h.tokens
@@ -131,7 +133,7 @@ class Tokenizer(nn.Module):
             fired = fired if h.units is None else fired & ~h.units[:, :, None]
         bins, fired = s.values.shape[2], fired.flatten(1)
         # Each window's from the left, in the order of units and of time.
-        most = max(1, int(fired.sum(1).max()))
+        most = max(1, int(fired.sum(1).max())) if len(fired) else 1
         place = torch.argsort(fired.to(torch.int8), dim=1, descending=True, stable=True)[:, :most]
         count = s.values.flatten(1).gather(1, place)
         values = self.member["spikes"](s.identity)[place // bins] * count[..., None]

@@ -155,6 +155,8 @@ class _Runner:
         self.data, self.epochs, self.stages, self.parts, self.split = data, epochs, stages, parts, split
         self.shares, self.seeds, self.seed = [float(s) for s in dict.fromkeys(shares)], seeds, seed
         self.subjects = sorted({d.subject for d in data})
+        named = {d.subject: d.group for d in data}
+        self.groups = np.unique([named[s] for s in self.subjects], return_inverse=True)[1].astype(np.int64)
         starts = np.cumsum([0, *(len(d.codes) // d.stretch + 1 for d in data)])
         self.stretch = [a + np.arange(len(d.codes)) // d.stretch for a, d in zip(starts, data)]
         self.cluster = self._clusters() if split == "time" else [np.zeros(len(d.codes), dtype=np.int64) for d in data]
@@ -220,8 +222,9 @@ class _Runner:
     def result(self, seconds: float) -> ProbeResult:
         """Means, intervals and paired differences over subjects and seeds."""
         rows = [self._row(name, share) for share in [*self.shares, self.CONTROL] for name in INPUTS]
-        few = self.split == "subject" and len(self.subjects) < FEW
-        notes = [f"{len(self.subjects)} subjects: intervals over so few are too narrow"] if few else []
+        apart = len(set(self.groups.tolist()))
+        what = f"{apart} subjects" if apart == len(self.subjects) else f"{len(self.subjects)} subjects in {apart} groups"
+        notes = [f"{what}: intervals over so few are too narrow"] if self.split == "subject" and apart < FEW else []
         pooled = np.sum([t.sum(1)[0] for t in self.tables["classical", self.CONTROL]], axis=0)
         subjects = [
             {"share": share, "input": name, "subject": s, "n": int(t[0].sum()), "kappa": _mean(kappa_of(t.sum(1)))}
@@ -234,10 +237,8 @@ class _Runner:
 
     def _row(self, name: str, share: float) -> dict[str, Any]:
         within, tables = self.split == "time", self.tables[name, share]
-        place = {d.subject: k for k, f in enumerate(self.parts) for d, m in zip(self.data, f.test) if m.any()}
-        fold = np.array([0 if within else place[s] for s in self.subjects])
-        kappa, low, high = interval(tables, None, fold, within=within)
-        gain = interval(self.tables["pretrained", share], tables, fold, within=within) if name != "pretrained" else (float("nan"),) * 3
+        kappa, low, high = interval(tables, None, self.groups, within=within)
+        gain = interval(self.tables["pretrained", share], tables, self.groups, within=within) if name != "pretrained" else (float("nan"),) * 3
         by_seed = [m for t in tables for m in t.sum(1)]
         return {
             "share": float("nan") if share == self.CONTROL else share, "control": share == self.CONTROL, "minutes": float(np.mean(self.minutes[share])),

@@ -241,22 +241,22 @@ def kappa_of(tables: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def interval(
-    one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]] | None, fold: NDArray[np.int64], *, within: bool, draws: int = 1000, seed: int = 0
+    one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]] | None, group: NDArray[np.int64], *, within: bool, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float, float]:
     """Mean kappa of `one` (minus that of `other`, paired) over subjects and seeds, and the ends of its 95 % interval.
 
     Parameters
     ----------
     one, other : tables (seed, cluster, K, K) of each subject
-    fold : int (subject,)
-        Fold in which each subject is tested: its seed of labels is shared by the subjects of a fold.
+    group : int (subject,)
+        What is drawn as a whole: subjects of a laboratory that is left out together share what is peculiar to it.
     within : bool
         Clusters of a subject (stretches of time) are drawn anew too, which a test within animals needs.
 
     Notes
     -----
-    A bootstrap of subjects, then of seeds, crossed: subjects of a fold are scored by the same read-out, so seeds are drawn for the fold and not for each
-    subject (Owen 2007, Ann Appl Stat 1:386). Neither the choice of training subjects nor another run of pretraining enters it.
+    A bootstrap of groups, of subjects in them, and of seeds, crossed: a seed's labels and untrained encoder meet all subjects, so seeds are drawn for all of
+    them together (Owen 2007, Ann Appl Stat 1:386). Neither the choice of training subjects nor another run of pretraining enters it.
     """
     rng = np.random.default_rng(seed)
     point = _values(one, other, None)[0]
@@ -265,18 +265,27 @@ def interval(
     if n * seeds < 2 and not within:
         return centre, float("nan"), float("nan")
     weights = [rng.multinomial(t.shape[1], np.full(t.shape[1], 1 / t.shape[1]), size=draws) for t in one] if within else None
-    values = _values(one, other, weights)  # (draw or 1, subject, seed)
-    who = rng.integers(0, n, (draws, n))
-    seeded = rng.integers(0, seeds, (draws, int(fold.max()) + 1, seeds))
-    draw = np.arange(draws) if within else np.zeros(draws, dtype=np.int64)
-    picked = values[draw[:, None, None], who[:, :, None], seeded[np.arange(draws)[:, None], fold[who]]]
-    known = np.isfinite(picked)
-    total, count = np.where(known, picked, 0.0).sum((1, 2)), known.sum((1, 2))
+    values = np.broadcast_to(_values(one, other, weights), (draws, n, seeds))
+    who, known = _drawn(group, draws, rng), np.isfinite(values)
+    which = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws)
+    total = np.einsum("ds,dk,dsk->d", who, which, np.where(known, values, 0.0))
+    count = np.einsum("ds,dk,dsk->d", who, which, known.astype(np.float64))
     means = total[count > 0] / count[count > 0]
     if not len(means):
         return centre, float("nan"), float("nan")
     low, high = np.percentile(means, [2.5, 97.5])
     return centre, float(low), float(high)
+
+
+def _drawn(group: NDArray[np.int64], draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """How often each subject comes in each draw (draw, subject): groups are drawn, then as many subjects of each as it has."""
+    names = np.unique(group)
+    times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
+    out = np.zeros((draws, len(group)))
+    for g, t in zip(names, times.T):
+        inside = np.flatnonzero(group == g)
+        out[:, inside] = rng.multinomial(t * len(inside), np.full(len(inside), 1 / len(inside)))
+    return out
 
 
 def _values(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]] | None, weights: list[NDArray[np.int64]] | None) -> NDArray[np.float64]:

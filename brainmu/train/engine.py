@@ -46,10 +46,11 @@ class Engine:
         # A recording cut in time bears the name of its part.
         self.weights = None if weights is None else [weights[r.id if r.id in weights else r.id.removesuffix(".train")] for r in train]
         names = [g.recording.id for g in self.grids]
+        waveforms = any(s.modality == "field" for g in self.grids for s in g.statistics.signals.values())
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.encoder = Encoder(c.encoder)
-            self.window_task = WindowTask(self.encoder, c.masks, names, c.steps, c.learning_rate, c.weight_decay, seed, c.clip, c.warm_up)
+            self.window_task = WindowTask(self.encoder, c.masks, names, c.steps, c.learning_rate, c.weight_decay, seed, c.clip, c.warm_up, waveforms)
             self.context_task = ContextTask(
                 self.encoder, c.encoder.window, c.context_steps, c.learning_rate, c.weight_decay, seed, c.clip, c.warm_up, names
             )  # fmt: skip

@@ -76,8 +76,8 @@ class FinetuneConfig:
         Features of recordings kept in memory, over all of them, for modes that read them again and again.
     gradient_windows : int
         Modes "full" and "adapters": windows of a step that gradients pass through into the window encoder, drawn anew each step.
-        The context reads the others as summaries of the encoder as it was, made afresh after each round, so that memory does not
-        grow with `span`. A step of no more windows than that is trained through all of them.
+        The context reads the others as summaries of the encoder as it was, made afresh after each round, so that the window
+        encoder's memory does not grow with `span`. A step of no more windows than that is trained through all of them.
     """
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)

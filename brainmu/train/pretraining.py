@@ -214,7 +214,7 @@ def _weights(recordings: list[Recording], weights: Sequence[float]) -> dict[str,
     return {r.id: float(w) for r, w in zip(recordings, weights)}
 
 
-_WITHOUT_EFFECT = ("save_every", "save_minutes", "workers", "tensorboard")
+_WITHOUT_EFFECT = ("save_every", "save_minutes", "workers", "tensorboard", "cache_mib")
 """Settings that leave the result as it is: a run may be resumed with others."""
 
 

@@ -86,7 +86,8 @@ def reconstruction_scores(
         rows += [{"subject": subject, "target": t, **{k: float(np.mean(v)) for k, v in r.items()}, "windows": size * len(drawn)} for t, r in found.items()]
     columns = ["subject", "target", "model", *TRIVIAL, "windows"]
     # Several recordings of a subject are one subject.
-    return pd.DataFrame(rows).groupby(["target", "subject"], sort=False).mean().reset_index()[columns]
+    how = {k: "sum" if k == "windows" else "mean" for k in columns[2:]}
+    return pd.DataFrame(rows).groupby(["target", "subject"], sort=False).agg(how).reset_index()[columns]
 
 
 def reconstruction_table(scores: pd.DataFrame) -> str:

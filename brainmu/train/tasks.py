@@ -156,9 +156,11 @@ class WindowTask(_Task):
 
     def __init__(
         self, encoder: Encoder, masks: MaskConfig, names: list[str], steps: int, rate: float, weight_decay: float, seed: int,
-        clip: float = 1.0, warm: float = 0.05,
+        clip: float = 1.0, warm: float = 0.05, waveforms: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(steps, rate, weight_decay, seed, clip, warm)
+        # Whether any training recording has a signal with a waveform, for which the other targets wait.
+        self.waveforms = waveforms
         self.window, self.summarise = encoder.window, encoder.summarise
         self.reconstruction = Reconstruction(encoder.config.width, encoder.config.heads)
         self.gist = Gist(encoder.config.width)
@@ -189,7 +191,7 @@ class WindowTask(_Task):
         nothing = torch.zeros((), device=self.device)
         total = sum((WEIGHTS[k] * v for k, v in parts.items()), nothing)
         self._note(parts, total, step, self._where(windows, range(len(windows))), work, lambda: self._why(windows))
-        others = _weight_of_others(self.global_step, self.steps)
+        others = _weight_of_others(self.global_step, self.steps) if self.waveforms else 1.0
         return sum((WEIGHTS[k] * v * (1.0 if k == "waveform" else others) for k, v in parts.items()), nothing)
 
     def forward(self, batch: Batch, hidden: list[Hidden]) -> dict[str, Tensor]:

@@ -43,7 +43,14 @@ class CacheBudget:
         if size < 0:
             raise InputError(f"cache is {size} bytes, expected a number >= 0")
         self.size, self.used = int(size), 0
-        self._lock = threading.Lock()
+        # Grids may be collected, and hand back what they took, in the midst of another's asking.
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, int]:
+        return {"size": self.size, "used": self.used}
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        self.size, self.used, self._lock = state["size"], state["used"], threading.RLock()
 
     def take(self, n: int) -> bool:
         """Whether `n` bytes were left; they are taken then."""

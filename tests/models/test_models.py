@@ -122,7 +122,7 @@ class TestEncoder:
         encoder = Encoder(config).eval()
         batch = collate([WindowGrid(rec).batch([0, 3]), WindowGrid(recording("b", units=0)).batch([1])])
         spikes = next(s for s in batch.streams if s.modality == "spikes")
-        others = sum(s.valid[0].numel() for s in batch.streams if s.name in ("lfp", "emg")) // 2
+        others = sum(s.valid[0].numel() for s in batch.streams if s.name in ("lfp", "emg")) // 2 + spikes.valid.shape[1]
         tokens = encoder.window.tokens(batch)
         for k in range(2):
             unit, bins = torch.nonzero(spikes.values[k] > 0, as_tuple=True)

@@ -121,7 +121,7 @@ class TestInterval:
     @pytest.mark.parametrize("within", [False, True])
     def test_finds_a_difference_and_no_difference(self, within):
         good, bad, same = self.tables(10, 3, 0.9, 4), self.tables(10, 3, 0.6, 4, 1), self.tables(10, 3, 0.9, 4, 2)
-        fold = np.arange(10) % 5
+        fold = np.arange(10)
         mean, low, high = interval(good, bad, fold, within=within)
         assert 0.4 < low < mean < high < 0.8
         mean, low, high = interval(good, same, fold, within=within)
@@ -132,8 +132,15 @@ class TestInterval:
         steady, uneven = self.tables(8, 4, 0.8), self.tables(8, 4, 0.8)
         for t in uneven:
             t[0], t[1] = t[0][:, ::-1], t[1]  # seed 0 is wrong for every subject
-        width = [high - low for _, low, high in (interval(t, None, np.zeros(8, dtype=np.int64), within=False) for t in (steady, uneven))]
+        width = [high - low for _, low, high in (interval(t, None, np.arange(8), within=False) for t in (steady, uneven))]
         assert width[1] > 3 * width[0]
+
+    def test_groups_are_drawn_as_wholes(self):
+        """Subjects of a lab that all gain or all lose are no ten independent witnesses."""
+        tables = self.tables(5, 2, 0.95) + self.tables(5, 2, 0.7, seed=1)
+        alone = interval(tables, None, np.arange(10), within=False)
+        labs = interval(tables, None, np.repeat([0, 1], 5), within=False)
+        assert alone[0] == labs[0] and labs[2] - labs[1] > 1.5 * (alone[2] - alone[1])
 
     def test_one_subject_and_one_seed_have_none(self):
         mean, low, high = interval(self.tables(1, 1, 0.9), None, np.zeros(1, dtype=np.int64), within=False)
