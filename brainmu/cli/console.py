@@ -123,6 +123,8 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path}: exists already: choose another --out, or pass --overwrite")
+    if path.is_dir():
+        raise OutputExistsError(f"{path}: is a folder, expected a file: choose another --out")
     if path.parent.exists() and not path.parent.is_dir():
         raise NotFoundError(f"{path}: {path.parent} is a file, expected a folder: choose another --out")
     if not path.parent.exists():

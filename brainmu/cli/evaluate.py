@@ -51,7 +51,7 @@ def evaluate(
 
     import brainmu.loading
     from brainmu.core.effect import jsonable
-    from brainmu.errors import UsageError
+    from brainmu.errors import StoreError, UsageError
     from brainmu.sleep import SleepStager
 
     if out is not None:
@@ -70,10 +70,13 @@ def evaluate(
         stager = SleepStager(stages="rodent3", epoch=4.0, method="rules") if model == "rules" else brainmu.loading.load(model)
         scores = score_stager(stager, sessions, labels)
         text = "\n".join(score_lines(scores))
-    if out is not None:
-        out.write_text(json.dumps(jsonable(scores), indent=1), encoding="utf-8")
-        note(common, f"wrote {out}")
     emit(common, scores, text)
+    if out is not None:
+        try:
+            out.write_text(json.dumps(jsonable(scores), indent=1), encoding="utf-8")
+        except OSError as error:
+            raise StoreError(f"{out}: cannot be written ({error.strerror}); the scores are above: choose another --out") from None
+        note(common, f"wrote {out}")
     return 0
 
 

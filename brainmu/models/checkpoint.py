@@ -104,8 +104,8 @@ def read_checkpoint(path_or_name: str | Path, kinds: Iterable[str]) -> tuple[Pat
     wanted = tuple(kinds)
     if config.get("type") not in wanted:
         raise CheckpointError(f"{path}: is a checkpoint of type {config.get('type')!r}, expected {' or '.join(wanted)}")
-    if not isinstance(config.get("format"), int) or not 1 <= config["format"] <= FORMAT:
-        raise CheckpointError(f"{path}: has checkpoint format {config.get('format')!r}, this brainmu reads up to {FORMAT}: update brainmu")
+    if type(config.get("format")) is not int or not 1 <= config["format"] <= FORMAT:
+        raise CheckpointError(f"{path}: has checkpoint format {config.get('format')!r}, this brainmu reads 1 to {FORMAT}: update brainmu, or mend config.yaml")
     try:
         return path, config, migrate(config, load_file(path / "model.safetensors"))
     except (OSError, SafetensorError) as error:

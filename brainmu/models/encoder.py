@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -65,6 +66,11 @@ class EncoderConfig:
     spike_tokens: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("window", "patch", "bin"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ConfigError(f"encoder {name} is {getattr(self, name)}, expected seconds > 0")
+        if self.bin > self.window:
+            raise ConfigError(f"encoder bin is {self.bin:g} s, longer than a window of {self.window:g} s: expected a part of it, such as 0.05")
         if self.width % (4 * self.heads):
             raise ConfigError(f"encoder width {self.width} with {self.heads} heads: expected a multiple of 4 x heads")
 

@@ -19,7 +19,7 @@ __all__ = ["INPUTS", "SHARES", "ProbeResult", "compare_inputs"]
 
 SHARES = (0.01, 0.05, 0.25, 1.0)
 """Shares of the labels that are tried."""
-FEW = 8
+FEW, LEAST = 8, 5
 """Subjects below which a percentile bootstrap covers clearly less than it says."""
 INPUTS = ("classical", "untrained", "pretrained")
 
@@ -38,7 +38,7 @@ class ProbeResult:
         Kappa of every subject (mean over seeds), by share and input.
     split : {"subject", "time"}
     stages : tuple of str
-    n_epochs, n_subjects, n_recordings, n_folds, n_seeds : int
+    n_epochs, n_subjects, n_recordings, n_folds, n_seeds, n_groups : int
     without : tuple of str
         Kinds removed from what is tested.
     chance : float
@@ -60,6 +60,7 @@ class ProbeResult:
     chance: float
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    n_groups: int = 0
 
     def to_frame(self) -> pd.DataFrame:
         """`rows`, a copy."""
@@ -67,7 +68,7 @@ class ProbeResult:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values, for JSON."""
-        own = {k: getattr(self, k) for k in ("split", "n_epochs", "n_subjects", "n_recordings", "n_folds", "n_seeds", "seconds")}
+        own = {k: getattr(self, k) for k in ("split", "n_epochs", "n_subjects", "n_recordings", "n_folds", "n_seeds", "n_groups", "seconds")}
         lists = {"stages": list(self.stages), "without": list(self.without), "notes": list(self.notes)}
         chance = {"kappa": 0.0, "commonest_stage": self.chance}
         return own | lists | {"chance": chance, "rows": self.rows.to_dict("records"), "subjects": self.subjects.to_dict("records")}
@@ -95,6 +96,9 @@ class ProbeResult:
 
     def verdict(self) -> list[str]:
         """Where the pretrained encoder is ahead of each other input, where behind, where the interval cannot tell: a sentence each."""
+        if self.split == "subject" and self.n_groups < LEAST:
+            of = "subjects" if self.n_groups == self.n_subjects else "groups of subjects"
+            return [f"{self.n_groups} {of} are too few to say whether pretrained is ahead or behind"]
         out = []
         for name in INPUTS[:2]:
             rows = self.rows[(self.rows["input"] == name) & ~self.rows["control"]]
@@ -225,6 +229,8 @@ class _Runner:
         apart = len(set(self.groups.tolist()))
         what = f"{apart} subjects" if apart == len(self.subjects) else f"{len(self.subjects)} subjects in {apart} groups"
         notes = [f"{what}: intervals over so few are too narrow"] if self.split == "subject" and apart < FEW else []
+        one = [s for s, t in zip(self.subjects, self.tables["classical", self.CONTROL]) if (t[0].sum(0).sum(-1) > 0).sum() == 1]
+        notes += [f"{', '.join(one)}: one stage only in what is tested, so no kappa: left out of the means"] if one else []
         pooled = np.sum([t.sum(1)[0] for t in self.tables["classical", self.CONTROL]], axis=0)
         subjects = [
             {"share": share, "input": name, "subject": s, "n": int(t[0].sum()), "kappa": _mean(kappa_of(t.sum(1)))}
@@ -232,7 +238,7 @@ class _Runner:
         ]  # fmt: skip
         return ProbeResult(
             pd.DataFrame(rows), pd.DataFrame(subjects), self.split, self.stages, int(pooled.sum()), len(self.subjects), len(self.data), len(self.parts),
-            self.seeds, (), float(pooled.sum(1).max() / pooled.sum()), notes, seconds,
+            self.seeds, (), float(pooled.sum(1).max() / pooled.sum()), notes, seconds, apart,
         )  # fmt: skip
 
     def _row(self, name: str, share: float) -> dict[str, Any]:

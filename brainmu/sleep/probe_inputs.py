@@ -52,8 +52,16 @@ def _grid(encoder: Encoder, recording: Recording, epoch: float, n: int, start: f
 
 
 def _taps(encoder: Encoder, grid: WindowGrid) -> Floats:
-    out = encoder.taps(grid)
-    return np.concatenate([out["summary"], out["context"]], axis=1).astype(np.float32)
+    """Summary and context (epoch, 2 width); NaN where an epoch has no data, as classical features are."""
+    import torch
+
+    was, _ = encoder.training, encoder.eval()
+    with torch.no_grad():
+        summaries, present = encoder.summaries(grid)
+        both = torch.cat([summaries, encoder.contexts(summaries, present, grid.window)], dim=1)
+        both[~present] = torch.nan
+    encoder.train(was)
+    return both.cpu().numpy()
 
 
 def scorings(recordings: Sequence[Recording], labels: str, groups: Sequence[str] | None) -> list[Scoring]:

@@ -231,13 +231,13 @@ def _chosen(x: Floats, y: NDArray[np.int8], subject: NDArray[Any], stretch: NDAr
 
 # -- scores -----------------------------------------------------------------------------------------------------------
 def kappa_of(tables: NDArray[Any]) -> NDArray[np.float64]:
-    """Cohen's kappa of each confusion table (…, K, K); NaN where one class is all there is."""
+    """Cohen's kappa of each confusion table (…, K true, K found); NaN where only one class is true: it would be 0 for one wrong epoch."""
     m = np.asarray(tables, dtype=np.float64)
     n = m.sum((-2, -1))
     with np.errstate(invalid="ignore", divide="ignore"):
         chance = (m.sum(-2) * m.sum(-1)).sum(-1) / n**2
         kappa = (np.trace(m, axis1=-2, axis2=-1) / n - chance) / (1 - chance)
-    return np.where((n > 0) & (chance < 1), kappa, np.nan)
+    return np.where(((m.sum(-1) > 0).sum(-1) > 1) & (chance < 1), kappa, np.nan)
 
 
 def interval(

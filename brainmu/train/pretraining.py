@@ -174,7 +174,7 @@ def pretrain(
     OutputExistsError
         If `out` holds something and `resume` is not set.
     CheckpointError
-        If `resume` finds another config or seed.
+        If `resume` finds another config or seed, other recordings, or a run of another version.
     InputError
         If loss, gradient or weights stop being finite (the message names the windows, and the stream where it is at fault),
         no window fits, or `weights` do not.
@@ -196,7 +196,7 @@ def pretrain(
     check_strategy(strategy)
     folder = Path(out)
     if is_first_process():
-        _claim(folder, c, seed, resume, shares)
+        _claim(folder, c, seed, resume, recordings, shares)
     engine = Engine(recordings, folder, c, seed, devices, strategy, progress, nodes=nodes, weights=shares, on_log=on_log)
     window = engine.train_windows(None if max_minutes is None else 0.8 * max_minutes)
     context = engine.train_context(None if max_minutes is None else 0.2 * max_minutes)
@@ -218,20 +218,23 @@ _WITHOUT_EFFECT = ("save_every", "save_minutes", "workers", "tensorboard", "cach
 """Settings that leave the result as it is: a run may be resumed with others."""
 
 
-def _mark(c: PretrainConfig, seed: int, weights: dict[str, float] | None) -> dict[str, Any]:
+def _mark(c: PretrainConfig, seed: int, weights: dict[str, float] | None, recordings: list[Recording]) -> dict[str, Any]:
     """What decides a run's result, as JSON keeps it."""
     from brainmu.models.checkpoint import plain
     from brainmu.models.migration import FORMAT
 
-    found = {"seed": seed, "format": FORMAT, **plain(c)} | ({} if weights is None else {"weights": weights})
+    shown = [[r.id, r.subject, round(r.duration, 3)] for r in recordings]
+    found = {"seed": seed, "format": FORMAT, "recordings": shown, **plain(c)} | ({} if weights is None else {"weights": weights})
     return json.loads(json.dumps({k: v for k, v in found.items() if k not in _WITHOUT_EFFECT}))
 
 
-def _claim(folder: Path, c: PretrainConfig, seed: int, resume: bool, weights: dict[str, float] | None = None) -> None:
+def _claim(
+    folder: Path, c: PretrainConfig, seed: int, resume: bool, recordings: list[Recording], weights: dict[str, float] | None = None
+) -> None:  # fmt: skip
     """Make the folder a run's, or check that it is this run's."""
     from brainmu.models.checkpoint import plain
 
-    mark = _mark(c, seed, weights)
+    mark = _mark(c, seed, weights, recordings)
     note = folder / "resume" / "run.json"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not resume:
@@ -240,10 +243,11 @@ def _claim(folder: Path, c: PretrainConfig, seed: int, resume: bool, weights: di
             raise CheckpointError(f"{folder}: holds no run to resume; choose another folder")
         # Runs begun before a setting existed had its default.
         held = {k: v for k, v in {**plain(PretrainConfig()), **json.loads(note.read_text(encoding="utf-8"))}.items() if k not in _WITHOUT_EFFECT}
-        if json.loads(json.dumps(held)) != mark:
-            raise CheckpointError(
-                f"{folder}: holds a run with another config or seed, or of another version of brainmu; resume it with its own, or choose another folder"
-            )
+        held = json.loads(json.dumps(held))
+        other = sorted(k for k in {*held, *mark} if held.get(k) != mark.get(k))
+        if other:
+            said = f"another config or seed (other: {', '.join(other)})"
+            raise CheckpointError(f"{folder}: holds a run with {said}; resume it with its own, or choose another folder")
     note.parent.mkdir(parents=True, exist_ok=True)
     note.write_text(json.dumps(mark, sort_keys=True), encoding="utf-8")
 

@@ -46,7 +46,7 @@ class TestProbe:
         assert by.loc["classical", "gain"] == pytest.approx(by.loc["pretrained", "kappa"] - by.loc["classical", "kappa"])
         assert (f["minutes"].to_numpy()[:3] < f["minutes"].to_numpy()[3:6]).all()
         text = str(result)
-        assert "new subjects" in text and "chance: kappa 0" in text and "shuffled" in text and "pretrained is " in text and "3 subjects: intervals" in text
+        assert "new subjects" in text and "chance: kappa 0" in text and "shuffled" in text and "3 subjects are too few to say" in text and "3 subjects: intervals" in text
         json.dumps(jsonable(result.to_dict()), allow_nan=False)
 
     def test_shuffled_labels_are_at_chance(self, result):
@@ -183,3 +183,12 @@ class TestCompare:
         r = compare_inputs(data, folds_by_group(data, 6), lambda k: inputs, stages=("a", "b"), epochs=[4.0] * 6, shares=[1.0], seeds=1)
         kappa = r.subjects[r.subjects["input"] == "pretrained"].set_index("subject")["kappa"]
         assert kappa["s0"] < -0.5 and (kappa.drop("s0") > 0.9).all()
+
+
+def test_epochs_without_data_do_not_reach_the_centring(mice, encoder):
+    """A hypnogram that outlasts its signals: the encoder's answer to nothing must not shift what it says of something."""
+    r = mice[0]
+    h = r.hypnogram("scoring")
+    longer = Hypnogram(np.r_[h.codes, np.full(300, -2, dtype=np.int8)], h.stages, h.epoch, h.start)
+    x = taps(encoder, r, h.epoch, len(longer), h.start)
+    assert np.isnan(x[-290:]).all() and np.isfinite(x[: len(h) - 1]).all()

@@ -51,3 +51,10 @@ def test_nothing_to_score(run, tmp_path):
     bare = write_checkpoint(tmp_path / "bare", encoder, {"type": "encoder", "encoder": plain(encoder.config)}, "")
     with pytest.raises(CheckpointError, match="no heads of pretraining"):
         reconstruction_scores(bare, animal(7))
+
+
+def test_a_run_is_not_resumed_with_other_recordings(tmp_path):
+    config = {"encoder": ENCODER, "steps": 2, "context_steps": 1, "batch": 8, "span": 16, "context_batch": 1}
+    pretrain([animal(i) for i in range(3)], tmp_path / "run", config=config)
+    with pytest.raises(CheckpointError, match="other: recordings"):
+        pretrain([animal(i) for i in range(2)], tmp_path / "run", config=config, resume=True)
