@@ -152,7 +152,7 @@ class TestGradientWindows:
         (a, one), (b, two), (c, all_) = (self.gradient(data, w, monkeypatch) for w in (first, second, [np.arange(40), np.arange(30)]))
         # Summaries that are not drawn are what they would be, so that the loss is the same.
         assert a == pytest.approx(c, rel=1e-4) and b == pytest.approx(c, rel=1e-4)
-        assert float(one["window.tokens.field.0.weight"].norm()) > 0
+        assert float(one["window.tokens.field.bent.0.weight"].norm()) > 0
         for k, g in all_.items():
             if g is not None:
                 assert torch.allclose(one[k] + two[k], g, rtol=1e-3, atol=1e-3 * float(g.abs().max()) + 1e-9), k
