@@ -123,12 +123,17 @@ class Encoder(nn.Module):
         return torch.cat(out)
 
     @torch.no_grad()
-    def taps(self, grid: WindowGrid) -> dict[str, NDArray[np.float32]]:
-        """``summary`` and ``context`` (window, width) of a recording, as arrays."""
+    def encoded(self, grid: WindowGrid) -> tuple[Tensor, Tensor, Tensor]:
+        """``summary`` and ``context`` (window, width) of a recording, without dropout, and which windows hold any data (window,)."""
         was, _ = self.training, self.eval()
         summaries, present = self.summaries(grid)
         context = self.contexts(summaries, present, grid.window)
         self.train(was)
+        return summaries, context, present
+
+    def taps(self, grid: WindowGrid) -> dict[str, NDArray[np.float32]]:
+        """``summary`` and ``context`` (window, width) of a recording, as arrays."""
+        summaries, context, _ = self.encoded(grid)
         return {"summary": summaries.cpu().numpy(), "context": context.cpu().numpy()}
 
     @property

@@ -55,13 +55,10 @@ def _taps(encoder: Encoder, grid: WindowGrid) -> Floats:
     """Summary and context (epoch, 2 width); NaN where an epoch has no data, as classical features are."""
     import torch
 
-    was, _ = encoder.training, encoder.eval()
-    with torch.no_grad():
-        summaries, present = encoder.summaries(grid)
-        both = torch.cat([summaries, encoder.contexts(summaries, present, grid.window)], dim=1)
-        both[~present] = torch.nan
-    encoder.train(was)
-    return both.cpu().numpy()
+    *both, present = encoder.encoded(grid)
+    out = torch.cat(both, dim=1)
+    out[~present] = torch.nan
+    return out.cpu().numpy()
 
 
 def scorings(recordings: Sequence[Recording], labels: str, groups: Sequence[str] | None) -> list[Scoring]:

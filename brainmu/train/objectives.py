@@ -149,12 +149,16 @@ def gist(s: Stream) -> tuple[Tensor, Tensor]:
     return torch.cat([mean, torch.log(variance + 1e-2)], -1), here.any(2).expand(-1, -1, 2)
 
 
+def _gist_target(s: Stream) -> str:
+    return "spectrum" if s.modality == "field" else s.modality
+
+
 def gist_losses(batch: Batch, made: list[Tensor]) -> dict[str, Tensor]:
     """Mean squared error of the gist, by target: spectrum, slow, features, spikes."""
     total: dict[str, list[Tensor]] = {}
     for s, g in zip(batch.streams, made):
         target, where = gist(s)
-        name = "spectrum" if s.modality == "field" else s.modality
+        name = _gist_target(s)
         total.setdefault(name, []).append(torch.stack([((g - target).square() * where).sum(), where.sum()]))
     sums = {k: torch.stack(v).sum(0) for k, v in total.items()}
     return {k: v[0] / v[1] for k, v in sums.items() if float(v[1].detach()) > 0}
@@ -164,7 +168,7 @@ def gist_counts(batch: Batch) -> dict[str, Tensor]:
     """How many values each loss of :func:`gist_losses` is a mean over."""
     out: dict[str, Tensor] = {}
     for s in batch.streams:
-        name = "spectrum" if s.modality == "field" else s.modality
+        name = _gist_target(s)
         out[name] = out.get(name, 0) + gist(s)[1].sum().float()
     return out
 
