@@ -80,7 +80,7 @@ class Engine:
         head = self.context_task.prediction
         head.mean.copy_(every.mean(0))
         head.sd.copy_(every.std(0).clamp(min=1e-4))
-        spans = SummarySpans(cached, self.c.masks.context, self.c.encoder.window, self.seed)
+        spans = SummarySpans(cached, self.c.masks, self.c.encoder.window, self.seed)
         sampler = SpanSampler([len(g) for g in self.grids], self.c.span, self.c.context_batch, self.seed)
 
         def batches(rank: int, world: int) -> Callable[[int], Any]:
@@ -98,7 +98,7 @@ class Engine:
         count = max(1, min(8, sampler.n_windows // sampler.size))
         table = self.window_task.compare([sampler.batch(i) for i in range(count)], self.seed)
         cached = [self.encoder.summaries(g) for g in self.held]
-        spans = SummarySpans(cached, self.c.masks.context, self.c.encoder.window, self.seed + 1)
+        spans = SummarySpans(cached, self.c.masks, self.c.encoder.window, self.seed + 1)
         batches = SpanSampler([len(g) for g in self.held], self.c.span, self.c.context_batch, self.seed).epoch(0)
         return table | self.context_task.compare([spans.stack(b, i) for i, b in enumerate(batches)])
 

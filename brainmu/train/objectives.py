@@ -33,6 +33,8 @@ class MaskConfig:
         Chance that a whole stream is hidden, where a window has another (cross-modal prediction).
     context : float
         Share of window summaries hidden from the context encoder, in runs.
+    longest : float, s
+        Longest run of them. Sleep stages last minutes: of a longer gap the neighbours say nothing, and the mean is all there is to learn.
     """
 
     time: float = 0.25
@@ -40,6 +42,7 @@ class MaskConfig:
     unit: float = 0.15
     modality: float = 0.15
     context: float = 0.3
+    longest: float = 128.0
 
 
 def draw_masks(batch: Batch, c: MaskConfig, rng: np.random.Generator) -> list[Hidden]:
@@ -193,7 +196,7 @@ def _guess(s: Stream, h: Hidden, kind: str) -> Tensor:
     return interpolate(s.values, ~h.tokens & s.valid, kind)
 
 
-def draw_spans(n: int, share: float, rng: np.random.Generator, longest: int = 32) -> NDArray[np.bool_]:
+def draw_spans(n: int, share: float, longest: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Runs of hidden windows (n,): about `share` of them, runs of 1 to `longest`, never all."""
     hidden = np.zeros(n, dtype=bool)
     while hidden.mean() < share:

@@ -261,8 +261,9 @@ ContextItem = tuple[int, tuple[Tensor, Tensor, Tensor, Tensor], float, list[tupl
 class SummarySpans:
     """Cached summaries of recordings, in spans: (summaries, presence, hidden, time), padded."""
 
-    def __init__(self, cached: list[tuple[Tensor, Tensor]], share: float, length: float, seed: int) -> None:
-        self.cached, self.share, self.length, self.seed = cached, share, length, seed
+    def __init__(self, cached: list[tuple[Tensor, Tensor]], masks: MaskConfig, length: float, seed: int) -> None:
+        self.cached, self.share, self.length, self.seed = cached, masks.context, length, seed
+        self.longest = max(1, round(masks.longest / length))
 
     def stack(self, spans: list[tuple[int, int, int]], step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rng = np.random.default_rng([self.seed, 7, step])
@@ -273,7 +274,7 @@ class SummarySpans:
         for i, (r, a, b) in enumerate(spans):
             values[i, : b - a], present[i, : b - a] = self.cached[r][0][a:b], self.cached[r][1][a:b]
             if b - a > 1:
-                hidden[i, : b - a] = torch.from_numpy(draw_spans(b - a, self.share, rng))
+                hidden[i, : b - a] = torch.from_numpy(draw_spans(b - a, self.share, self.longest, rng))
         return values, present, hidden & present, torch.arange(size, dtype=torch.float64)[None] * self.length
 
     def item(self, spans: list[tuple[int, int, int]], step: int, rank: int = 0, world: int = 1) -> ContextItem:

@@ -18,7 +18,7 @@ from brainmu.models.heads import Reconstruction
 from brainmu.models.tokens import Hidden
 from brainmu.train import FinetuneConfig, PretrainConfig, finetune, pretrain
 from brainmu.train.objectives import MaskConfig, baselines, draw_masks, draw_spans, gist, gist_losses, losses
-from brainmu.train.tasks import _weight_of_others
+from brainmu.train.tasks import SummarySpans, _weight_of_others
 from brainmu.windows import WindowGrid
 from brainmu.windows.batch import Batch, Stream
 from brainmu.windows.interpolation import interpolate
@@ -236,8 +236,17 @@ class TestObjectives:
     def test_spans(self):
         rng = np.random.default_rng(0)
         for n in (2, 5, 400):
-            hidden = draw_spans(n, 0.3, rng)
+            hidden = draw_spans(n, 0.3, 32, rng)
             assert hidden.any() and not hidden.all()
+
+    @pytest.mark.parametrize("window, longest", [(4.0, 32), (30.0, 4), (300.0, 1)])
+    def test_runs_of_hidden_windows_last_as_long_whatever_the_window(self, window, longest):
+        summaries = SummarySpans([(torch.zeros(4000, 2), torch.ones(4000, dtype=torch.bool))], MaskConfig(context=0.02), window, 0)
+        hidden = summaries.stack([(0, 0, 4000)], 0)[2][0].numpy()
+        edges = np.flatnonzero(np.diff(np.r_[0, hidden, 0]))
+        runs = edges[1::2] - edges[::2]
+        # Two runs may touch or overlap, which is rare at so small a share.
+        assert 0.8 * longest <= np.quantile(runs, 0.9) <= longest
 
 
 @pytest.fixture(scope="module")
