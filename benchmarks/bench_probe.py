@@ -143,7 +143,7 @@ def bandpower(folder: Path, quick: bool) -> None:
     if quick:
         first = {r.subject: r for r in reversed(recordings)}
         recordings = [first[s] for s in sorted(first)[:16]]
-    steps = {"steps": 80, "context_steps": 40, "batch": 128, "span": 128} if quick else {"steps": 1500, "context_steps": 600, "batch": 256, "span": 256}
+    steps = {"steps": 80, "context_steps": 40, "batch": 128, "span": 128} if quick else {"steps": 800, "context_steps": 600, "batch": 256, "span": 256}
 
     def pretrained(training: list[Recording]) -> Encoder:
         with tempfile.TemporaryDirectory() as work:
@@ -151,7 +151,7 @@ def bandpower(folder: Path, quick: bool) -> None:
             print(f"  pretrained on {len(training)} nights:", {k: {m: round(x, 3) for m, x in v.items()} for k, v in run.report.items()}, flush=True)
             return run.encoder
 
-    print(probe(recordings, pretrained, folds=2 if quick else 4, seeds=2 if quick else 5))
+    print(probe(recordings, pretrained, folds=2 if quick else 3, seeds=2 if quick else 3))
 
 
 def mouse(folder: Path, encoder: str, quick: bool) -> None:

@@ -5,6 +5,7 @@ Nothing here knows what the inputs are; :mod:`brainmu.sleep.probing` makes them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -198,12 +199,16 @@ class ReadOut:
 
 
 def _regression(x: Floats, y: NDArray[np.int8], strength: float, start: Any = None) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     # A looser tolerance than scikit-learn's: beyond it kappa changes in the fourth digit.
     model = start or LogisticRegression(max_iter=300, tol=1e-3, class_weight="balanced", warm_start=True)
     model.C = strength
-    return model.fit(x, y)
+    with warnings.catch_warnings():
+        # With many labels the weakest penalty may end before the tolerance: it is one candidate of several, and cross-validation judges it as it is.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(x, y)
 
 
 def _chosen(x: Floats, y: NDArray[np.int8], subject: NDArray[Any], stretch: NDArray[Any]) -> float:
