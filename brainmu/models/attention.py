@@ -36,6 +36,11 @@ def rotate(x: Tensor, angles: Angles) -> Tensor:
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x.dtype)
 
 
+def rows(x: Tensor, places: Tensor) -> Tensor:
+    """Rows (batch, place, size) of x (batch or 1, token, size) at places (batch, place)."""
+    return x.expand(len(places), -1, -1).gather(1, places[..., None].expand(-1, -1, x.shape[-1]))
+
+
 class Attention(nn.Module):
     """Multi-head attention of `x` (batch, query, width) on `source` (batch, key, width).
 
@@ -59,7 +64,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, source: Tensor, at: Angles, source_at: Angles, mask: Tensor | None = None, causal: bool = False, apart: Tensor | None = None
     ) -> Tensor:
-        """`mask` is added to the scores; `apart` (batch or 1, query, key), s, is how far in time keys are from queries."""
+        """`mask` is added to the scores, or False where a key is not read; `apart` (batch or 1, query, key), s: time from keys to queries."""
         q = rotate(self._split(self.query(x)), at)
         k, v = self.key_value(source).chunk(2, dim=-1)
         k, v = rotate(self._split(k), source_at), self._split(v)
@@ -86,11 +91,14 @@ class Block(nn.Module):
 
     def forward(
         self, x: Tensor, at: Angles, source: Tensor | None = None, source_at: Angles | None = None, mask: Tensor | None = None, causal: bool = False,
-        apart: Tensor | None = None,
+        apart: Tensor | None = None, heard: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
+        """Over itself, `heard` (batch, key) are the places of the tokens that are keys, at `source_at`; where None, all are."""
         y = self.norm(x)
         if self.source_norm is not None and source is not None and source_at is not None:
             y = self.attention(y, self.source_norm(source), at, source_at, mask, causal, apart)
+        elif heard is not None and source_at is not None:
+            y = self.attention(y, rows(y, heard), at, source_at, mask)
         else:
             y = self.attention(y, y, at, at, mask, causal)
         x = x + self.dropout(y)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from brainmu.models.attention import Block, Rotary
+from brainmu.models.attention import Block, Rotary, rows
 
 __all__ = ["ContextEncoder"]
 
@@ -36,29 +36,47 @@ class ContextEncoder(nn.Module):
         time : float64 (batch or 1, window), s
             Start of each window. The rotary clock runs in units of `length` / 4 s, so that epochs of any length look alike.
         present : bool (batch or 1, window) or None
-            False where a window holds no data (or is hidden, or padding).
+            False where a window holds no data (or is hidden, or padding). Such windows read those with data, and attention reads them
+            nowhere; where `causal`, each of them reads itself too.
         """
         x = self.enter(summaries)
-        mask = None
+        angles = self.rotary((time - time[:, :1]) * (4.0 / length))
+        mask = heard = heard_at = None
         if present is not None and not bool(present.all()):
             x = torch.where(present[..., None], x, self.missing.to(x.dtype))
-            mask = self._mask(present, x)
-        angles = self.rotary((time - time[:, :1]) * (4.0 / length))
+            if self.causal:
+                mask = self._mask(present, x)
+            else:
+                heard, mask = _heard(present.expand(len(x), -1))
+                heard_at = rows(angles[0], heard), rows(angles[1], heard)
         for local, block in zip(self.locals, self.blocks):
-            x = block(local(x), angles, mask=mask, causal=self.causal and mask is None)
+            x = block(local(x), angles, source_at=heard_at, mask=mask, causal=self.causal and mask is None, heard=heard)
         return self.norm(x)
 
     def _mask(self, present: Tensor, x: Tensor) -> Tensor:
-        """What windows read, (batch or 1, 1, window, window): those with data, and themselves; added to scores on a CPU, bool elsewhere."""
+        """What windows read where `causal`, (batch or 1, 1, window, window): themselves and earlier ones with data; bool, or added to scores on a CPU."""
         n = present.shape[-1]
-        later = torch.ones(n, n, dtype=torch.bool, device=x.device).triu(1) if self.causal else None
+        later = torch.ones(n, n, dtype=torch.bool, device=x.device).triu(1)
         # On a CPU a bool mask is made into this one in every layer, and each is kept for the backward pass: all layers share one instead.
         if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
             bias = torch.zeros(present.shape, dtype=x.dtype).masked_fill_(~present, -torch.inf)[:, None, None, :].repeat(1, 1, n, 1)
             bias.diagonal(dim1=-2, dim2=-1).zero_()
-            return bias if later is None else bias.masked_fill_(later, -torch.inf)
+            return bias.masked_fill_(later, -torch.inf)
         mask = present[:, None, None, :] | torch.eye(n, dtype=torch.bool, device=x.device)
-        return mask if later is None else mask & ~later
+        return mask & ~later
+
+
+def _heard(present: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Places (batch, key) of the windows with data, padded to those of the span with most, and a mask (batch, 1, 1, key) where any is padding.
+
+    Keys that are left out take no time; keys that are masked take all of theirs. A span without data reads its first
+    window, so that there is something to read.
+    """
+    count = present.sum(1).clamp(min=1)
+    most = int(count.max())
+    places = present.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
+    among = torch.arange(most, device=present.device) < count[:, None]
+    return places, None if bool(among.all()) else among[:, None, None]
 
 
 class Local(nn.Module):

@@ -42,35 +42,127 @@ def rec() -> Recording:
 
 
 class TestContextMask:
-    @pytest.mark.parametrize("causal", [False, True])
-    def test_added_to_scores_it_says_what_the_bool_one_says(self, causal):
+    """Which windows the context encoder reads."""
+
+    N = 40
+
+    @staticmethod
+    def run(encoder: ContextEncoder, x: torch.Tensor, present: torch.Tensor | None) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Context, and gradients of all weights from that of windows with data."""
+        encoder.zero_grad()
+        out = encoder(x, torch.arange(x.shape[1], dtype=torch.float64)[None] * 4, present)
+        (out if present is None else out[present.expand(out.shape[:2])]).square().sum().backward()
+        return out.detach(), [torch.zeros_like(p) if p.grad is None else p.grad for p in encoder.parameters()]
+
+    @pytest.fixture
+    def encoder(self) -> ContextEncoder:
         torch.manual_seed(0)
-        encoder, n = ContextEncoder(16, 2, 2, causal=causal), 12
-        present = torch.rand(3, n) > 0.4
-        present[1] = False
-        x = torch.randn(3, n, 16)
+        return ContextEncoder(16, 2, 2)
+
+    @pytest.fixture
+    def spans(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Summaries of spans with many windows with data, few, one, and none."""
+        g = torch.Generator().manual_seed(1)
+        present = torch.rand(4, self.N, generator=g) < torch.tensor([0.7, 0.3, 0.0, 0.0])[:, None]
+        present[2, 7] = True
+        return torch.randn(4, self.N, 16, generator=g), present
+
+    def test_it_is_a_mask_of_the_windows_with_data(self, encoder, spans):
+        """The same attention with all windows as keys, those without data masked, told block by block."""
+        x, present = spans
+        x, present = x[:3], present[:3]
+        out, _ = self.run(encoder, x, present)
+        y = torch.where(present[..., None], encoder.enter(x), encoder.missing)
+        at = encoder.rotary(torch.arange(self.N, dtype=torch.float64)[None] * 4)
+        for local, block in zip(encoder.locals, encoder.blocks):
+            y = block(local(y), at, mask=present[:, None, None, :])
+        assert torch.allclose(out, encoder.norm(y), atol=1e-5)
+
+    def test_all_windows_with_data_is_no_mask(self, encoder, spans):
+        x, _ = spans
+        a, b = self.run(encoder, x, None), self.run(encoder, x, torch.ones(1, self.N, dtype=torch.bool))
+        assert torch.equal(a[0], b[0]) and all(torch.equal(p, q) for p, q in zip(a[1], b[1]))
+
+    @pytest.mark.parametrize("causal", [False, True])
+    def test_what_absent_windows_hold_does_not_matter(self, encoder, spans, causal):
+        encoder.causal, (x, present) = causal, spans
+        for local in encoder.locals:
+            local.causal = causal
+        other = torch.where(present[..., None], x, 100 * torch.randn_like(x))
+        a, b = self.run(encoder, x, present), self.run(encoder, other, present)
+        assert torch.equal(a[0], b[0]) and all(torch.equal(p, q) for p, q in zip(a[1], b[1]))
+
+    def test_attention_reads_absent_windows_nowhere(self, spans):
+        """Without the convolution, windows with data know nothing of the vector that stands for the absent ones; these read them."""
+        torch.manual_seed(0)
+        encoder, (x, present) = ContextEncoder(16, 2, 2, kernel=1), spans
+        a, _ = self.run(encoder, x, present)
+        with torch.no_grad():
+            encoder.missing.normal_()
+        b, grads = self.run(encoder, x, present)
+        assert torch.equal(a[present], b[present]) and not torch.isclose(a[:3][~present[:3]], b[:3][~present[:3]]).all(-1).any()
+        missing = next(i for i, (name, _) in enumerate(encoder.named_parameters()) if name == "missing")
+        assert not grads[missing].any()
+        x[:2, present[:2].all(0).nonzero()[0, 0]] *= -1
+        c, _ = self.run(encoder, x, present)
+        assert not torch.isclose(b[:2][~present[:2]], c[:2][~present[:2]]).all(-1).any() and torch.equal(b[2:], c[2:])
+
+    def test_a_span_is_the_same_in_any_batch(self, encoder, spans):
+        x, present = spans
+        together, _ = self.run(encoder, x, present)
+        alone = torch.cat([self.run(encoder, x[i : i + 1], present[i : i + 1])[0] for i in range(len(x))])
+        assert torch.allclose(together, alone, atol=1e-5)
+
+    def test_one_presence_for_the_whole_batch(self, encoder, spans):
+        x, present = spans
+        assert torch.allclose(self.run(encoder, x, present[:1])[0], self.run(encoder, x, present[:1].repeat(4, 1))[0], atol=1e-6)
+
+    def test_padding_is_as_none(self, spans):
+        """Without the convolution, which reaches over the edge, windows past the end change nothing."""
+        torch.manual_seed(0)
+        encoder, (x, _) = ContextEncoder(16, 2, 2, kernel=1), spans
+        ends = torch.tensor([self.N, 25, 11, 1])
+        out, _ = self.run(encoder, x, torch.arange(self.N)[None] < ends[:, None])
+        for i, end in enumerate(ends.tolist()):
+            assert torch.allclose(out[i, :end], self.run(encoder, x[i : i + 1, :end], None)[0][0], atol=1e-5)
+
+    @pytest.mark.parametrize("causal", [False, True])
+    @pytest.mark.parametrize("batch", [1, 3])
+    def test_no_window_with_data(self, causal, batch):
+        torch.manual_seed(0)
+        encoder = ContextEncoder(16, 2, 2, causal=causal)
+        x = torch.randn(batch, self.N, 16, requires_grad=True)
+        out = encoder(x, torch.arange(self.N, dtype=torch.float64)[None] * 4, torch.zeros(batch, self.N, dtype=torch.bool))
+        out.square().sum().backward()
+        assert torch.isfinite(out).all() and all(torch.isfinite(p.grad).all() for p in encoder.parameters())
+        assert encoder.missing.grad.any() and not x.grad.any()
+
+    @pytest.mark.parametrize("n_absent", [0, 12, 39, 40])
+    def test_causal_context_knows_no_later_window(self, n_absent):
+        torch.manual_seed(0)
+        encoder, cut = ContextEncoder(16, 2, 2, causal=True), 20
+        x, present = torch.randn(2, self.N, 16), torch.ones(2, self.N, dtype=torch.bool)
+        present[:, torch.randperm(self.N)[:n_absent]] = False
+        a, _ = self.run(encoder, x, present)
+        x[:, cut:], present[:, cut:] = torch.randn(2, self.N - cut, 16), torch.rand(2, self.N - cut) > 0.5
+        b, _ = self.run(encoder, x, present)
+        assert torch.allclose(a[:, :cut], b[:, :cut], atol=1e-6) and not torch.allclose(a[:, cut:], b[:, cut:], atol=1e-3)
+
+    def test_mask_of_a_causal_encoder_is_the_same_added_to_scores_or_bool(self, spans):
+        encoder, (x, present) = ContextEncoder(16, 2, 2, causal=True), spans
         bias = encoder._mask(present, x)
         with torch.autocast("cpu", torch.bfloat16):
             mask = encoder._mask(present, x)
         assert mask.dtype == torch.bool and bias.dtype == x.dtype
         assert torch.equal(bias == 0, mask) and torch.equal(torch.isneginf(bias), ~mask)
-        for b, i, j in np.ndindex(3, n, n):
-            assert bool(mask[b, 0, i, j]) == ((bool(present[b, j]) or i == j) and not (causal and j > i))
+        for b, i, j in np.ndindex(len(x), self.N, self.N):
+            assert bool(mask[b, 0, i, j]) == ((bool(present[b, j]) or i == j) and j <= i)
 
-    def test_context_is_that_of_bool_masks_with_its_gradient(self, monkeypatch):
-        torch.manual_seed(0)
-        encoder = ContextEncoder(16, 2, 2)
-        x, time = torch.randn(2, 40, 16), torch.arange(40, dtype=torch.float64)[None] * 4
-        present = torch.rand(2, 40) > 0.3
-        found = []
-        added = encoder._mask
-        for make in (added, lambda p, y: added(p, y) == 0):
-            monkeypatch.setattr(encoder, "_mask", make)
-            encoder.zero_grad()
-            out = encoder(x, time, present)
-            out.square().mean().backward()
-            found.append([out.detach(), *(p.grad for p in encoder.parameters())])
-        assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found))
+    def test_half_precision(self, encoder, spans):
+        x, present = spans
+        with torch.autocast("cpu", torch.bfloat16):
+            out, grads = self.run(encoder, x, present)
+        assert torch.allclose(out.float(), self.run(encoder, x, present)[0], atol=0.1) and all(torch.isfinite(g).all() for g in grads)
 
 
 class TestEncoder:
