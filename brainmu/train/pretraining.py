@@ -228,6 +228,15 @@ def _mark(c: PretrainConfig, seed: int, weights: dict[str, float] | None, record
     return json.loads(json.dumps({k: v for k, v in found.items() if k not in _WITHOUT_EFFECT}))
 
 
+def _with_defaults(mark: dict[str, Any]) -> dict[str, Any]:
+    """The mark of a run that was begun before some setting existed, which then had its default."""
+    from brainmu.models.checkpoint import plain
+
+    default = plain(PretrainConfig())
+    held = {k: {**default[k], **v} if isinstance(v, dict) and k in default else v for k, v in {**default, **mark}.items() if k not in _WITHOUT_EFFECT}
+    return json.loads(json.dumps(held))
+
+
 def _claim(
     folder: Path, c: PretrainConfig, seed: int, resume: bool, recordings: list[Recording], weights: dict[str, float] | None = None
 ) -> None:  # fmt: skip
@@ -241,9 +250,7 @@ def _claim(
             raise OutputExistsError(f"{folder}: exists and is not empty; choose another folder, or resume the run in it")
         if not note.is_file():
             raise CheckpointError(f"{folder}: holds no run to resume; choose another folder")
-        # Runs begun before a setting existed had its default.
-        held = {k: v for k, v in {**plain(PretrainConfig()), **json.loads(note.read_text(encoding="utf-8"))}.items() if k not in _WITHOUT_EFFECT}
-        held = json.loads(json.dumps(held))
+        held = _with_defaults(json.loads(note.read_text(encoding="utf-8")))
         other = sorted(k for k in {*held, *mark} if held.get(k) != mark.get(k))
         if other:
             said = f"another config or seed (other: {', '.join(other)})"

@@ -323,10 +323,13 @@ class TestSettings:
         pretrain(data, tmp_path / "r", config=BRIEF, seed=3)
         note = tmp_path / "r" / "resume" / "run.json"
         old = {k: v for k, v in json.loads(note.read_text()).items() if k not in ("clip", "warm_up", "ema")} | {"save_every": 4}
+        del old["masks"]["longest"]
         note.write_text(json.dumps(old, sort_keys=True))
         pretrain(data, tmp_path / "r", config=BRIEF | dict(save_every=5, save_minutes=None, tensorboard=False), seed=3, resume=True)
         with pytest.raises(CheckpointError, match="another config"):
             pretrain(data, tmp_path / "r", config=BRIEF | dict(clip=2.0), seed=3, resume=True)
+        with pytest.raises(CheckpointError, match="other: masks"):
+            pretrain(data, tmp_path / "r", config=BRIEF | dict(masks=dict(longest=64.0)), seed=3, resume=True)
 
     @pytest.mark.parametrize("bad", ["clip: -1.0", "warm_up: 1.0", "ema: 1.0", "save_minutes: 0.0", "workers: -1", "accumulate: 0", "batch: 0"])
     def test_bad_settings(self, data, bad):
