@@ -241,7 +241,6 @@ def _claim(
     folder: Path, c: PretrainConfig, seed: int, resume: bool, recordings: list[Recording], weights: dict[str, float] | None = None
 ) -> None:  # fmt: skip
     """Make the folder a run's, or check that it is this run's."""
-    from brainmu.models.checkpoint import plain
 
     mark = _mark(c, seed, weights, recordings)
     note = folder / "resume" / "run.json"
