@@ -79,7 +79,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm attention, then a two-layer network; over a source of its own (cross) or over itself."""
+    """Pre-norm attention, then a two-layer network; over itself, or over a source, with a norm of its own where `cross`."""
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0, cross: bool = False, near: bool = False) -> None:
         super().__init__()
@@ -91,15 +91,14 @@ class Block(nn.Module):
 
     def forward(
         self, x: Tensor, at: Angles, source: Tensor | None = None, source_at: Angles | None = None, mask: Tensor | None = None, causal: bool = False,
-        apart: Tensor | None = None, heard: Tensor | None = None,
+        apart: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """Over itself, `heard` (batch, key) are the places of the tokens that are keys, at `source_at`; where None, all are."""
+        """`source` (batch, key, width) is what `x` reads, itself where None; `source_at` its angles."""
         y = self.norm(x)
-        if self.source_norm is not None and source is not None and source_at is not None:
-            y = self.attention(y, self.source_norm(source), at, source_at, mask, causal, apart)
-        elif heard is not None and source_at is not None:
-            y = self.attention(y, rows(y, heard), at, source_at, mask)
+        if source is None or source_at is None:
+            read, source_at = y, at
         else:
-            y = self.attention(y, y, at, at, mask, causal)
+            read = (self.norm if self.source_norm is None else self.source_norm)(source)
+        y = self.attention(y, read, at, source_at, mask, causal, apart)
         x = x + self.dropout(y)
         return x + self.dropout(self.mlp(x))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from brainmu.models.attention import Block, Rotary, rows
+from brainmu.models.attention import Angles, Block, Rotary, rows
 
 __all__ = ["ContextEncoder"]
 
@@ -27,7 +27,7 @@ class ContextEncoder(nn.Module):
         self.blocks = nn.ModuleList([Block(width, heads, dropout) for _ in range(layers)])
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, summaries: Tensor, time: Tensor, present: Tensor | None = None, length: float = 4.0) -> Tensor:
+    def forward(self, summaries: Tensor, time: Tensor, present: Tensor | None = None, length: float = 4.0, asked: Tensor | None = None) -> Tensor:
         """Context of each window.
 
         Parameters
@@ -38,19 +38,28 @@ class ContextEncoder(nn.Module):
         present : bool (batch or 1, window) or None
             False where a window holds no data (or is hidden, or padding). Such windows read those with data, and attention reads them
             nowhere; where `causal`, each of them reads itself too.
+        asked : bool (batch, window) or None
+            The windows whose context is wanted; what comes out for others means nothing. The last layer then leaves them out, unless `causal`.
         """
         x = self.enter(summaries)
         angles = self.rotary((time - time[:, :1]) * (4.0 / length))
-        mask = heard = heard_at = None
+        mask = heard = None
         if present is not None and not bool(present.all()):
             x = torch.where(present[..., None], x, self.missing.to(x.dtype))
             if self.causal:
                 mask = self._mask(present, x)
             else:
-                heard, mask = _heard(present.expand(len(x), -1))
-                heard_at = rows(angles[0], heard), rows(angles[1], heard)
-        for local, block in zip(self.locals, self.blocks):
-            x = block(local(x), angles, source_at=heard_at, mask=mask, causal=self.causal and mask is None, heard=heard)
+                heard, mask = _places(present.expand(len(x), -1))
+        last = len(self.blocks) - 1
+        for i, (local, block) in enumerate(zip(self.locals, self.blocks)):
+            x = local(x)
+            source, source_at = (None, None) if heard is None else (rows(x, heard), _angles(angles, heard))
+            if i < last or asked is None or self.causal:
+                x = block(x, angles, source, source_at, mask=mask, causal=self.causal and mask is None)
+                continue
+            places, _ = _places(asked)
+            some = block(rows(x, places), _angles(angles, places), x if source is None else source, source_at or angles, mask=mask)
+            x = x.scatter(1, places[..., None].expand_as(some), some)
         return self.norm(x)
 
     def _mask(self, present: Tensor, x: Tensor) -> Tensor:
@@ -66,11 +75,14 @@ class ContextEncoder(nn.Module):
         return mask & ~later
 
 
-def _heard(present: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Places (batch, key) of the windows with data, padded to those of the span with most, and a mask (batch, 1, 1, key) where any is padding.
+def _angles(angles: Angles, places: Tensor) -> Angles:
+    return rows(angles[0], places), rows(angles[1], places)
 
-    Keys that are left out take no time; keys that are masked take all of theirs. A span without data reads its first
-    window, so that there is something to read.
+
+def _places(present: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Places (batch, place) of the windows that are present, padded to those of the span with most, and a mask (batch, 1, 1, place) where any is padding.
+
+    Keys that are left out take no time; keys that are masked take all of theirs. A span without any gives its first window, so that there is one.
     """
     count = present.sum(1).clamp(min=1)
     most = int(count.max())

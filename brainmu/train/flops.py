@@ -59,20 +59,22 @@ def window_flops(encoder: WindowEncoder, batch: Batch) -> float:
     return 2 * first + 3 * inner
 
 
-def context_flops(encoder: ContextEncoder, spans: int, windows: int) -> float:
-    """Operations of a training step on `spans` spans of `windows` windows: context encoder and prediction."""
+def context_flops(encoder: ContextEncoder, spans: int, windows: int, heard: float, asked: float) -> float:
+    """Operations of a training step of context and prediction on `spans` spans of `windows` windows, of which `heard` are read and `asked` predicted."""
     width, kernel = encoder.missing.shape[-1], encoder.locals[0].weight.shape[-1] if len(encoder.locals) else 0
-    rows = spans * windows
-    # A depthwise convolution (forward, and both gradients), a mixing layer and a block of attention in each layer.
-    layer = 2 * rows * width * kernel + _linear(rows, width, width) + _block(spans, windows, windows, width)
-    return 3 * (len(encoder.blocks) * layer + _linear(rows, width, width)) + 2 * _linear(rows, width, width)
+    rows, layers = spans * windows, len(encoder.blocks)
+    # A depthwise convolution (forward, and both gradients) and a mixing layer in each layer.
+    local = layers * (2 * rows * width * kernel + _linear(rows, width, width))
+    keys, last = (windows, windows) if encoder.causal else (heard, asked)
+    attention = (layers - 1) * _block(spans, windows, keys, width) + _block(spans, last, keys, width)
+    return 3 * (local + attention + _linear(rows, width, width)) + 2 * _linear(rows, width, width)
 
 
-def _linear(rows: int, a: int, b: int) -> float:
+def _linear(rows: float, a: int, b: int) -> float:
     return 2.0 * rows * a * b
 
 
-def _block(n: int, queries: int, keys: float, width: int) -> float:
+def _block(n: int, queries: float, keys: float, width: int) -> float:
     """One block of attention: `n` sequences of `queries` on `keys`."""
     projections = _linear(n * queries, width, 2 * width) + _linear(n * keys, width, 2 * width)
     return projections + 4.0 * n * queries * keys * width + 2 * _linear(n * queries, width, 4 * width)

@@ -314,7 +314,9 @@ class ContextTask(_Task):
         # The mean over processes is the mean over all hidden windows of the batch.
         loss = self(values, present, hidden, time) / (max(total, 1.0) / self._world)
         windows = sum(b - a for _, a, b in spans)
-        work = {"hours": windows * self.length / 3600, "tokens": float(windows), "flops": context_flops(self.context, *values.shape[:2]) if spans else 0.0}
+        sizes = (present & ~hidden).sum() / len(values), hidden.sum() / len(values)
+        flops = context_flops(self.context, *values.shape[:2], *map(float, sizes)) if spans else 0.0
+        work = {"hours": windows * self.length / 3600, "tokens": float(windows), "flops": flops}
         where = "cached summaries of " + ", ".join(f"{self._name(r)} from window {a} to {b}" for r, a, b in spans)
         self._note({"context": loss}, loss, step, where, work, lambda: f"{where}: look at these windows, or lower the learning rate")
         return loss
@@ -323,7 +325,7 @@ class ContextTask(_Task):
         return self.names[recording] if self.names else f"recording {recording}"
 
     def predicted(self, values: Tensor, present: Tensor, hidden: Tensor, time: Tensor) -> Tensor:
-        return self.prediction(self.context(values, time, present & ~hidden, self.length))
+        return self.prediction(self.context(values, time, present & ~hidden, self.length, asked=hidden))
 
     def forward(self, values: Tensor, present: Tensor, hidden: Tensor, time: Tensor) -> Tensor:
         """Squared error, summed over the hidden windows."""

@@ -78,6 +78,26 @@ class TestContextMask:
             y = block(local(y), at, mask=present[:, None, None, :])
         assert torch.allclose(out, encoder.norm(y), atol=1e-5)
 
+    @pytest.mark.parametrize("causal", [False, True])
+    @pytest.mark.parametrize("there", ["some", "all", "none"])
+    def test_asked_windows_are_told_what_they_would_be_among_all(self, encoder, spans, causal, there):
+        encoder.causal, (x, present) = causal, spans
+        for local in encoder.locals:
+            local.causal = causal
+        present = {"some": present, "all": torch.ones_like(present), "none": torch.zeros_like(present)}[there]
+        asked = torch.rand(present.shape, generator=torch.Generator().manual_seed(2)) < 0.4
+        asked[1] = False
+        time = torch.arange(self.N, dtype=torch.float64)[None] * 4
+        told = []
+        for wanted in (None, asked):
+            encoder.zero_grad()
+            out = encoder(x, time, present, asked=wanted)
+            out[asked].square().sum().backward()
+            told.append((out[asked].detach(), [p.grad for p in encoder.parameters() if p.grad is not None]))
+        (a, ga), (b, gb) = told
+        assert torch.allclose(a, b, atol=1e-5) and len(ga) == len(gb)
+        assert all(torch.allclose(p, q, atol=1e-4, rtol=1e-4) for p, q in zip(ga, gb))
+
     def test_all_windows_with_data_is_no_mask(self, encoder, spans):
         x, _ = spans
         a, b = self.run(encoder, x, None), self.run(encoder, x, torch.ones(1, self.N, dtype=torch.bool))
