@@ -11,8 +11,8 @@
 All but planted need BRAINMU_DATA. Chance is kappa 0 (or the error of places dealt out anew); a control has its training labels shuffled; intervals are 95 %
 over subjects and seeds, or over stretches of time where there is one animal, which is weaker. One pretraining run is judged: how runs differ is not in them.
 
-Seconds of one core, --quick and (roughly) in full: planted 60 and 300 (with --finetune 150 and three hours), bandpower 60 and two hours, mouse 12 and 20,
-heads 40 and 200, track 60 and 400.
+Seconds of one core, --quick and (roughly) in full: planted 60 and 300 (with --finetune 150 and three hours), bandpower 60 and 1,200, mouse 12 and 20,
+heads 40 and 550, track 60 and 400.
 
 Usage: python benchmarks/bench_probe.py [--quick] [--data planted|bandpower|mouse|heads|track] [--encoder CKPT] [--without KIND] [--finetune]
 """
