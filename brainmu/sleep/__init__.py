@@ -7,7 +7,7 @@ from typing import Any
 
 _PUBLIC = {
     "SleepStager": "stager", "stage_by_rules": "rules", "RuleSettings": "rules",
-    "find_spindles": "events", "find_slow_waves": "events",
+    "find_spindles": "events", "find_slow_waves": "slow_waves",
     "statistics": "structure", "transitions": "structure", "bout_table": "structure",
     "stage_spectra": "spectral", "slow_wave_activity": "spectral", "event_coupling": "spectral",
     "cycles": "structure", "micro_arousals": "structure", "bout_survival": "structure", "disagreements": "agreement",
