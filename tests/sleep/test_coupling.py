@@ -104,3 +104,14 @@ def test_wrong_use():
         nesting(waves, here[:0], here, Intervals([[0, 100]]))
     with pytest.raises(InputError, match="window"):
         nesting(waves, here, here, Intervals([[0, 100]]), window=(1.0, 0.0))
+
+
+@pytest.mark.realdata
+def test_spindles_of_a_real_night_ride_on_slow_waves(real_data):
+    # Excerpt 5 is the only one of the half hours with more than twenty spindles in slow waves.
+    x = np.loadtxt(real_data / "human-dreams-spindles" / "excerpt5.txt", skiprows=1)
+    rec = Recording.from_arrays("e5", species="human", signals={"eeg": {"values": x, "rate": 200.0, "unit": "uV", "kind": "eeg", "channels": ["C3"]}})
+    waves, spindles = (bm.find_events(rec, kind=k) for k in ("slow_wave", "spindle"))
+    row = phase_coupling(rec, spindles, waves, draws=100).iloc[0]
+    assert row["n"] > 20 and row["p_value"] < 0.1 and row["resultant"] > row["surrogate_resultant"]
+    assert abs(row["mean_phase_deg"]) < 90  # on the way up and at the crest, as published

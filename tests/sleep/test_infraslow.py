@@ -76,3 +76,16 @@ def test_refusals():
         infraslow_sigma(rec, draws=3)
     with pytest.raises(MissingDataError, match="no hypnogram"):
         infraslow_sigma(Recording.from_arrays("n", signals=rec.signals))
+
+
+@pytest.mark.realdata
+def test_a_real_mouse_has_tables(real_data):
+    folder = real_data / "mouse-eeg-emg"
+    eeg, codes = (np.load(folder / f"{k}_Acq4_hr0.npy") for k in ("EEG", "States"))
+    h = Hypnogram.from_stages([("UNS", "WAKE", "NREM", "REM")[int(c)] for c in codes], epoch=4.0)
+    rec = Recording.from_arrays("real", species="mouse", signals={"eeg": {"values": eeg, "rate": 200.0, "kind": "eeg"}}, labels={"scoring": h})
+    found = infraslow_sigma(rec, draws=100)
+    row = found.summary.iloc[0]
+    # Twelve minutes of NREM: a smoke test, no claim about the rhythm.
+    assert 10 < row["minutes"] < 13 and 0.008 <= row["peak_frequency_hz"] <= 0.05 and 0 < row["p_value"] <= 1
+    assert found.series["sigma_pct"].mean() == pytest.approx(100, rel=0.15)

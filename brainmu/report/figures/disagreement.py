@@ -82,6 +82,7 @@ def _draw_pair(axes: list[Axes], recording: str, reference: Hypnogram, hypnogram
     kappa = cohen_kappa(matrix)
     said = f"κ {kappa:.2f}, " if np.isfinite(kappa) else ""
     draw_hypnogram(axes[0], reference, title=f"{recording}: {said}{int(differ.sum())} of {int(both.sum())} epochs differ")
+    axes[0].set_title("red: they differ; grey: not scored by both", loc="right", color=GREY)
     draw_hypnogram(axes[2], hypnogram)
     strip = axes[1]
     for mask, colour in ((differ, _MARK), (~both, "#e4e4e4")):
@@ -104,7 +105,7 @@ def _draw_confusion(ax: Axes, counts: np.ndarray, stages: tuple[str, ...], names
     text = [[f"{100 * share[i, j]:.0f} %\n{counts[i, j]}" for j in range(len(stages))] for i in range(len(stages))]
     _matrix(ax, share, text, list(stages), list(stages))
     ax.set_xlabel(names[1])
-    ax.set_ylabel(names[0])
+    ax.set_ylabel(f"{names[0]} (rows are 100 %)")
     several = f", {recordings} recordings" if recordings > 1 else ""
     ax.set_title(f"κ {cohen_kappa(counts):.2f}, accuracy {100 * accuracy(counts):.0f} %{several}", loc="left")
 
