@@ -31,6 +31,9 @@ def evaluate(
         list[str] | None, Parameter(help="Encoder: channel kinds, or spikes, that the tested recordings lack.", consume_multiple=True, negative="")
     ] = None,
     out: Annotated[Path | None, Parameter(help="Also write the scores as JSON.")] = None,
+    plot: Annotated[
+        Path | None, Parameter(help="Stager: also draw where it and the labels differ, with a confusion matrix (.png, .svg or .pdf by suffix).")
+    ] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing file.")] = False,
     common: Common = COMMON,
 ) -> int:
@@ -45,6 +48,8 @@ def evaluate(
 
     brainmu evaluate new_lab/ --model stager/ --json
 
+    brainmu evaluate new_lab/ --model stager/ --plot disagreements.png
+
     brainmu evaluate new_lab/ --model brainmu-tiny --labels scoring --shares 0.05 1
     """
     import json
@@ -54,8 +59,11 @@ def evaluate(
     from brainmu.errors import StoreError, UsageError
     from brainmu.sleep import SleepStager
 
-    if out is not None:
-        refuse_existing(out, overwrite)
+    for target in (out, plot):
+        if target is not None:
+            refuse_existing(target, overwrite)
+    if plot is not None and plot.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise UsageError(f"--plot {plot} has no suffix of a picture: use .png, .svg or .pdf")
     given = {"shares": shares, "seeds": seeds, "split": split, "folds": folds, "guard": guard, "without": without}
     asked = {k: v for k, v in given.items() if v is not None}
     encoder = model != "rules" and _is_encoder(model)
@@ -63,14 +71,22 @@ def evaluate(
         raise UsageError(f"--{next(iter(asked))} is for encoders, and {model} is a stager: leave it out, or name an encoder")
     if guard is not None and split != "time":
         raise UsageError(f"--guard {guard:g} goes with --split time: between subjects there is nothing to guard")
+    if plot is not None and encoder:
+        raise UsageError(f"--plot draws what a stager scored, and {model} is an encoder: leave it out, or name a stager")
     sessions = open_sessions(stores)
     if encoder:
         scores, text = probe_encoder(common, model, sessions, labels, asked)
     else:
         stager = SleepStager(stages="rodent3", epoch=4.0, method="rules") if model == "rules" else brainmu.loading.load(model)
-        scores = score_stager(stager, sessions, labels)
+        pairs = [(s, stager.predict(s), s.hypnogram(labels)) for s in sessions]
+        scores = score_pairs([(s.subject or s.id, predicted, true) for s, predicted, true in pairs])
         text = "\n".join(score_lines(scores))
+        if plot is not None:
+            draw_disagreements(plot, [(s.id, true, predicted) for s, predicted, true in pairs], (labels, model))
+            scores["plot"] = str(plot)
     emit(common, scores, text)
+    if plot is not None:
+        note(common, f"drew {plot}")
     if out is not None:
         try:
             out.write_text(json.dumps(jsonable(scores), indent=1), encoding="utf-8")
@@ -98,10 +114,31 @@ def probe_encoder(common: Common, model: str, sessions: list[Any], labels: str, 
 
 def score_stager(stager: Any, sessions: list[Any], labels: str) -> dict[str, Any]:
     """Agreement of a stager with the labels of sessions, by subject, as plain values."""
+    return score_pairs([(s.subject or s.id, stager.predict(s), s.hypnogram(labels)) for s in sessions])
+
+
+def score_pairs(pairs: list[tuple[str, Any, Any]]) -> dict[str, Any]:
+    """Agreement of hypnograms with references, by subject, as plain values."""
     from brainmu.sleep import evaluate_many
 
-    scores = evaluate_many([(s.subject or s.id, stager.predict(s), s.hypnogram(labels)) for s in sessions])
+    scores = evaluate_many(pairs)
     return scores | {"subjects": scores["subjects"].to_dict("records")}
+
+
+def draw_disagreements(path: Path, pairs: list[tuple[str, Any, Any]], names: tuple[str, str]) -> None:
+    """Draw where hypnograms and references of recordings differ; written whole or not at all."""
+    from brainmu.errors import StoreError
+    from brainmu.report.figures import disagreement_figure
+
+    figure = disagreement_figure(pairs, names)
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        figure.savefig(partial, dpi=150)
+        partial.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror}): choose another --plot") from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def score_lines(scores: dict[str, Any]) -> list[str]:
@@ -117,6 +154,15 @@ def score_lines(scores: dict[str, Any]) -> list[str]:
     chance = scores.get("chance")
     if isinstance(chance, dict):
         lines.append("  chance: " + ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in chance.items() if isinstance(v, float)) + "; kappa 0")
+    shuffled = scores.get("shuffled")
+    if isinstance(shuffled, dict) and shuffled["kappa"] == shuffled["kappa"]:
+        lines[-1] += f"; with bouts in another order kappa {shuffled['kappa']:.3f} (95 % below {shuffled['kappa_95']:.3f})"
+    if scores.get("calibration"):
+        told = scores["calibration_error"]
+        sure = next((r for r in scores["abstention"] if r["threshold"] == 0.8), None)
+        lines.append(f"  calibration: ECE {told['ece']:.3f}, confidence {told['overconfidence']:+.3f} above accuracy")
+        if sure is not None and sure["n"]:
+            lines[-1] += f"; below 0.8 lie {sure['abstained_pct']:.1f} % of epochs, and the others are right {100 * sure['accuracy']:.1f} % of the time"
     if scores["n_subjects"] > 1:
         lines += [f"  {s['subject']}: kappa {s['kappa']:.3f}, n = {s['n']}" for s in scores["subjects"]]
     return lines

@@ -22,7 +22,9 @@ def events(
     channels: Annotated[
         list[str] | None, Parameter(help="Channels to look in (default: chosen by themselves, and said).", consume_multiple=True, negative="")
     ] = None,
-    threshold: Annotated[float | None, Parameter(help="Threshold in SD of the baseline (default: set by the detector).")] = None,
+    threshold: Annotated[
+        float | None, Parameter(help="Threshold in SD of the baseline; of slow waves in means of all half-waves (default: set by the detector).")
+    ] = None,
     false_rate: Annotated[float | None, Parameter(help="Ripples: set the threshold so that noise of the same spectrum gives this many a minute.")] = None,
     hypnogram: Annotated[Path | None, Parameter(help="A hypnogram file to use instead of the store's.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing file.")] = False,
@@ -63,6 +65,8 @@ def events(
     if len(found):
         d = found.duration * 1000
         text.append(f"duration median {sorted(d)[len(d) // 2]:.0f} ms, {d.min():.0f} to {d.max():.0f} ms")
+    if "polarity_by" in found.attrs:
+        text.append(f"down state: {found.attrs['polarity']} ({found.attrs['polarity_by']})")
     if "baseline" in found.attrs:
         text.append(f"baseline: {found.attrs['baseline']}")
     warn(common, list(found.attrs.get("warnings", [])))

@@ -7,10 +7,14 @@ from typing import Any
 
 _PUBLIC = {
     "SleepStager": "stager", "stage_by_rules": "rules", "RuleSettings": "rules",
-    "find_spindles": "events", "find_slow_waves": "events",
+    "find_spindles": "events", "find_slow_waves": "slow_waves",
     "statistics": "structure", "transitions": "structure", "bout_table": "structure",
     "stage_spectra": "spectral", "slow_wave_activity": "spectral", "event_coupling": "spectral",
-    "cycles": "structure", "micro_arousals": "structure", "bout_survival": "structure", "disagreements": "agreement",
+    "cycles": "structure", "micro_arousals": "structure", "bout_survival": "structure", "fragmentation": "structure",
+    "swa_decline": "homeostasis", "calibration": "reliability", "abstention": "reliability", "between_scorers": "scorers", "shuffled_control": "agreement",
+    "disagreements": "agreement",
+    "event_phases": "coupling", "phase_coupling": "coupling", "nesting": "coupling",
+    "infraslow_sigma": "infraslow", "InfraslowSigma": "infraslow",
     "evaluate": "agreement", "evaluate_many": "agreement",
     "probe": "probing", "ProbeResult": "comparison",
     "read_hypnogram": "files", "write_hypnogram": "files",

@@ -1,4 +1,4 @@
-"""Sleep spindles and slow waves, by amplitude relative to the recording: no threshold in microvolts, which would not travel between species."""
+"""Sleep spindles, by amplitude relative to the recording: no threshold in microvolts, which would not travel between species."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from brainmu.core.intervals import Intervals
 from brainmu.core.recording import Recording
 from brainmu.core.signal import Signal
 from brainmu.dsp.filters import bandpass, envelope, overlapping_blocks, robust_scale, smooth
-from brainmu.errors import InputError, MissingDataError
+from brainmu.errors import MissingDataError
 from brainmu.sleep.frames import decimated
+from brainmu.sleep.sites import about, brain_signal, is_rodent, mask_of, scoring_of, where_to_look
+from brainmu.sleep.slow_waves import find_slow_waves
 
 __all__ = ["find_slow_waves", "find_spindles"]
 
 Float = NDArray[np.float32]
 _BLOCK, _PAD = 600.0, 10.0  # s of signal at a time, and what filters need on either side
-_LEAST_BASELINE = 60.0  # s
 
 
 @dataclass(frozen=True)
@@ -88,25 +89,25 @@ def find_spindles(
     Mölle et al. 2002, J. Neurosci. 22:10941 (relative thresholds); Lacourse et al. 2019, J. Neurosci. Methods 316:3 (relative sigma power);
     Theiler et al. 1992, Physica D 58:77 (surrogates).
     """
-    s = RODENT_SPINDLES if _is_rodent(recording) else HUMAN_SPINDLES
+    s = RODENT_SPINDLES if is_rodent(recording) else HUMAN_SPINDLES
     s = SpindleSettings(
         band=band or s.band, below=s.below, shortest=s.shortest if shortest is None else shortest, longest=s.longest if longest is None else longest,
         threshold=s.threshold if threshold is None else float(threshold), share=s.share if share is None else float(share),
     )  # fmt: skip
-    scored = _hypnogram(recording, hypnogram)
-    signal = _signal(recording, channels, 2.1 * s.band[1], "spindles")
-    spans, baseline, name = _where(recording, signal, within, scored)
+    scored = scoring_of(recording, hypnogram)
+    signal = brain_signal(recording, channels, 2.1 * s.band[1], "spindles")
+    spans, baseline, name = where_to_look(recording, signal, within, scored)
     q = max(1, int((signal.rate or 0) // 100))
     rate = float(signal.rate or 0) / q
     power, ratio = _sigma(signal, q, rate, s, progress)
     level = np.log(np.maximum(power, 1e-30)) / 2
     level[~np.isfinite(power) | (power <= 0)] = np.nan
-    here = _mask(baseline, signal.start, rate, len(level))
+    here = mask_of(baseline, signal.start, rate, len(level))
     if not np.isfinite(level[here]).any():
         raise MissingDataError(f"{recording.id}: no sample of the baseline ({name}) is finite and not flat, expected some minutes")
     centre, spread = robust_scale(level[here], axis=0)
     z, p = _consensus(level, ratio, centre, spread)
-    allowed = _mask(spans, signal.start, rate, len(z))
+    allowed = mask_of(spans, signal.start, rate, len(z))
     edges, peaks = _bursts(z, p, allowed, rate, s, float(np.mean(spread)))
     minutes = float(allowed.sum()) / rate / 60
     table = EventTable(
@@ -114,74 +115,11 @@ def find_spindles(
         score=z[peaks] if len(peaks) else np.empty(0),
         amplitude=2 * np.exp(np.nanmax(level[peaks], axis=1)) if len(peaks) else np.empty(0),
         frequency=np.array([_frequency(signal, signal.start + k / rate, s.band) for k in peaks]),
-        attrs=_about(signal, name, minutes, len(peaks)) | {"method": "log envelope relative to the recording", "threshold": s.threshold, "band": list(s.band),
+        attrs=about(signal, name, minutes, len(peaks)) | {"method": "log envelope relative to the recording", "threshold": s.threshold, "band": list(s.band),
                                                           "share": s.share},
     )  # fmt: skip
     table.attrs |= _surrogates(signal, q, rate, baseline, table, s, centre, spread, seed)
     return table
-
-
-def find_slow_waves(
-    recording: Recording, within: Intervals | None = None, *, channels: Sequence[str] | None = None, hypnogram: Hypnogram | None = None,
-    threshold: float | None = None, band: tuple[float, float] | None = None, polarity: str = "negative", progress: Callable[[str, float], None] | None = None,
-) -> EventTable:  # fmt: skip
-    """Slow waves: a half-wave down and the half-wave up that follows, large for the recording.
-
-    Parameters
-    ----------
-    recording : Recording or Session
-    within, channels, hypnogram
-        As in :func:`find_spindles`; of several channels the one with most slow power is taken, unless named (then their mean).
-    threshold : float or None
-        How far the half-wave and the peak-to-peak amplitude exceed their means over all half-waves of the baseline; 1.25 by default.
-    band : Hz
-        0.3-1.5 in people (down 0.3-1.5 s, up 0.1-1 s), 0.5-4 in rodents (down and up 0.08-1 s).
-    polarity : {"negative", "positive"}
-        Of the down state: negative at the surface, positive in deep layers of cortex.
-
-    Returns
-    -------
-    EventTable
-        kind "slow_wave": start and stop at the zero crossings, peak at the trough of the down state; columns ``score`` (amplitude over
-        the baseline's mean), ``amplitude`` (peak to peak), ``slope`` (trough to next zero crossing, unit/s), ``frequency`` (Hz).
-
-    References
-    ----------
-    Massimini et al. 2004, J. Neurosci. 24:6862; Mölle et al. 2002, J. Neurosci. 22:10941 (1.25 times the mean).
-    """
-    if polarity not in ("negative", "positive"):
-        raise InputError(f"polarity is {polarity!r}, expected 'negative' (surface) or 'positive' (deep layers)")
-    rodent = _is_rodent(recording)
-    low, high = band or ((0.5, 4.0) if rodent else (0.3, 1.5))
-    factor = 1.25 if threshold is None else float(threshold)
-    down_s, up_s = ((0.08, 1.0), (0.08, 1.0)) if rodent else ((0.3, 1.5), (0.1, 1.0))
-    scored = _hypnogram(recording, hypnogram)
-    signal = _signal(recording, channels, 8 * high, "slow waves")
-    spans, baseline, name = _where(recording, signal, within, scored)
-    q = max(1, int((signal.rate or 0) // max(25.0, 12 * high)))
-    rate = float(signal.rate or 0) / q
-    x = _slow(signal, q, rate, (low, high), baseline, named=channels is not None, progress=progress)
-    x = x if polarity == "negative" else -x
-    waves = _half_waves(x, rate, down_s, up_s)
-    middle = (waves["trough"]).astype(np.int64)
-    in_base = _mask(baseline, signal.start, rate, len(x))[middle] if len(middle) else np.empty(0, bool)
-    allowed = _mask(spans, signal.start, rate, len(x))
-    if not in_base.any():
-        keep = np.zeros(len(middle), dtype=bool)
-        score = np.zeros(len(middle))
-    else:
-        depth, ptp = waves["depth"], waves["ptp"]
-        score = ptp / ptp[in_base].mean()
-        keep = (depth >= factor * depth[in_base].mean()) & (score >= factor)
-        keep &= allowed[waves["start"].astype(np.int64)] & allowed[np.minimum(waves["stop"].astype(np.int64), len(x) - 1)]
-    w = {k: v[keep] for k, v in waves.items()}
-    minutes = float(allowed.sum()) / rate / 60
-    return EventTable(
-        signal.start + w["start"] / rate, signal.start + w["stop"] / rate, signal.start + (w["trough"] + 0.5) / rate, kind="slow_wave", score=score[keep],
-        amplitude=w["ptp"], slope=w["depth"] / np.maximum((w["cross"] - w["trough"]) / rate, 1 / rate), frequency=rate / np.maximum(w["stop"] - w["start"], 1),
-        attrs=_about(signal, name, minutes, int(keep.sum())) | {"method": "half-waves relative to the recording", "threshold": factor, "band": [low, high],
-                                                                "polarity": polarity},
-    )  # fmt: skip
 
 
 # -- spindles -------------------------------------------------------------------------------------------------------
@@ -280,95 +218,3 @@ def _surrogates(
         if seconds >= 300:
             break
     return {"surrogate_rate": count / seconds * 60 if seconds else float("nan"), "surrogate_seconds": seconds}
-
-
-# -- slow waves -----------------------------------------------------------------------------------------------------
-def _slow(
-    signal: Signal, q: int, rate: float, band: tuple[float, float], baseline: Intervals, *, named: bool, progress: Callable[[str, float], None] | None
-) -> NDArray[np.float64]:
-    """Band-passed signal (time,): of the channel with most power in the band in the baseline, or the mean of named ones."""
-    total = signal.n_samples // q
-    out = np.full((total, signal.n_channels), np.nan, dtype=np.float32)
-    for first, last, lo, hi in overlapping_blocks(total, round(_BLOCK * rate), round(3 * _PAD * rate)):
-        x = decimated(signal.read(lo * q, hi * q), q)
-        for c in range(x.shape[1]):
-            if np.isfinite(x[:, c]).sum() > rate and np.nanstd(x[:, c]) > 0:
-                out[first:last, c] = bandpass(x[:, c], rate, *band)[first - lo : last - lo]
-        if progress is not None:
-            progress("slow waves", last / total)
-    if signal.n_channels == 1:
-        return out[:, 0].astype(np.float64)
-    if named:
-        return out.mean(axis=1, dtype=np.float64)
-    here = out[_mask(baseline, signal.start, rate, total)]
-    spread = np.nanstd(np.where(np.isfinite(here), here, 0.0), axis=0) if len(here) else np.nanstd(out, axis=0)
-    return out[:, int(np.argmax(spread))].astype(np.float64)
-
-
-def _half_waves(x: NDArray[np.float64], rate: float, down_s: tuple[float, float], up_s: tuple[float, float]) -> dict[str, NDArray[np.float64]]:
-    """Down half-waves followed by up half-waves of allowed lengths: start, cross, stop, trough (samples), depth and ptp (unit)."""
-    sign = np.where(np.isfinite(x), np.sign(x), 0).astype(np.int8)
-    sign[sign == 0] = 1
-    change = np.flatnonzero(np.diff(sign) != 0) + 1
-    rows = []
-    for a, b, c in zip(change, change[1:], change[2:]):
-        if sign[a] > 0 or not (down_s[0] <= (b - a) / rate <= down_s[1] and up_s[0] <= (c - b) / rate <= up_s[1]):
-            continue
-        part = x[a:c]
-        if not np.isfinite(part).all():
-            continue
-        k = int(np.argmin(part[: b - a]))
-        rows.append((a, b, c, a + k, -part[k], part[b - a :].max() - part[k]))
-    columns = np.array(rows, dtype=np.float64).reshape(-1, 6).T
-    return dict(zip(("start", "cross", "stop", "trough", "depth", "ptp"), columns))
-
-
-# -- where and in what ----------------------------------------------------------------------------------------------
-def _is_rodent(recording: Recording) -> bool:
-    return recording.species.lower() in ("mouse", "rat", "mus musculus", "rattus norvegicus")
-
-
-def _hypnogram(recording: Recording, given: Hypnogram | None) -> Hypnogram | None:
-    if given is not None:
-        return given
-    found = {k: v for k, v in recording.labels.items() if isinstance(v, Hypnogram)}
-    return found.get("scoring") or (next(iter(found.values())) if len(found) == 1 else None)
-
-
-def _signal(recording: Recording, channels: Sequence[str] | None, least: float, what: str) -> Signal:
-    """The EEG or LFP signal to look in, with the channels to use."""
-    found = {k: s for k, s in (recording.signals_of("eeg") or recording.signals_of("lfp")).items() if s.rate is not None and s.rate >= least}
-    if not found:
-        raise MissingDataError(f"{recording.id}: {what} need EEG or LFP of at least {least:.0f} Hz among {', '.join(recording.signals) or 'no signals'}")
-    if channels is not None:
-        wanted = [str(c) for c in channels]
-        for s in found.values():
-            if set(wanted) <= set(s.names):
-                return s.pick(wanted)
-        raise MissingDataError(f"{recording.id}: channels {', '.join(wanted)} are not together in one signal; there are "
-                               f"{', '.join(n for s in found.values() for n in s.names[:20])}")  # fmt: skip
-    signal = max(found.values(), key=lambda s: s.n_channels)
-    region = signal.channels["region"].fillna("").astype(str).str.lower()
-    outside = ~region.str.contains(r"ca[1-3]|hippo|hpc|dentate").to_numpy()
-    which = np.flatnonzero(outside) if outside.any() else np.arange(signal.n_channels)
-    which = which[np.unique(np.linspace(0, len(which) - 1, min(len(which), 8)).astype(int))]
-    return signal.pick(which) if len(which) < signal.n_channels else signal
-
-
-def _where(recording: Recording, signal: Signal, within: Intervals | None, scored: Hypnogram | None) -> tuple[Intervals, Intervals, str]:
-    """Where to look, what to measure against, and the name of that."""
-    everywhere = Intervals([[signal.start, signal.stop]]) if signal.n_samples else Intervals()
-    nrem = scored.intervals("NREM").intersect(everywhere) if scored is not None else Intervals()
-    known = nrem.duration >= _LEAST_BASELINE
-    spans = (within.intersect(everywhere) if within is not None else nrem if known else everywhere).subtract(signal.gaps)
-    if spans.duration <= 0:
-        raise MissingDataError(f"{recording.id}: no data where events were looked for: check `within` against {signal.start:.0f}-{signal.stop:.0f} s")
-    return (spans, nrem.subtract(signal.gaps), "NREM") if known else (spans, everywhere.subtract(signal.gaps), "session")
-
-
-def _mask(spans: Intervals, start: float, rate: float, n: int) -> NDArray[np.bool_]:
-    return spans.contains(start + (np.arange(n) + 0.5) / rate)
-
-
-def _about(signal: Signal, baseline: str, minutes: float, n: int) -> dict[str, Any]:
-    return {"baseline": baseline, "channels": signal.names, "seconds": minutes * 60, "rate": n / minutes if minutes else float("nan")}

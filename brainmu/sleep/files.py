@@ -25,12 +25,13 @@ def write_hypnogram(hypnogram: Hypnogram, path: str | Path, *, codec: str | None
 
     ``_events.tsv`` is BIDS (a row a bout, with its probability where known); other ``.tsv`` a row an epoch with probabilities; ``.edf`` EDF+ annotations
     (a bout each); ``.npz`` everything; ``.csv``, ``.txt`` and ``.npy`` the integers of another tool, named by `codec`
-    (yasa, accusleep, somnotate, buzcode). Written whole or not at all; an existing file is replaced.
+    (yasa, accusleep, somnotate, buzcode), with accusleep's column name in ``.csv``; ``.mat`` AccuSleep's ``labels`` or buzcode's ``SleepState`` (a state
+    a second, and the spans of each). Written whole or not at all; an existing file is replaced.
 
     Raises
     ------
     InputError
-        For an unknown suffix, integers without a codec, or a stage that the codec lacks.
+        For an unknown suffix, integers without a codec, a stage that the codec lacks, or epochs that buzcode's seconds do not hold.
     """
     p = Path(path)
     kind = _kind(p, codec)
@@ -39,11 +40,7 @@ def write_hypnogram(hypnogram: Hypnogram, path: str | Path, *, codec: str | None
     partial = p.with_name(f".{p.stem}.partial{p.suffix}")
     try:
         if kind == "codes":
-            codes = hypnogram.to_codes(str(codec))
-            if p.suffix == ".npy":
-                np.save(partial, codes)
-            else:
-                np.savetxt(partial, codes, fmt="%d")
+            _to_codes(hypnogram, partial, str(codec))
         else:
             write[kind](hypnogram, partial)
         partial.replace(p)
@@ -61,11 +58,13 @@ def read_hypnogram(
     ----------
     path : str or Path
         ``.tsv``, ``_events.tsv`` (BIDS), ``.edf`` (EDF+ annotations), ``.npz``; or with `codec` the integers in ``.csv``, ``.txt``, ``.npy`` or ``.mat``
-        (a single vector, AccuSleep's ``labels``).
+        (a single vector, AccuSleep's ``labels``), or the file as the tool itself writes it: AccuSleep's csv, buzcode's ``SleepState``, Somnotate's stages and
+        end times, YASA's names.
     codec : str or None
         yasa, accusleep, somnotate or buzcode.
     epoch : float or None, s
-        Needed for integers; for annotations the greatest epoch that divides all of them where not given.
+        Needed for integers; for annotations the greatest epoch that divides all of them where not given. buzcode's states are seconds; an `epoch` of several
+        takes the state in its middle.
     start : float, s
         Session time of the first integer.
     stage_set : str or None
@@ -80,9 +79,11 @@ def read_hypnogram(
         raise NotFoundError(f"{p}: no such file, expected a hypnogram")
     kind = _kind(p, codec)
     try:
+        if kind == "codes" and _is_native(p):
+            return _from_native(p, str(codec), epoch, start)
         if kind == "codes":
             if epoch is None:
-                raise InputError(f"{p}: holds integers a epoch, which do not say how long an epoch is: pass epoch= in s")
+                raise InputError(f"{p}: holds an integer an epoch, which do not say how long an epoch is: pass epoch= in s")
             return Hypnogram.from_codes(_integers(p), str(codec), epoch, start)
         if kind == "npz":
             return _from_npz(p)
@@ -220,6 +221,57 @@ def _from_npz(p: Path) -> Hypnogram:
             z["codes"], tuple(str(s) for s in z["stages"]), float(z["epoch"]), float(z["start"]) if "start" in z else 0.0,
             z.get("proba"), str(z["scorer"]) if "scorer" in z else "", json.loads(str(z["attrs"])) if "attrs" in z else {},
         )  # fmt: skip
+
+
+def _to_codes(h: Hypnogram, path: Path, codec: str) -> None:
+    codes = h.to_codes(codec)
+    if path.suffix == ".npy":
+        np.save(path, codes)
+    elif path.suffix == ".mat":
+        from scipy.io import savemat
+
+        # Without a name of its own the file would get a second suffix.
+        with path.open("wb") as f:
+            savemat(f, {"SleepState": _sleep_state(h)} if codec == "buzcode" else {"labels": codes[:, None].astype(np.float64)})
+    elif codec == "accusleep" and path.suffix == ".csv":
+        pd.DataFrame({"brain_state": codes}).to_csv(path, index=False, lineterminator="\n")
+    else:
+        np.savetxt(path, codes, fmt="%d")
+
+
+def _sleep_state(h: Hypnogram) -> dict[str, Any]:
+    """buzcode's SleepState.states: a state a second, centred on it, and the first and last second of each bout."""
+    per = round(h.epoch)
+    if abs(per - h.epoch) > 1e-6 or per < 1:
+        raise InputError(f"buzcode's states are whole seconds and the hypnogram's epochs are {h.epoch:g} s: write another format, or score whole seconds")
+    seconds = np.repeat(h.to_codes("buzcode"), per).astype(np.float64)
+    t = h.start + 0.5 + np.arange(len(seconds))
+    spans = {f"{s}state": h.intervals(s).bounds + [0.5, -0.5] if h.mask(s).any() else np.empty((0, 2)) for s in ("WAKE", "NREM", "REM")}
+    names = np.array(["WAKE", "", "NREM", "", "REM"], dtype=object)
+    return {"ints": spans, "idx": {"states": seconds[:, None], "timestamps": t[:, None], "statenames": names}, "detectorinfo": {"detectorname": "brainmu"}}
+
+
+def _is_native(p: Path) -> bool:
+    """Whether a file holds more than bare integers, as its tool writes it."""
+    if p.suffix == ".mat":
+        from scipy.io import whosmat
+
+        return any(name == "SleepState" for name, *_ in whosmat(p))
+    if p.suffix == ".npy":
+        return False
+    return any(c.isalpha() for line in p.read_text(encoding="utf-8", errors="replace").splitlines() if not line.startswith("#") for c in line)
+
+
+def _from_native(p: Path, codec: str, epoch: float | None, start: float) -> Hypnogram:
+    from brainmu.formats.scorings import read_scoring
+
+    h = read_scoring(p, format=codec, epoch=epoch, start=start, rk=True)
+    if not isinstance(h, Hypnogram):
+        raise FormatError(f"{p}: holds events and no sleep stages")
+    if epoch is None or abs(h.epoch - epoch) < 1e-9:
+        return h
+    n = round(len(h) * h.epoch / epoch)
+    return Hypnogram(h.at(h.start + (np.arange(n) + 0.5) * epoch), h.stages, epoch, h.start, None, h.scorer, h.attrs)
 
 
 def _integers(p: Path) -> np.ndarray:

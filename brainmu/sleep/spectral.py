@@ -15,6 +15,7 @@ from brainmu.core.recording import Recording
 from brainmu.core.signal import Signal
 from brainmu.dsp.spectra import band_power
 from brainmu.errors import InputError, MissingDataError
+from brainmu.sleep.circular import along
 from brainmu.sleep.frames import Grid, spectra
 
 __all__ = ["event_coupling", "slow_wave_activity", "stage_spectra"]
@@ -125,7 +126,7 @@ def event_coupling(first: EventTable, second: EventTable, within: Intervals, *, 
         raise InputError(f"coupling window is {window:g} s, expected a positive number")
     if within.duration <= 2 * window:
         raise MissingDataError(f"events were compared in {within.duration:.1f} s, expected much more than the window of {window:g} s")
-    a, b = (_along(np.sort(e.peak), within) for e in (first, second))
+    a, b = (along(np.sort(e.peak), within) for e in (first, second))
     if not len(a) or not len(b):
         raise MissingDataError(f"{len(a)} first and {len(b)} second events lie in the spans given, expected some of both")
     lags = _next(a, b, window)
@@ -145,14 +146,6 @@ def _next(a: NDArray[np.float64], b: NDArray[np.float64], window: float) -> NDAr
     i = np.searchsorted(b, a, side="right")
     lag = np.where(i < len(b), b[np.minimum(i, len(b) - 1)] - a, np.inf)
     return np.where(lag <= window, lag, np.nan)
-
-
-def _along(times: NDArray[np.float64], spans: Intervals) -> NDArray[np.float64]:
-    """Times inside the spans, on a clock that runs only there."""
-    inside = times[spans.contains(times)]
-    k = np.searchsorted(spans.start, inside, side="right") - 1
-    passed = np.r_[0.0, np.cumsum(spans.stop - spans.start)]
-    return passed[k] + inside - spans.start[k]
 
 
 def _brain(recording: Recording, channels: Sequence[str] | None) -> dict[str, Signal]:

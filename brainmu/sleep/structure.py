@@ -9,7 +9,7 @@ from brainmu.core.hypnogram import Hypnogram
 from brainmu.core.metrics import confusion
 from brainmu.errors import InputError
 
-__all__ = ["bout_survival", "bout_table", "cycles", "micro_arousals", "statistics", "transitions"]
+__all__ = ["bout_survival", "bout_table", "cycles", "fragmentation", "micro_arousals", "statistics", "transitions"]
 
 
 def statistics(hypnogram: Hypnogram) -> pd.DataFrame:
@@ -78,24 +78,97 @@ def bout_table(hypnogram: Hypnogram) -> pd.DataFrame:
     return b
 
 
-def bout_survival(hypnogram: Hypnogram, stage: str) -> pd.DataFrame:
-    """Kaplan-Meier survival of the bouts of a stage: duration (s), at_risk, ended, survival. Bouts cut by an end or a gap are censored."""
+def bout_survival(hypnogram: Hypnogram, stage: str | None = None) -> pd.DataFrame:
+    """Kaplan-Meier survival of bouts, of one stage or of all: bouts cut by an end or a gap are censored.
+
+    Returns
+    -------
+    DataFrame
+        duration (s), at_risk, ended, survival, low, high (95 %, Greenwood's on the log-log scale), and for all stages `stage` first.
+
+    References
+    ----------
+    Kaplan & Meier 1958, J. Am. Stat. Assoc. 53:457; Norman et al. 2006, Sleep 29:1625 (survival of sleep bouts).
+    """
+    if stage is None:
+        parts = [bout_survival(hypnogram, s).assign(stage=s) for s in hypnogram.stages]
+        whole = pd.concat([p for p in parts if len(p)] or parts[:1], ignore_index=True)
+        return whole[["stage", *(c for c in whole if c != "stage")]]
     b = bout_table(hypnogram)
     b = b[b["stage"] == stage]
     if not len(b):
-        return pd.DataFrame({"duration": [], "at_risk": [], "ended": [], "survival": []})
+        return pd.DataFrame({"duration": [], "at_risk": [], "ended": [], "survival": [], "low": [], "high": []})
     length = b["duration"].to_numpy()
     cut = b["next"].isin(["", "UNS", "ART"]).to_numpy()
     at = np.unique(length)
     risk = np.array([(length >= t).sum() for t in at])
     ended = np.array([((length == t) & ~cut).sum() for t in at])
-    return pd.DataFrame({"duration": at, "at_risk": risk, "ended": ended, "survival": np.cumprod(1 - ended / risk)})
+    survival = np.cumprod(1 - ended / risk)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.sqrt(np.cumsum(ended / (risk * (risk - ended)))) / np.abs(np.log(survival))
+        low, high = survival ** np.exp(1.96 * error), survival ** np.exp(-1.96 * error)
+    # Before the first ending nothing is known to vary, and after the last nothing is left that could.
+    known = (survival > 0) & (survival < 1)
+    low, high = np.where(known, low, survival), np.where(known, high, survival)
+    return pd.DataFrame({"duration": at, "at_risk": risk, "ended": ended, "survival": survival, "low": low, "high": high})
+
+
+def fragmentation(hypnogram: Hypnogram) -> pd.DataFrame:
+    """How broken sleep is, one row a measure: measure, value, low, high, unit; rates an hour of sleep with exact 95 % Poisson intervals.
+
+    Stage shifts, awakenings (any sleep stage to wake), the sleep fragmentation index (awakenings and, in people, shifts to N1 from deeper sleep or REM), brief
+    awakenings (at most 20 s in rodents; of one epoch in people, whose epochs hide what is shorter), arousals out of NREM and out of REM an hour of each, and
+    the half-life of sleep: the time after which half of the sleep bouts (any stages, unbroken by wake) have ended, by Kaplan-Meier.
+
+    References
+    ----------
+    Haba-Rubio et al. 2004, Sleep Med. 5:339 (the index); Norman et al. 2006, Sleep 29:1625 (survival of sleep).
+
+    Raises
+    ------
+    InputError
+        If nothing is scored as sleep.
+    """
+    h = hypnogram
+    nrem, rem, wake = h.mask("NREM"), h.mask("REM"), h.mask("WAKE")
+    sleep = nrem | rem
+    if not sleep.any():
+        raise InputError("the hypnogram holds no sleep, so there is nothing that could be broken: check its stages")
+    a, b = slice(None, -1), slice(1, None)
+    changed = sleep[a] & (h.codes[b] >= 0) & (h.codes[a] != h.codes[b])
+    woken = sleep[a] & wake[b]
+    lighter = (h.mask("N2") | h.mask("N3") | rem)[a] & h.mask("N1")[b] if h.stage_set == "aasm5" else np.zeros(len(woken), dtype=bool)
+    brief = len(micro_arousals(h, longest=max(20.0, h.epoch) if h.stage_set == "rodent3" else h.epoch))
+    of_sleep = sleep.sum() * h.epoch / 3600
+    rows = [
+        ("stage shifts", int(changed.sum()), of_sleep, "1/h of sleep"), ("awakenings", int(woken.sum()), of_sleep, "1/h of sleep"),
+        ("sleep fragmentation index", int((woken | lighter).sum()), of_sleep, "1/h of sleep"), ("brief awakenings", brief, of_sleep, "1/h of sleep"),
+        ("arousals from NREM", int((nrem[a] & wake[b]).sum()), nrem.sum() * h.epoch / 3600, "1/h of NREM"),
+        ("arousals from REM", int((rem[a] & wake[b]).sum()), rem.sum() * h.epoch / 3600, "1/h of REM"),
+    ]  # fmt: skip
+    table = [(name, *(float(v / hours) if hours else float("nan") for v in (n, *_poisson(n))), unit) for name, n, hours, unit in rows]
+    two = Hypnogram(np.where(sleep, 1, np.where(wake, 0, h.codes.clip(max=-1))), "rodent3", h.epoch, h.start)
+    s = bout_survival(two, "NREM")
+    half = [float(s.loc[s[c] <= 0.5, "duration"].min()) if (s[c] <= 0.5).any() else float("nan") for c in ("survival", "low", "high")]
+    table.append(("half-life of sleep", *half, "s"))
+    return pd.DataFrame(table, columns=["measure", "value", "low", "high", "unit"])
+
+
+def _poisson(n: int) -> tuple[float, float]:
+    """Exact 95 % interval of a Poisson mean of which `n` were counted."""
+    from scipy.stats import chi2
+
+    return (float(chi2.ppf(0.025, 2 * n) / 2) if n else 0.0), float(chi2.ppf(0.975, 2 * n + 2) / 2)
 
 
 def transitions(hypnogram: Hypnogram) -> pd.DataFrame:
-    """One row an ordered pair of stages: from, to, count, probability (of the next epoch), rate (1/h of time in `from`).
+    """One row an ordered pair of stages: from, to, count, probability (of the next epoch), rate, rate_low, rate_high.
 
-    Steps into or out of unscored epochs count nowhere.
+    Rates are 1/h of time in `from`, with exact 95 % Poisson limits. Steps into or out of unscored epochs count nowhere.
+
+    References
+    ----------
+    Garwood 1936, Biometrika 28:437 (the interval).
     """
     h = hypnogram
     k = len(h.stages)
@@ -105,8 +178,10 @@ def transitions(hypnogram: Hypnogram) -> pd.DataFrame:
     for i, a in enumerate(h.stages):
         for j, b in enumerate(h.stages):
             p = m[i, j] / n[i] if n[i] else float("nan")
-            rate = m[i, j] / (n[i] * h.epoch / 3600) if n[i] and i != j else float("nan")
-            rows.append({"from": a, "to": b, "count": int(m[i, j]), "probability": p, "rate": rate, "rate_unit": "1/h"})
+            hours = n[i] * h.epoch / 3600 if n[i] and i != j else float("nan")
+            low, high = _poisson(int(m[i, j]))
+            row = {"from": a, "to": b, "count": int(m[i, j]), "probability": p, "rate": m[i, j] / hours, "rate_low": low / hours, "rate_high": high / hours}
+            rows.append(row | {"rate_unit": "1/h"})
     return pd.DataFrame(rows)
 
 

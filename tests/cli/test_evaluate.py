@@ -53,11 +53,23 @@ def test_a_stager_is_scored(folder, capsys):
     assert json.loads(capsys.readouterr().out)["kappa"] > 0.5
 
 
+def test_disagreements_are_drawn(folder, tmp_path, capsys):
+    picture = tmp_path / "differ.png"
+    args = ["evaluate", str(folder / "stores"), "--model", "rules", "--quiet", "--plot", str(picture)]
+    assert main([*args, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["plot"] == str(picture) and picture.read_bytes()[:4] == b"\x89PNG" and [p.name for p in tmp_path.iterdir()] == ["differ.png"]
+    assert found["calibration"] and found["abstention"][0]["abstained_pct"] == 0 and found["shuffled"]["kappa"] < 0.3
+    assert main(args) == 1 and "overwrite" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("args", "status", "says"),
     [
         (["--model", "rules", "--shares", "0.1"], 2, "--shares is for encoders, and rules is a stager"),
         (["--model", "ENCODER", "--guard", "10"], 2, "goes with --split time"),
+        (["--model", "ENCODER", "--plot", "x.png"], 2, "draws what a stager scored"),
+        (["--model", "rules", "--plot", "x.doc"], 2, "no suffix of a picture"),
         (["--model", "ENCODER", "--shares", "20"], 1, "0.05 is 5 %"),
         (["--model", "ENCODER", "--without", "ecg"], 1, "which no recording has"),
         (["--model", "brainmu-tiney"], 1, "did you mean 'brainmu-tiny'"),

@@ -7,8 +7,8 @@ import pytest
 
 from brainmu.core import Hypnogram, Intervals, Recording
 from brainmu.core.metrics import event_scores
-from brainmu.errors import InputError, MissingDataError
-from brainmu.sleep import find_slow_waves, find_spindles
+from brainmu.errors import MissingDataError
+from brainmu.sleep import find_spindles
 
 
 def _noise(seed: int, seconds: float, rate: float) -> np.ndarray:
@@ -81,32 +81,12 @@ def test_gap_is_not_an_event():
     assert not ((e.start < 26_000 / 128) & (e.stop > 20_000 / 128)).any()
 
 
-@pytest.mark.parametrize(("species", "frequency"), [("human", 0.8), ("mouse", 2.0)])
-def test_planted_slow_waves(species, frequency):
-    rate, n = 200.0, 200 * 600
-    x = 0.3 * _noise(8, 600, rate)
-    at = np.arange(10.0, 590.0, 6.0)
-    for a in at:
-        i, m = int(a * rate), int(rate / frequency)
-        x[i : i + m] -= 100 * np.sin(2 * np.pi * np.arange(m) / m)
-    rec = Recording.from_arrays("w", species=species, signals={"eeg": {"values": x[:n], "rate": rate, "unit": "uV", "kind": "eeg"}})
-    e = find_slow_waves(rec)
-    planted = np.c_[at, at + 1 / frequency]
-    assert event_scores(np.c_[e.start, e.stop], planted, 0.3)["recall"] > 0.9
-    hit = e[e.match(type(e)(planted[:, 0], planted[:, 1]), 0.3)[:, 0]]
-    assert 0.2 < np.median((hit.peak - hit.start) * frequency) < 0.4  # the trough lies in the first half
-    flipped = find_slow_waves(Recording.from_arrays("w", species=species, signals={"eeg": {"values": -x, "rate": rate, "kind": "eeg"}}), polarity="positive")
-    assert np.allclose(flipped.start, e.start)
-
-
 def test_wrong_use():
     rec, _ = _planted(9)
     with pytest.raises(MissingDataError, match="not together"):
         find_spindles(rec, channels=["Cz"])
     with pytest.raises(MissingDataError, match="no data"):
         find_spindles(rec, within=Intervals([[5000.0, 6000.0]]))
-    with pytest.raises(InputError, match="polarity"):
-        find_slow_waves(rec, polarity="up")
     slow = Recording.from_arrays("s", signals={"eeg": {"values": np.zeros(100), "rate": 20.0, "kind": "eeg"}})
     with pytest.raises(MissingDataError, match="at least"):
         find_spindles(slow)

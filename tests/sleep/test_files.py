@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.io import loadmat
 
 from brainmu.core import Hypnogram
 from brainmu.errors import FormatError, InputError, NotFoundError
+from brainmu.formats.scorings import read_scoring
 from brainmu.sleep import read_hypnogram, write_hypnogram
 
 
@@ -46,6 +48,50 @@ def test_codes_of_other_tools(tmp_path, codec, stages, suffix):
         read_hypnogram(path, epoch=4.0)
     with pytest.raises(InputError, match="epoch="):
         read_hypnogram(path, codec=codec)
+
+
+def test_accusleep_in_its_own_files(tmp_path):
+    h = Hypnogram(np.array([0, 1, 1, 2, -2, 0]), "rodent3", 2.5)
+    mat = loadmat(write_hypnogram(h, tmp_path / "labels.mat", codec="accusleep"))
+    assert mat["labels"].ravel().tolist() == [2, 3, 3, 1, 4, 2]
+    frame = pd.read_csv(write_hypnogram(h, tmp_path / "labels.csv", codec="accusleep"))
+    assert frame.columns.tolist() == ["brain_state"] and frame["brain_state"].tolist() == [2, 3, 3, 1, 4, 2]
+    for name in ("labels.mat", "labels.csv"):
+        assert read_hypnogram(tmp_path / name, codec="accusleep", epoch=2.5) == h
+        assert read_scoring(tmp_path / name, format="accusleep", epoch=2.5) == h
+
+
+def test_buzcode_in_its_own_file(tmp_path):
+    h = Hypnogram(np.array([0, 1, 1, 2, -2, 0]), "rodent3", 4.0, start=8.0)
+    path = write_hypnogram(h, tmp_path / "m1.SleepState.states.mat", codec="buzcode")
+    assert [p.name for p in tmp_path.iterdir()] == ["m1.SleepState.states.mat"]
+    state = loadmat(path, simplify_cells=True)["SleepState"]
+    assert len(state["idx"]["states"]) == 24 and state["idx"]["states"][:5].tolist() == [1, 1, 1, 1, 3]
+    assert state["ints"]["NREMstate"].tolist() == [12.5, 19.5] and state["idx"]["timestamps"][0] == 8.5
+    back = read_hypnogram(path, codec="buzcode")
+    assert back.epoch == 1.0 and back.start == 8.0 and np.array_equal(back.codes, np.repeat(h.codes, 4))
+    assert read_hypnogram(path, codec="buzcode", epoch=4.0) == h
+    assert read_scoring(path) == back
+    with pytest.raises(InputError, match="whole seconds"):
+        write_hypnogram(Hypnogram(np.array([0, 1]), "rodent3", 2.5), tmp_path / "x.mat", codec="buzcode")
+    assert not (tmp_path / "x.mat").exists()
+
+
+def test_somnotate_and_yasa_as_they_write_them(tmp_path):
+    (tmp_path / "s.txt").write_text("*Duration_sec\t20.0\n*Datafile\tUnspecified\nawake\t8.0\nnon-REM\t16.0\nREM\t20.0\n")
+    h = read_hypnogram(tmp_path / "s.txt", codec="somnotate", epoch=4.0)
+    assert h.stages_list() == ["WAKE", "WAKE", "NREM", "NREM", "REM"]
+    (tmp_path / "y.csv").write_text("Stage\nWAKE\nN1\nN2\nREM\n")
+    assert read_hypnogram(tmp_path / "y.csv", codec="yasa", epoch=30.0).stages_list() == ["W", "N1", "N2", "R"]
+
+
+def test_annotations_that_mne_writes(tmp_path):
+    notes = mne.Annotations([0.0, 60.0, 120.0], [60.0, 60.0, 90.0], ["Sleep stage W", "Sleep stage N2", "Sleep stage R"])
+    raw = mne.io.RawArray(np.zeros((1, 2100)), mne.create_info(["EEG Fz"], 10.0, "eeg"), verbose="ERROR")
+    raw.set_annotations(notes)
+    mne.export.export_raw(tmp_path / "night.edf", raw, fmt="edf", physical_range=(-1e-4, 1e-4), verbose="ERROR")
+    h = read_hypnogram(tmp_path / "night.edf")
+    assert h.epoch == 30.0 and h.stages_list() == ["W"] * 2 + ["N2"] * 2 + ["R"] * 3
 
 
 def test_mne_reads_our_edf(tmp_path):

@@ -11,7 +11,7 @@ from brainmu.core import Hypnogram
 from brainmu.errors import InputError
 from brainmu.sleep import evaluate, evaluate_many, statistics, transitions
 from brainmu.sleep.agreement import disagreements
-from brainmu.sleep.structure import bout_survival, bout_table, cycles, micro_arousals
+from brainmu.sleep.structure import bout_survival, bout_table, cycles, fragmentation, micro_arousals
 
 
 def _value(table, measure, stage=""):
@@ -97,3 +97,31 @@ def test_random_scoring_is_chance():
     r = evaluate_many(pairs)
     low, high = r["kappa_subjects_interval"]
     assert low < 0 < high and high - low < 0.1 and r["n_subjects"] == 12 and len(r["subjects"]) == 12
+
+
+def test_fragmentation_by_hand():
+    # An hour of sleep in which the animal wakes twice, for 8 s and for a minute; its bouts are of 1600 s, 1200 s, and 800 s cut by the end.
+    codes = [0] * 15 + [1] * 400 + [0] * 2 + [1] * 300 + [0] * 15 + [1] * 100 + [2] * 100
+    t = fragmentation(Hypnogram(np.array(codes), "rodent3", 4.0)).set_index("measure")
+    assert t.loc["awakenings", "value"] == 2.0 and t.loc["brief awakenings", "value"] == 1.0 and t.loc["stage shifts", "value"] == 3.0
+    assert t.loc["arousals from NREM", "value"] == pytest.approx(2 / (800 * 4 / 3600)) and t.loc["arousals from REM", "value"] == 0
+    assert (t["low"] <= t["value"]).all() and t.loc["awakenings", "high"] > 4
+    assert t.loc["half-life of sleep", "value"] == 1200 and t.loc["half-life of sleep", "unit"] == "s"
+    with pytest.raises(InputError, match="no sleep"):
+        fragmentation(Hypnogram(np.zeros(5, int), "rodent3", 4.0))
+
+
+def test_shifts_to_n1_count_in_people():
+    t = fragmentation(Hypnogram(np.array([2] * 60 + [1] + [2] * 30 + [0] + [4] * 29), "aasm5", 30.0)).set_index("measure")
+    assert t.loc["sleep fragmentation index", "value"] == pytest.approx(2 / 1.0) and t.loc["awakenings", "value"] == pytest.approx(1.0)
+
+
+def test_survival_of_all_stages_with_limits():
+    h = Hypnogram(np.repeat(np.tile([0, 1], 30), np.random.default_rng(0).integers(1, 30, 60)), "rodent3", 4.0)
+    s = bout_survival(h)
+    assert s.columns[0] == "stage" and set(s["stage"]) == {"WAKE", "NREM"}
+    assert ((s["low"] <= s["survival"]) & (s["survival"] <= s["high"])).all()
+    t = transitions(h)
+    moved = t[t["count"] > 0]
+    moved = moved[moved["from"] != moved["to"]]
+    assert ((moved["rate_low"] < moved["rate"]) & (moved["rate"] < moved["rate_high"])).all()

@@ -7,7 +7,7 @@ from typing import Any
 
 _HOME = {
     "overview_figure": "overview",
-    "hypnogram_figure": "sleep", "sleep_structure_figure": "sleep", "staging_figure": "sleep",
+    "hypnogram_figure": "sleep", "sleep_structure_figure": "sleep", "staging_figure": "sleep", "disagreement_figure": "disagreement",
     "events_figure": "events", "snippet_figure": "events",
     "fields_figure": "replay", "decoding_figure": "replay", "replay_figure": "replay", "track_figure": "replay",
     "attribution_figure": "explain", "effect_figure": "effects", "intervention_figure": "effects", "training_figure": "training",
