@@ -49,7 +49,7 @@ class SequenceNet:
     width, layers : int
         Of the recurrence.
     passes : float
-        How often an epoch is seen in training.
+        How often an epoch is seen in training, unless that makes more than `most` epochs in all (days of 4-s epochs teach enough in fewer passes).
     span, batch : int
         Consecutive epochs in a training example, and examples in a step.
     rate, decay, dropout, noise, smoothing : float
@@ -68,6 +68,7 @@ class SequenceNet:
     width: int = 64
     layers: int = 2
     passes: float = 12.0
+    most: int = 1_500_000
     span: int = 200
     batch: int = 16
     rate: float = 2e-3
@@ -114,7 +115,7 @@ class SequenceNet:
         rng = np.random.default_rng([self.seed, 11])
         length = np.array([len(v) for v in inputs])
         span = int(min(self.span, length.max()))
-        steps = max(50, round(self.passes * length.sum() / (span * self.batch)))
+        steps = max(50, round(min(self.passes * length.sum(), self.most) / (span * self.batch)))
         optimiser = torch.optim.AdamW(network.parameters(), lr=self.rate, weight_decay=self.decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, self.rate, total_steps=steps, pct_start=0.15)
         network.train()

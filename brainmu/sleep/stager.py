@@ -138,7 +138,7 @@ class SleepStager:
         self.n_subjects_ = len({r.subject or r.id for r in recordings})
         self.n_epochs_ = int(sum((h.codes >= 0).sum() for h in hypnograms))
         self.method_ = self.method or self._usual_method()
-        self.calibration_ = None
+        self.calibration_ = self.decoding_ = None
         if self.method_ in ("boosting", "combined"):
             self._fit_on_tables(recordings, hypnograms, progress)
         elif self.method_ == "encoder":
@@ -178,7 +178,7 @@ class SleepStager:
             h.attrs["calibration"] = self.calibration_.note
         assert h.proba is not None
         sure = np.nan_to_num(h.proba).max(axis=1)
-        if abstain is not False:
+        if share is not None or abstain:
             _abstain(h, sure, self.confidence, share)
         h.attrs["expected_error"] = float(1 - sure[h.codes >= 0].mean()) if (h.codes >= 0).any() else float("nan")
         return h
@@ -198,7 +198,7 @@ class SleepStager:
         Returns
         -------
         SleepStager
-            ``calibration_`` says in ``note`` what was changed. It is not saved with an `encoder` of another animal: calibrate each.
+            ``calibration_.note`` says what was changed, or why nothing was. It is for that animal: calibrate this stager anew for another.
 
         Raises
         ------
