@@ -19,7 +19,9 @@ def stage(
     out: Annotated[Path, Parameter(help="Hypnogram; the suffix says how: .tsv, .npz, .edf (EDF+ annotations), _events.tsv (BIDS).")],
     model: Annotated[str, Parameter(help="A stager folder, a packaged checkpoint's name, or 'rules' (rodents, no labels needed).")] = "rules",
     epoch: Annotated[float | None, Parameter(help="Epoch length, s (rules: 4; a stager keeps its own).")] = None,
-    abstain: Annotated[bool, Parameter(negative="", help="Leave doubtful epochs unscored (UNS).")] = False,
+    abstain: Annotated[bool, Parameter(negative="", help="Leave epochs unscored (UNS) that are less probable than the stager's confidence (0.6).")] = False,
+    abstain_rate: Annotated[float | None, Parameter(help="Leave this share of the epochs unscored, the least certain ones (0.05).")] = None,
+    calibrate: Annotated[str | None, Parameter(help="Adapt the stager to this animal by this hypnogram of the store, which may score a few minutes.")] = None,
     labels: Annotated[str | None, Parameter(help="Also score against this hypnogram of the store, and print kappa and F1.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing file.")] = False,
     common: Common = COMMON,
@@ -31,32 +33,42 @@ def stage(
     brainmu stage m1.zarr --model rules --out m1.tsv
 
     brainmu stage m1.zarr --model stager/ --out m1.edf --labels scoring
+
+    brainmu stage m1.zarr --model brainmu-tiny-rodent3 --calibrate few_minutes --abstain-rate 0.05 --out m1.tsv
     """
-    import brainmu.loading
     from brainmu.errors import UsageError
     from brainmu.sleep import SleepStager, evaluate, write_hypnogram
 
     refuse_existing(out, overwrite)
     if out.suffix not in (".tsv", ".npz", ".edf"):
         raise UsageError(f"{out}: hypnograms are written as .tsv, .npz or .edf (EDF+ annotations), by suffix: end the name in one of them")
+    if abstain and abstain_rate is not None:
+        raise UsageError(f"--abstain goes by confidence, --abstain-rate {abstain_rate:g} by share: leave one of them out")
     session = open_sessions([store])[0]
     # Looked up before any work, so that a wrong name costs nothing and leaves nothing behind.
     reference = session.hypnogram(labels) if labels is not None else None
     if model == "rules":
         stager = SleepStager(stages="rodent3", epoch=4.0 if epoch is None else epoch, method="rules")
     else:
-        stager = brainmu.loading.load(model)
+        stager = SleepStager.load(model)
         if epoch is not None and epoch != stager.epoch:
             raise UsageError(f"--epoch {epoch:g}: the stager {model} was fitted on epochs of {stager.epoch:g} s: leave --epoch out")
     with progress(common, "stage") as report:
         if report:
             report("predicting", 0.0)
-        hypnogram = stager.predict(session, abstain=abstain)
+        if calibrate is not None:
+            stager = stager.calibrate(session, calibrate)
+        hypnogram = stager.predict(session, abstain=abstain if abstain_rate is None else abstain_rate)
     write_hypnogram(hypnogram, out)
     fractions = {s: float(hypnogram.mask(s).mean()) for s in (*hypnogram.stages, "ART", "UNS")}
     result = {"out": str(out), "n_epochs": len(hypnogram), "epoch": hypnogram.epoch, "stages": list(hypnogram.stages), "fractions": fractions,
               "scorer": hypnogram.scorer, "attrs": hypnogram.attrs}  # fmt: skip
     text = [repr(hypnogram)]
+    if calibrate is not None:
+        text.append(f"calibration: {hypnogram.attrs['calibration']}")
+    if "abstained" in hypnogram.attrs:
+        error = hypnogram.attrs["expected_error"]
+        text.append(f"left unscored: {hypnogram.attrs['abstained']:.1%} of the epochs; of the others {error:.1%} are wrong if the probabilities are right")
     if "quality" in hypnogram.attrs:
         text.append(f"quality {hypnogram.attrs['quality']}: " + "; ".join(hypnogram.attrs.get("reasons", [])))
     if reference is not None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainmu.core.metrics import cohen_kappa, confusion
 from brainmu.errors import InputError, MissingDataError
+from brainmu.sleep.decoding import fit_temperature, tempered, tune_durations
 from brainmu.sleep.durations import Durations
 from brainmu.sleep.features import Table, add_context
 from brainmu.sleep.trees import Trees
@@ -64,9 +64,9 @@ class BoostedStager:
             held_out = self._held_out(x, missing, codes, known, groups, progress)
             # Too few subjects to choose by: a mild setting.
             mild = Durations.fit(codes, self.n_stages, phases=2)
-            self.durations = mild if held_out is None else _tuned(codes, held_out, known, groups, self.n_stages)
+            self.durations = mild if held_out is None else tune_durations(codes, held_out, known, groups, self.n_stages)
             if held_out is not None:
-                self.temperature = _temperature(codes, {i: self._decoded(p) for i, p in held_out.items()}, known)
+                self.temperature = fit_temperature(codes, {i: self._decoded(p) for i, p in held_out.items()}, known)
         self.trees = self._grow(x, missing, codes, known, range(len(x)))
         if progress is not None:
             progress("trees", 1.0)
@@ -74,11 +74,19 @@ class BoostedStager:
 
     def predict_proba(self, table: Table) -> NDArray[np.float64]:
         """Probability (epoch, stage); NaN where nothing is known of an epoch."""
+        return self.decode(self.evidence(table))
+
+    def evidence(self, table: Table) -> NDArray[np.float64]:
+        """What the trees say of each epoch (epoch, stage), before decoding; NaN where nothing is known."""
         if self.trees is None:
             raise InputError("the stager is not fitted: call fit first")
         p = self.trees.predict_proba(self._with_context(table))
         p[table.empty] = np.nan
-        return _tempered(self._decoded(p), self.temperature)
+        return p
+
+    def decode(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Evidence (epoch, stage) with how stages follow each other and last, and the confidence of held-out subjects."""
+        return tempered(self._decoded(p), self.temperature)
 
     def _decoded(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
         return self.durations.smooth(p) if self.durations is not None and np.isfinite(p).any() else p
@@ -96,6 +104,15 @@ class BoostedStager:
             if n in at:
                 x[:, j] = table.values[:, at[n]]
         return x
+
+    def features(self, table: Table) -> NDArray[np.float64]:
+        """The fitted columns (epoch, feature) without their surround, and the place in a whole night of people; NaN where the recording lacks one."""
+        x = self._arranged(table)
+        return np.concatenate([x, self._night(len(x))], axis=1)
+
+    def kinds(self) -> NDArray[np.str_]:
+        """The kind of channel that each column of :meth:`features` comes from; "" for the place in the night."""
+        return np.array([_kind(n) for n in self.names] + [""] * self._night(1).shape[1])
 
     def _with_context(self, table: Table) -> NDArray[np.float64]:
         """Every column, then the surround of those on the recording's own scale (absolute ones say enough once)."""
@@ -182,54 +199,6 @@ class BoostedStager:
         s = dict(settings)
         d = s.pop("durations")
         return cls(**s, trees=Trees.from_arrays(arrays, "trees_"), durations=None if d is None else Durations.from_dict(d))
-
-
-def _tuned(
-    codes: list[NDArray[np.integer]], held_out: dict[int, NDArray[np.float64]], known: list[NDArray[np.bool_]], groups: list[str], n_stages: int
-) -> Durations | None:
-    """The decoding that gives held-out subjects the best mean kappa, or None where all of them make it worse.
-
-    Choices: one or two phases a bout, how much the evidence counts, how far the training fractions are divided out.
-    """
-    names = sorted(set(groups))
-
-    def kappa(decode: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> float:
-        matrix = {g: np.zeros((n_stages, n_stages), dtype=np.int64) for g in names}
-        for i, p in held_out.items():
-            ok = known[i] & np.isfinite(p).all(axis=1)
-            if ok.any():
-                matrix[groups[i]] += confusion(codes[i][ok], decode(p)[ok].argmax(axis=1), n_stages)
-        values = [cohen_kappa(m) for m in matrix.values()]
-        return float(np.nanmean(values)) if np.isfinite(values).any() else -np.inf
-
-    best, chosen = kappa(lambda p: p), None
-    for phases in (1, 2):
-        d = Durations.fit(codes, n_stages, phases=phases)
-        for power in (0.4, 0.6, 0.8, 1.0):
-            for prior_power in (0.0, 0.5, 1.0):
-                candidate = replace(d, power=power, prior_power=prior_power)
-                score = kappa(candidate.smooth)
-                if score > best:
-                    best, chosen = score, candidate
-    return chosen
-
-
-def _temperature(codes: list[NDArray[np.integer]], held_out: dict[int, NDArray[np.float64]], known: list[NDArray[np.bool_]]) -> float:
-    """How far probabilities must be softened so that held-out subjects' labels are likeliest (Guo et al. 2017, ICML): stages stay, confidence changes."""
-
-    def loss(t: float) -> float:
-        total = 0.0
-        for i, p in held_out.items():
-            ok = known[i] & np.isfinite(p).all(axis=1)
-            total -= float(np.log(np.maximum(_tempered(p, t)[ok, codes[i][ok]], 1e-6)).sum())
-        return total
-
-    return float(min(np.geomspace(0.5, 4.0, 25), key=loss))
-
-
-def _tempered(p: NDArray[np.float64], t: float) -> NDArray[np.float64]:
-    q = np.maximum(p, 1e-9) ** (1 / t)
-    return q / q.sum(axis=1, keepdims=True)
 
 
 def _kind(name: str) -> str:

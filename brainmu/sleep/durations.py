@@ -63,27 +63,40 @@ class Durations:
 
     def smooth(self, proba: NDArray[np.floating]) -> NDArray[np.float64]:
         """Posterior probability (epoch, stage) given the whole night (forward-backward). Rows of NaN carry no evidence and stay NaN."""
-        known = np.isfinite(proba).all(axis=1)
-        evidence = self._evidence(proba, known)
+        return self.smooth_many([proba])[0]
+
+    def smooth_many(self, probas: list[NDArray[np.floating]]) -> list[NDArray[np.float64]]:
+        """:meth:`smooth` of several recordings, all of them one step at a time."""
+        if not any(len(p) for p in probas):
+            return [np.asarray(p, dtype=np.float64).copy() for p in probas]
+        known = [np.isfinite(p).all(axis=1) for p in probas]
         move, begin = self._chain()
-        n, m = len(evidence), len(begin)
-        forward, scale = np.empty((n, m)), np.empty(n)
+        longest = max(len(p) for p in probas)
+        # Past its end a recording carries no evidence, which changes nothing before it.
+        evidence = np.ones((longest, len(probas), len(begin)))
+        for i, (p, k) in enumerate(zip(probas, known)):
+            evidence[: len(p), i] = self._evidence(p, k)
+        forward = np.empty_like(evidence)
+        scale = np.empty((longest, len(probas), 1))
         state = begin * evidence[0]
-        for i in range(n):
+        for i in range(longest):
             if i:
                 state = (state @ move) * evidence[i]
-            scale[i] = state.sum()
+            scale[i] = state.sum(axis=1, keepdims=True)
             state = state / scale[i]
             forward[i] = state
-        out = np.empty((n, m))
-        back = np.ones(m)
-        for i in range(n - 1, -1, -1):
-            out[i] = forward[i] * back
-            back = move @ (evidence[i] * back) / scale[i]
-        p = out.reshape(n, -1, self.phases).sum(axis=2)
-        p /= p.sum(axis=1, keepdims=True)
-        p[~known] = np.nan
-        return p
+        back = np.ones(evidence.shape[1:])
+        for i in range(longest - 1, -1, -1):
+            now = evidence[i] * back / scale[i]
+            forward[i] *= back
+            back = now @ move.T
+        out = []
+        for i, (p, k) in enumerate(zip(probas, known)):
+            q = forward[: len(p), i].reshape(len(p), -1, self.phases).sum(axis=2)
+            q /= q.sum(axis=1, keepdims=True)
+            q[~k] = np.nan
+            out.append(q)
+        return out
 
     def path(self, proba: NDArray[np.floating]) -> NDArray[np.int64]:
         """The single most probable course of stages (epoch,) (Viterbi)."""

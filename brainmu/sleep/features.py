@@ -7,7 +7,7 @@ channels, another unit or gain changes nothing. What a recording lacks is NaN, w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,12 @@ class Table:
     def empty(self) -> NDArray[np.bool_]:
         """Epochs (n,) about which nothing is known."""
         return ~np.isfinite(self.values).any(axis=1)
+
+    def resized(self, n: int) -> Table:
+        """The first `n` epochs, with empty ones behind where there are fewer."""
+        short = max(0, n - len(self.values))
+        values = np.concatenate([self.values[:n], np.full((short, self.values.shape[1]), np.nan)])
+        return Table(replace(self.grid, n=n), values, self.names)
 
 
 def epoch_table(recording: Recording, epoch: float, *, start: float | None = None, progress: Callable[[str, float], None] | None = None) -> Table:

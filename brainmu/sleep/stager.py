@@ -6,7 +6,7 @@ import io
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,16 @@ from brainmu.core.hypnogram import STAGE_SETS, UNSCORED, Hypnogram
 from brainmu.core.recording import Recording, as_list
 from brainmu.errors import CheckpointError, InputError, NotFoundError, OutputExistsError
 
+if TYPE_CHECKING:
+    from brainmu.models import StageModel
+    from brainmu.sleep.calibration import Calibration
+    from brainmu.sleep.decoding import Decoding
+
 __all__ = ["SleepStager"]
 
-METHODS = ("boosting", "encoder", "rules")
+METHODS = ("boosting", "combined", "encoder", "rules")
 FORMAT = 1
+Progress = Callable[[str, float], None]
 
 
 class SleepStager:
@@ -30,9 +36,10 @@ class SleepStager:
         W N1 N2 N3 R, or WAKE NREM REM.
     epoch : float or None, s
         1 to 60; None is 30 for aasm5 and 4 for rodent3.
-    method : {"boosting", "encoder", "rules"} or None
-        ``boosting``: trees on spectral and complexity features with their surround. ``encoder``: a head on brainmu's transformer.
-        ``rules``: rodents, no labels. None is ``encoder`` where an encoder is given, otherwise ``boosting``.
+    method : {"boosting", "combined", "encoder", "rules"} or None
+        ``boosting``: trees on spectral and complexity features with their surround. ``combined``: these trees and a recurrent network over the whole
+        recording, weighed by held-out subjects (three or more). ``encoder``: a head on brainmu's transformer. ``rules``: rodents, no labels.
+        None is ``encoder`` where an encoder is given, otherwise ``combined`` from six subjects on and ``boosting`` below.
     encoder : str, Path or None
         A pretrained encoder (folder or packaged name) for ``method="encoder"``.
     config : mapping, str, Path or None
@@ -40,7 +47,8 @@ class SleepStager:
     mode : {"probe", "adapters", "context", "full"} or None
         What of the encoder is trained; None is "context" with a pretrained encoder and "full" without.
     duration : bool
-        Decode with the transitions and durations of the training hypnograms. Off for anything that serves as a causal outcome.
+        Decode with the transitions and durations of the training hypnograms, as far as that helps held-out subjects (``encoder``: from four
+        subjects on). Off for anything that serves as a causal outcome.
     causal : bool
         Use nothing after an epoch: only the past as context, no decoding. The recording's scale is still that of the whole recording.
     confidence : float
@@ -51,10 +59,12 @@ class SleepStager:
     ----------
     method_ : str
         What was fitted.
-    model_ : BoostedStager or StageModel
+    model_ : BoostedStager, CombinedStager or StageModel
+    calibration_ : Calibration or None
+        What :meth:`calibrate` adds for one animal.
     classes_ : tuple of str
     n_subjects_, n_epochs_ : int
-        What it was fitted on.
+        What it was fitted on; 0 where a stage model was taken as it is.
 
     Examples
     --------
@@ -83,6 +93,8 @@ class SleepStager:
             raise InputError(f"confidence is {confidence:g}, expected a probability")
         self.stages, self.epoch, self.method, self.encoder, self.mode = stages, epoch, method, encoder, mode
         self.duration, self.causal, self.confidence, self.config, self.seed = duration, causal, confidence, config, seed
+        self.calibration_: Calibration | None = None
+        self.decoding_: Decoding | None = None
         if method == "rules":
             self.method_, self.classes_ = "rules", STAGE_SETS[stages]
 
@@ -102,7 +114,7 @@ class SleepStager:
         shown = [f"{k}={v!r}" for k, v in self.get_params().items() if k not in default or v != default[k]]
         return f"SleepStager({', '.join(shown)})"
 
-    def fit(self, sessions: Recording | Iterable[Recording], labels: str | None = None, progress: Callable[[str, float], None] | None = None) -> SleepStager:
+    def fit(self, sessions: Recording | Iterable[Recording], labels: str | None = None, progress: Progress | None = None) -> SleepStager:
         """Fit to recordings with a hypnogram.
 
         Parameters
@@ -125,48 +137,97 @@ class SleepStager:
         self.classes_ = STAGE_SETS[self.stages]
         self.n_subjects_ = len({r.subject or r.id for r in recordings})
         self.n_epochs_ = int(sum((h.codes >= 0).sum() for h in hypnograms))
-        self.method_ = self.method or ("encoder" if self.encoder is not None else "boosting")
-        if self.method_ == "boosting":
-            self._fit_boosting(recordings, hypnograms, progress)
+        self.method_ = self.method or self._usual_method()
+        self.calibration_ = self.decoding_ = None
+        if self.method_ in ("boosting", "combined"):
+            self._fit_on_tables(recordings, hypnograms, progress)
         elif self.method_ == "encoder":
-            self._fit_encoder(recordings, labels, progress)
+            self._fit_encoder(recordings, hypnograms, labels, progress)
         return self
 
-    def predict(
-        self, session: Recording, abstain: bool = False, *, start: float | None = None, progress: Callable[[str, float], None] | None = None
-    ) -> Hypnogram:  # fmt: skip
+    def predict(self, session: Recording, abstain: bool | float = False, *, start: float | None = None, progress: Progress | None = None) -> Hypnogram:
         """A hypnogram with probabilities.
 
         Parameters
         ----------
         session : Recording or Session
-        abstain : bool
-            Leave epochs whose most probable stage has less than `confidence` unscored; ``attrs["abstained"]`` is their share.
+        abstain : bool or float
+            True leaves epochs unscored whose most probable stage has less than `confidence`; a share (0.05) leaves that share of the epochs
+            unscored, the least certain ones.
         start : float or None, s
             Where the first epoch begins; the start of the signals where not given.
 
         Returns
         -------
         Hypnogram
-            ``attrs``: method, centred (whether epochs used their future), and for rules quality and reasons.
+            ``attrs``: method, centred (whether epochs used their future), expected_error (share of the scored epochs that are wrong if the
+            probabilities are right), abstained (share left unscored, where asked for), and for rules quality and reasons.
         """
         if not isinstance(session, Recording):
             raise InputError(f"predict takes one recording, got a {type(session).__name__}: call it for each")
+        share = None if isinstance(abstain, (bool, np.bool_)) else float(abstain)
+        if share is not None and not 0 <= share < 1:
+            raise InputError(f"abstain is {share:g}, expected True, False or a share of the epochs from 0 to below 1 (0.05 leaves the least certain 5 %)")
         if self._fitted() == "rules":
-            from brainmu.sleep.rules import stage_by_rules
-
-            h = stage_by_rules(session, self.epoch, start=start, progress=progress)
+            h = self._by_rules(session, start, progress)
         else:
             p, first = self._probabilities(session, start, progress)
-            codes = np.where(np.isfinite(p).all(axis=1), np.nan_to_num(p).argmax(axis=1), UNSCORED).astype(np.int8)
             attrs = {"method": self.method_, "centred": not self.causal, "scale": "whole recording"}
-            h = Hypnogram(codes, self.stages, self.epoch, first, p.astype(np.float32), scorer=f"brainmu {self.method_}", attrs=attrs)
-        if abstain:
-            assert h.proba is not None
-            doubtful = (h.codes >= 0) & (np.nan_to_num(h.proba).max(axis=1) < self.confidence)
-            h.codes[doubtful] = UNSCORED
-            h.attrs["abstained"] = float(doubtful.mean())
+            h = Hypnogram(_likeliest(p), self.stages, self.epoch, first, p.astype(np.float32), scorer=f"brainmu {self.method_}", attrs=attrs)
+        if self.calibration_ is not None:
+            h.attrs["calibration"] = self.calibration_.note
+        assert h.proba is not None
+        sure = np.nan_to_num(h.proba).max(axis=1)
+        if share is not None or abstain:
+            _abstain(h, sure, self.confidence, share)
+        h.attrs["expected_error"] = float(1 - sure[h.codes >= 0].mean()) if (h.codes >= 0).any() else float("nan")
         return h
+
+    def calibrate(self, session: Recording, labels: str | None = None, *, minutes: float | None = None) -> SleepStager:
+        """A stager for one animal or person, from this one and a few labelled minutes of it; this one stays as it is.
+
+        Parameters
+        ----------
+        session : Recording or Session
+            Of that animal. Its own scale and features are taken from all of it, labels from where it is scored.
+        labels : str or None
+            Name of its hypnogram; None takes the only one.
+        minutes : float or None
+            Use the first so many scored minutes; None uses all that is scored.
+
+        Returns
+        -------
+        SleepStager
+            ``calibration_.note`` says what was changed, or why nothing was. It is for that animal: calibrate this stager anew for another.
+
+        Raises
+        ------
+        MissingDataError
+            With fewer than 20 labelled epochs that hold data.
+
+        Notes
+        -----
+        Added to the stager's log probabilities are a bias a stage and weights of the animal's features, held by a ridge. Strength, and whether anything
+        is changed at all, are decided on labelled blocks left out in turn. Stages that the minutes do not hold are neither favoured nor held back.
+        """
+        import copy
+
+        from brainmu.sleep.calibration import Calibration
+        from brainmu.sleep.features import epoch_table
+
+        self._fitted()
+        if minutes is not None and not minutes > 0:
+            raise InputError(f"minutes is {minutes:g}, expected a positive number of scored minutes to use")
+        h = self._reference(session, labels)
+        out = copy.copy(self)
+        out.calibration_ = None
+        p, first = out._evidence(session, _aligned(h, session, self.epoch), None)
+        codes = h.at(first + (np.arange(len(p)) + 0.5) * self.epoch).astype(np.int64)
+        if minutes is not None:
+            codes[np.cumsum(codes >= 0) * self.epoch > minutes * 60 + 1e-6] = UNSCORED
+        table = epoch_table(session, self.epoch, start=first).resized(len(p))
+        out.calibration_ = Calibration.fit(table, p, codes)
+        return out
 
     def predict_proba(self, session: Recording) -> NDArray[np.float32]:
         """Probability (epoch, stage) of each stage, in the order of `classes_`; NaN where the recording is missing."""
@@ -197,8 +258,14 @@ class SleepStager:
             return h.as_rodent3()
         raise InputError(f"{recording.id}: labels are {' '.join(h.stages)}, the stager stages {' '.join(STAGE_SETS[self.stages])}: use stages='rodent3'")
 
-    def _fit_boosting(self, recordings: list[Recording], hypnograms: list[Hypnogram], progress: Callable[[str, float], None] | None) -> None:
-        from brainmu.sleep.boosting import BoostedStager
+    def _usual_method(self) -> str:
+        from brainmu.sleep.combining import FEWEST_SUBJECTS
+
+        if self.encoder is not None:
+            return "encoder"
+        return "combined" if self.n_subjects_ >= FEWEST_SUBJECTS else "boosting"
+
+    def _fit_on_tables(self, recordings: list[Recording], hypnograms: list[Hypnogram], progress: Progress | None) -> None:
         from brainmu.sleep.features import epoch_table
 
         tables, codes, groups = [], [], []
@@ -210,9 +277,10 @@ class SleepStager:
             groups.append(r.subject or r.id)
             if progress is not None:
                 progress("features", (i + 1) / len(recordings))
-        self.model_ = BoostedStager(self.stages, self.epoch, len(self.classes_), self.causal, self.duration, self.seed).fit(tables, codes, groups, progress)
+        self.model_ = _table_model(self.method_)(self.stages, self.epoch, len(self.classes_), self.causal, self.duration, self.seed)
+        self.model_.fit(tables, codes, groups, progress)
 
-    def _fit_encoder(self, recordings: list[Recording], labels: str | None, progress: Callable[[str, float], None] | None) -> None:
+    def _fit_encoder(self, recordings: list[Recording], hypnograms: list[Hypnogram], labels: str | None, progress: Progress | None) -> None:
         from brainmu.train import finetune
 
         name = labels or next(k for k, v in recordings[0].labels.items() if isinstance(v, Hypnogram))
@@ -220,15 +288,71 @@ class SleepStager:
             recordings, task="stage", labels=name, encoder=self.encoder, stages=self.stages, epoch=self.epoch, causal=self.causal, mode=self.mode,
             config=self.config, seed=self.seed, progress=progress,
         )  # fmt: skip
+        self.decoding_ = self._decoding_of_encoder(recordings, hypnograms, name)
 
-    def _probabilities(self, recording: Recording, start: float | None, progress: Callable[[str, float], None] | None) -> tuple[NDArray[np.float64], float]:
-        if self.method_ == "encoder":
-            p, first, _ = self.model_.predict_proba(recording, start=start, progress=progress)
-            return np.asarray(p, dtype=np.float64), float(first)
+    def _decoding_of_encoder(self, recordings: list[Recording], hypnograms: list[Hypnogram], name: str) -> Decoding | None:
+        """Durations and temperature by the subjects that decided when to stop; None where no subject was held out."""
+        from brainmu.sleep.decoding import Decoding
+
+        held = self._subjects_held_out(recordings, name)
+        groups = [r.subject or r.id for r in recordings]
+        codes, probas = [], {}
+        for i, (r, h, g) in enumerate(zip(recordings, hypnograms, groups)):
+            codes.append(h.codes.astype(np.int64))
+            if g in held:
+                p, first = self._evidence(r, _aligned(h, r, self.epoch), None)
+                codes[i] = h.at(first + (np.arange(len(p)) + 0.5) * self.epoch).astype(np.int64)
+                probas[i] = p
+        if not probas:
+            return None
+        known = [c >= 0 for c in codes]
+        return Decoding.fit(codes, probas, known, groups, len(self.classes_), self.duration and not self.causal)
+
+    def _subjects_held_out(self, recordings: list[Recording], name: str) -> set[str]:
+        """Subjects that fine-tuning did not train on."""
+        from brainmu.config import load_config
+        from brainmu.train import FinetuneConfig
+        from brainmu.train.labelled import hold_out, labelled
+
+        c = self.config if isinstance(self.config, FinetuneConfig) else load_config(FinetuneConfig, self.config or {})
+        training, held, _ = hold_out([labelled(self.model_, r, name) for r in recordings], c.stop_on, c.held_out, c.guard, self.seed)
+        return {d.subject for d in held} - {d.subject for d in training}
+
+    def _by_rules(self, recording: Recording, start: float | None, progress: Progress | None) -> Hypnogram:
+        from brainmu.sleep.features import epoch_table
+        from brainmu.sleep.rules import stage_by_rules
+
+        h = stage_by_rules(recording, self.epoch, start=start, progress=progress)
+        if self.calibration_ is not None and self.calibration_.changes:
+            assert h.proba is not None
+            p = self.calibration_(epoch_table(recording, self.epoch, start=h.start).resized(len(h)), h.proba.astype(np.float64))
+            h.codes, h.proba = _likeliest(p), p.astype(np.float32)
+        return h
+
+    def _probabilities(self, recording: Recording, start: float | None, progress: Progress | None) -> tuple[NDArray[np.float64], float]:
+        """Decoded probabilities (epoch, stage) and where the first epoch begins, s."""
+        p, first = self._evidence(recording, start, progress)
+        if self.method_ in ("boosting", "combined"):
+            return self.model_.decode(p), first
+        return (p if self.decoding_ is None else self.decoding_(p)), first
+
+    def _evidence(self, recording: Recording, start: float | None, progress: Progress | None) -> tuple[NDArray[np.float64], float]:
+        """What is known of each epoch (epoch, stage) before decoding, with the calibration where there is one, and where the first begins, s."""
         from brainmu.sleep.features import epoch_table
 
-        table = epoch_table(recording, self.epoch, start=start, progress=progress)
-        return self.model_.predict_proba(table), table.grid.start
+        if self.method_ in ("boosting", "combined"):
+            table = epoch_table(recording, self.epoch, start=start, progress=progress)
+            p, first = self.model_.evidence(table), table.grid.start
+            return (p if self.calibration_ is None else self.calibration_(table, p)), first
+        if self.method_ == "rules":
+            h = self._by_rules(recording, start, progress)
+            assert h.proba is not None
+            return h.proba.astype(np.float64), h.start
+        found, first, _ = self.model_.predict_proba(recording, start=start, progress=progress)
+        p = np.asarray(found, dtype=np.float64)
+        if self.calibration_ is not None and self.calibration_.changes:
+            p = self.calibration_(epoch_table(recording, self.epoch, start=float(first)).resized(len(p)), p)
+        return p, float(first)
 
     # -- storing ----------------------------------------------------------------------------------------------------
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -255,9 +379,13 @@ class SleepStager:
         config: dict[str, Any] = {"type": "SleepStager", "format": FORMAT, "method": method, "params": params}
         if method != "rules":
             config["fitted_on"] = {"subjects": self.n_subjects_, "epochs": self.n_epochs_}
-        if method == "boosting":
+        if self.decoding_ is not None:
+            config["decoding"] = self.decoding_.to_dict()
+        if self.calibration_ is not None:
+            config["calibration"] = self.calibration_.to_dict()
+        if method in ("boosting", "combined"):
             settings, arrays = self.model_.to_parts()
-            config["boosting"] = settings
+            config[method] = settings
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **arrays)
             (partial / "trees.npz").write_bytes(buffer.getvalue())
@@ -270,8 +398,16 @@ class SleepStager:
         return target
 
     @classmethod
+    def of(cls, model: StageModel) -> SleepStager:
+        """A trained stage model as a stager: nothing to fit, and so nothing learnt about durations."""
+        self = cls(stages=model.config.stages, epoch=model.config.epoch, method="encoder", causal=model.causal)
+        self.method_, self.classes_, self.model_ = "encoder", STAGE_SETS[self.stages], model
+        self.n_subjects_ = self.n_epochs_ = 0
+        return self
+
+    @classmethod
     def load(cls, folder: str | Path) -> SleepStager:
-        """A stager from the folder that :meth:`save` wrote.
+        """A stager from the folder that :meth:`save` wrote, or a stage model (``finetune``'s, or a packaged one by name) as a stager.
 
         Raises
         ------
@@ -280,14 +416,20 @@ class SleepStager:
         CheckpointError
             If it is no stager, of a later format, or damaged.
         """
-        from brainmu.config import read_yaml
+        from brainmu.config import read_yaml, resource
 
         path = Path(folder)
+        if not path.exists():
+            path = resource("checkpoints", str(folder))
         if not (path / "config.yaml").is_file():
             raise NotFoundError(f"{path}: no saved stager there (no config.yaml)")
         config = read_yaml(path / "config.yaml")
+        if config.get("type") == "stage_model":
+            from brainmu.models import StageModel
+
+            return cls.of(StageModel.load(path))
         if config.get("type") != "SleepStager":
-            raise CheckpointError(f"{path}: is a {config.get('type')!r}, expected a SleepStager")
+            raise CheckpointError(f"{path}: is a {config.get('type')!r}, expected a SleepStager or a stage model: fit one with brainmu finetune")
         if config.get("format") != FORMAT:
             raise CheckpointError(f"{path}: is of format {config.get('format')!r}, this brainmu reads {FORMAT}: use the version that wrote it")
         try:
@@ -295,11 +437,17 @@ class SleepStager:
             self.method_, self.classes_ = config["method"], STAGE_SETS[self.stages]
             if self.method_ != "rules":
                 self.n_subjects_, self.n_epochs_ = config["fitted_on"]["subjects"], config["fitted_on"]["epochs"]
-            if self.method_ == "boosting":
-                from brainmu.sleep.boosting import BoostedStager
+            if "decoding" in config:
+                from brainmu.sleep.decoding import Decoding
 
+                self.decoding_ = Decoding.from_dict(config["decoding"])
+            if "calibration" in config:
+                from brainmu.sleep.calibration import Calibration
+
+                self.calibration_ = Calibration.from_dict(config["calibration"])
+            if self.method_ in ("boosting", "combined"):
                 with np.load(path / "trees.npz", allow_pickle=False) as stored:
-                    self.model_ = BoostedStager.from_parts(config["boosting"], dict(stored))
+                    self.model_ = _table_model(self.method_).from_parts(config[self.method_], dict(stored))
             elif self.method_ == "encoder":
                 from brainmu.models import StageModel
 
@@ -313,3 +461,26 @@ def _aligned(h: Hypnogram, recording: Recording, epoch: float) -> float:
     """A start on the scorer's own grid at or before the first signal sample's epoch."""
     first = min((s.start for s in recording.signals.values() if s.n_samples), default=recording.start)
     return h.start + np.floor((first - h.start) / epoch + 1e-6) * epoch
+
+
+def _table_model(method: str) -> Any:
+    """The class that stages tables of features."""
+    from brainmu.sleep.boosting import BoostedStager
+    from brainmu.sleep.combining import CombinedStager
+
+    return CombinedStager if method == "combined" else BoostedStager
+
+
+def _likeliest(p: NDArray[np.float64]) -> NDArray[np.int8]:
+    return np.where(np.isfinite(p).all(axis=1), np.nan_to_num(p).argmax(axis=1), UNSCORED).astype(np.int8)
+
+
+def _abstain(h: Hypnogram, sure: NDArray[np.floating], confidence: float, share: float | None) -> None:
+    """Leave epochs unscored: those below `confidence`, or the least certain `share` of all."""
+    doubtful = (h.codes >= 0) & (sure < confidence)
+    if share is not None:
+        scored = np.flatnonzero(h.codes >= 0)
+        doubtful = np.zeros(len(h.codes), dtype=bool)
+        doubtful[scored[np.argsort(sure[scored], kind="stable")[: int(share * len(h.codes) + 1e-9)]]] = True
+    h.codes[doubtful] = UNSCORED
+    h.attrs["abstained"] = float(doubtful.mean())

@@ -171,3 +171,18 @@ def test_encoder(make_mouse, tmp_path):
     assert h.attrs["method"] == "encoder"
     again = brainmu.loading.load(s.save(tmp_path / "encoder"))
     assert np.allclose(again.predict_proba(test), s.predict_proba(test), atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.slow
+def test_encoder_is_decoded_as_the_subjects_held_out_want_it(make_mouse, tmp_path):
+    mice = [make_mouse(s, epochs=120, rate=100.0) for s in range(4)]
+    s = SleepStager(stages="rodent3", encoder="brainmu-tiny-rodent3", mode="probe", config={"steps": 20}).fit(mice, labels="scoring")
+    held = s._subjects_held_out(mice, "scoring")
+    assert len(held) == 1 and f"held-out subjects: {held.pop()}" in s.model_.notes[0]
+    assert s.decoding_ is not None and 0.5 <= s.decoding_.temperature <= 4
+    again = brainmu.loading.load(s.save(tmp_path / "encoder"))
+    assert again.decoding_.to_dict() == s.decoding_.to_dict()
+    causal = SleepStager(stages="rodent3", encoder="brainmu-tiny-rodent3", mode="probe", config={"steps": 20}, causal=True).fit(mice, labels="scoring")
+    assert causal.decoding_.durations is None
+    few = SleepStager(stages="rodent3", encoder="brainmu-tiny-rodent3", mode="probe", config={"steps": 20}).fit(mice[:2], labels="scoring")
+    assert few.decoding_ is None

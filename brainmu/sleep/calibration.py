@@ -1,0 +1,166 @@
+"""A fitted stager, adapted to one animal by a few labelled minutes of it; where the minutes do not show that it helps, nothing is changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainmu.errors import MissingDataError
+from brainmu.sleep.features import Table
+
+__all__ = ["Calibration"]
+
+_FEWEST = 20
+_STRENGTHS = (10.0, 30.0, 100.0, 300.0)
+_BLOCKS = 5
+
+
+@dataclass
+class Calibration:
+    """What is added to a stager's log probabilities for one animal: a bias a stage, and weights of the animal's features.
+
+    Attributes
+    ----------
+    names : list of str
+        Columns of the table of features.
+    centre, scale : float64 (feature,)
+        Of the labelled epochs' recording.
+    weight : float64 (feature, stage)
+    bias : float64 (stage,)
+    present : list of int
+        Stages that the labels hold; the others are neither favoured nor held back.
+    gain : float
+        Log likelihood gained an epoch on labelled blocks that were left out in turn; 0 where nothing was changed.
+    n_epochs : int
+    note : str
+        What was done, and why.
+    """
+
+    names: list[str]
+    centre: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    present: list[int]
+    gain: float
+    n_epochs: int
+    note: str
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is added."""
+        return bool(self.bias.any() or self.weight.any())
+
+    @classmethod
+    def fit(cls, table: Table, proba: NDArray[np.float64], codes: NDArray[np.integer]) -> Calibration:
+        """From features, probabilities (epoch, stage) and codes (epoch,) of one recording; negative codes are not labelled.
+
+        The labelled epochs are cut into blocks in time, each left out in turn: among corrections of several strengths the one is taken that makes the
+        left-out labels likeliest, if it does so by more than the standard error over blocks; otherwise nothing is changed.
+
+        Raises
+        ------
+        MissingDataError
+            With fewer than 20 labelled epochs that hold data.
+        """
+        known = np.flatnonzero((codes >= 0) & np.isfinite(proba).all(axis=1) & ~table.empty)
+        if len(known) < _FEWEST:
+            raise MissingDataError(f"{len(known)} labelled epochs hold data, calibration needs {_FEWEST} or more: label more minutes of this animal")
+        centre, scale = _scales(table.values)
+        z, logs, y = _scaled(table.values, centre, scale)[known], _log(proba)[known], codes[known].astype(np.int64)
+        n, k = len(known), proba.shape[1]
+        nothing = cls(table.names, centre, scale, np.zeros((z.shape[1], k)), np.zeros(k), sorted(set(y.tolist())), 0.0, n, "")
+        if len(nothing.present) < 2:
+            nothing.note = "nothing changed: the labels hold one stage only"
+            return nothing
+        blocks = np.array_split(np.arange(n), _BLOCKS)
+        before = np.array([_likelihood(logs[b], y[b]) for b in blocks])
+        best, chosen = 0.0, None
+        for strength in _STRENGTHS:
+            gains = np.empty(len(blocks))
+            for i, b in enumerate(blocks):
+                rest = np.setdiff1d(np.arange(n), b)
+                w, c = _solve(z[rest], logs[rest], y[rest], strength)
+                gains[i] = _likelihood(logs[b] + z[b] @ w + c, y[b]) - before[i]
+            gain = float(gains.mean())
+            if gain > best and gain > gains.std(ddof=1) / np.sqrt(len(blocks)):
+                best, chosen = gain, strength
+        if chosen is None:
+            nothing.note = f"nothing changed: on left-out blocks of the {n} labelled epochs no correction was better than none"
+            return nothing
+        weight, bias = _solve(z, logs, y, chosen)
+        note = f"corrected by {n} labelled epochs: left-out blocks gain {best:.2f} log likelihood an epoch"
+        return cls(table.names, centre, scale, weight, bias, nothing.present, best, n, note)
+
+    def __call__(self, table: Table, proba: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Corrected probabilities (epoch, stage); NaN stays. Columns the recording lacks count as average."""
+        if not self.changes:
+            return proba
+        at = {n: i for i, n in enumerate(table.names)}
+        x = np.stack([table.values[:, at[n]] if n in at else np.full(len(proba), np.nan) for n in self.names], axis=1)
+        s = _log(proba) + _scaled(x, self.centre, self.scale) @ self.weight + self.bias
+        e = np.exp(s - s.max(axis=1, keepdims=True))
+        return np.where(np.isfinite(proba), e / e.sum(axis=1, keepdims=True), np.nan)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for YAML."""
+        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, d: dict[str, Any]) -> Calibration:
+        arrays = ("centre", "scale", "weight", "bias")
+        return cls(**{k: np.array(v, dtype=np.float64) if k in arrays else v for k, v in d.items()})
+
+
+def _solve(
+    z: NDArray[np.float64], logs: NDArray[np.float64], y: NDArray[np.integer], strength: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
+    """Weights (feature, stage) and bias (stage,) of a ridge-held softmax beside given logs; contrasts among the stages that occur, 0 for the others."""
+    from scipy.optimize import minimize
+
+    f = z.shape[1]
+    present = np.unique(y)
+    k = len(present)
+    given, truth = logs[:, present], (y[:, None] == present).astype(np.float64)
+
+    def loss(v: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        w, b = v[: f * k].reshape(f, k), v[f * k :]
+        s = given + z @ w + b
+        s = s - s.max(axis=1, keepdims=True)
+        log_p = s - np.log(np.exp(s).sum(axis=1, keepdims=True))
+        error = np.exp(log_p) - truth
+        value = -float((log_p * truth).sum()) + 0.5 * strength * float((w**2).sum()) + 0.5 * float((b**2).sum())
+        return value, np.r_[(z.T @ error + strength * w).ravel(), error.sum(axis=0) + b]
+
+    v = minimize(loss, np.zeros((f + 1) * k), jac=True, method="L-BFGS-B", options={"maxiter": 200}).x
+    weight, bias = np.zeros((f, logs.shape[1])), np.zeros(logs.shape[1])
+    w, b = v[: f * k].reshape(f, k), v[f * k :]
+    weight[:, present], bias[present] = w - w.mean(axis=1, keepdims=True), b - b.mean()
+    return weight, bias
+
+
+def _likelihood(s: NDArray[np.float64], y: NDArray[np.integer]) -> float:
+    """Mean log probability of codes (n,) under a softmax of scores (n, stage); a single epoch counts to 1e-3 at most."""
+    s = s - s.max(axis=1, keepdims=True)
+    p = np.exp(s) / np.exp(s).sum(axis=1, keepdims=True)
+    return float(np.log(np.maximum(p[np.arange(len(y)), y], 1e-3)).mean())
+
+
+def _scales(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    finite = np.isfinite(x)
+    count = np.maximum(finite.sum(axis=0), 1)
+    centre = np.where(finite, x, 0.0).sum(axis=0) / count
+    spread = np.sqrt((np.where(finite, x - centre, 0.0) ** 2).sum(axis=0) / count)
+    return centre, np.where(spread > 1e-9, spread, np.inf)
+
+
+def _scaled(x: NDArray[np.float64], centre: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standardised features; missing ones, and those that do not vary, are 0."""
+    return np.clip(np.nan_to_num((x - centre) / scale), -4, 4)
+
+
+def _log(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.log(np.maximum(p, 1e-4))

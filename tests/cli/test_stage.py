@@ -1,0 +1,51 @@
+"""brainmu stage: a packaged model by name, a few labelled minutes, a share left unscored; what does not fit is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import brainmu as bm
+from brainmu.cli import main
+from brainmu.core import Hypnogram, Recording
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    codes = np.repeat([0, 1, 2, 0, 1, 2, 0, 1], 20)
+    gain = np.repeat(codes, 400)
+    t = np.arange(len(gain)) / 100.0
+    eeg = 3 * (gain == 1) * np.sin(2 * np.pi * 2 * t) + 2 * (gain == 2) * np.sin(2 * np.pi * 7 * t) + rng.standard_normal(len(t))
+    emg = rng.standard_normal(len(t)) * np.array([3.0, 1.0, 0.6])[gain]
+    signals = {k: {"values": v[:, None], "rate": 100.0, "unit": "uV", "kind": k} for k, v in (("eeg", eeg), ("emg", emg))}
+    few = np.where(np.arange(len(codes)) % 20 < 8, codes, -2)
+    labels = {"scoring": Hypnogram(codes, "rodent3", 4.0), "few": Hypnogram(few, "rodent3", 4.0)}
+    return bm.preprocess(Recording.from_arrays("m", "m", "mouse", signals=signals, labels=labels), tmp_path_factory.mktemp("stores") / "m.zarr").path
+
+
+def test_packaged_model_with_a_few_minutes(store, tmp_path, capsys):
+    out = tmp_path / "m.tsv"
+    given = ["stage", str(store), "--model", "brainmu-tiny-rodent3", "--calibrate", "few", "--abstain-rate", "0.05", "--out", str(out), "--json"]
+    assert main(given) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["fractions"]["UNS"] == pytest.approx(0.05) and result["attrs"]["abstained"] == pytest.approx(0.05)
+    assert "calibration" in result["attrs"] and 0 < result["attrs"]["expected_error"] < 1
+    assert out.is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--abstain", "--abstain-rate", "0.1"], "leave one of them out"),
+        (["--abstain-rate", "1.5"], "abstain is 1.5"),
+        (["--calibrate", "nobody"], "nobody"),
+        (["--model", "brainmu-tiny"], "fit one with brainmu finetune"),
+    ],
+)
+def test_what_does_not_fit(store, tmp_path, capsys, options, message):
+    assert main(["stage", str(store), "--out", str(tmp_path / "m.tsv"), *options]) > 0
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "m.tsv").exists()
