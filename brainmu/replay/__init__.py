@@ -15,6 +15,8 @@ _PUBLIC = {
     "cross_validated_error": "decode", "decode": "decode", "units_and_position": "decode",
     "StateSpace": "statespace", "classify_dynamics": "statespace",
     "Position": "position", "position_of": "position", "run_and_rest": "position", "Track": "track", "fit_track": "track",
+    "Assemblies": "assemblies", "fit_assemblies": "assemblies", "find_activations": "activations",
+    "ExplainedVariance": "reactivation", "explained_variance": "reactivation", "template_strength": "reactivation",
 }  # fmt: skip
 
 __all__ = list(_PUBLIC)

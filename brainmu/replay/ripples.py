@@ -30,6 +30,7 @@ from brainmu.core import EventTable, Intervals, Signal
 from brainmu.dsp.filters import WORKERS, check_band, fill_missing, gain
 from brainmu.errors import InputError, MissingDataError
 from brainmu.replay.bursts import run_above
+from brainmu.replay.significance import tail_level
 
 __all__ = ["Detector", "find_ripples"]
 
@@ -243,7 +244,7 @@ class Detector:
         minutes = seconds / 60
         if s.threshold is not None:
             return s.threshold, float((z >= s.threshold).sum() / minutes), seconds
-        level = max(_tail_level(z, s.false_rate * minutes), s.lowest)
+        level = max(tail_level(z, s.false_rate * minutes), s.lowest)
         return level, float((z >= level).sum() / minutes), seconds
 
     def _surrogate(self, piece: Float, rng: np.random.Generator) -> Float:
@@ -388,13 +389,3 @@ def _united(rows: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
         out[g] = mine[mine[:, 3].argmax()]
         out[g, 0], out[g, 1] = mine[:, 0].min(), mine[:, 1].max()
     return out
-
-
-def _tail_level(z: NDArray[np.float64], allowed: float) -> float:
-    """Where `allowed` of the descending peaks `z` are expected to lie above, by an exponential fit to the highest 60 of them."""
-    top = z[:60]
-    if len(top) < 10:
-        return 0.0
-    base = top[-1]
-    scale = float((top[:-1] - base).mean())
-    return float(base + scale * np.log((len(top) - 1) / allowed))
