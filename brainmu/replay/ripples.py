@@ -32,7 +32,7 @@ from brainmu.errors import InputError, MissingDataError
 from brainmu.replay.bursts import run_above
 from brainmu.replay.significance import tail_level
 
-__all__ = ["Detector", "find_ripples"]
+__all__ = ["Detector", "find_ripples", "find_ripples_by_channel"]
 
 _BLOCK_SECONDS = 40.0
 _PAD_SECONDS = 1.0
@@ -90,6 +90,41 @@ def find_ripples(
                 progress("ripples", min(done / total, 1.0))
     rows = np.concatenate(candidates) if candidates else np.empty((0, 7))
     return detector.table(rows, spans)
+
+
+def find_ripples_by_channel(
+    signal: Signal, spans: Intervals, baseline: Intervals, settings: RippleSettings = RippleSettings(), *, seed: int = 0,
+    progress: Callable[[str, float], None] | None = None,
+) -> EventTable:  # fmt: skip
+    """Ripples of every channel of `signal` by itself, beside those that the channels share.
+
+    Each channel has its own whitening, baseline, threshold and surrogates, so `false_rate` holds a channel: the union over n channels
+    may hold n times as many false events.
+
+    Returns
+    -------
+    EventTable
+        One row a ripple and channel, by start. Columns as in :func:`find_ripples`, and channel, consensus (a ripple shared by the channels
+        overlaps it), n_channels (channels with a ripple that overlaps it, its own counted). attrs: threshold, rate, surrogate_rate
+        and vetoed by channel; consensus (rate, surrogate_rate and threshold of the shared ones); unusable (channels that are flat).
+    """
+    shared = find_ripples(signal, spans, baseline, settings, seed=seed)
+    tables, by_channel = [], {k: {} for k in ("threshold", "rate", "surrogate_rate", "vetoed")}
+    usable: list[str] = shared.channels
+    for k, name in enumerate(usable):
+        table = find_ripples(signal.pick([name]), spans, baseline, settings, seed=seed)
+        tables.append(table.assign(channel=name))
+        for key, values in by_channel.items():
+            values[name] = table.attrs[key]
+        if progress:
+            progress("ripples by channel", (k + 1) / len(usable))
+    out = EventTable.concat(tables).sorted()
+    out = out.assign(consensus=_overlaps(out, shared), n_channels=np.sum([_overlaps(out, t) for t in tables], axis=0, dtype=int))
+    out.attrs |= by_channel | {
+        "method": "whitened wave packets, every channel by itself", "channels": usable, "unusable": [n for n in signal.names if n not in usable],
+        "consensus": {k: shared.attrs[k] for k in ("rate", "surrogate_rate", "threshold")},
+    }  # fmt: skip
+    return out
 
 
 @dataclass(frozen=True)
@@ -375,6 +410,15 @@ def _trim(n: int) -> slice:
     """All but the ends, a quarter of a second or a quarter of the length."""
     k = min(100, n // 4)
     return slice(k, n - k)
+
+
+def _overlaps(events: EventTable, others: EventTable) -> NDArray[np.bool_]:
+    """Which of `events` (n,) overlap any of `others`."""
+    spans = others.intervals()
+    if not len(spans):
+        return np.zeros(len(events), dtype=bool)
+    first = np.searchsorted(spans.stop, events.start, side="right")
+    return (first < len(spans)) & (spans.start[np.minimum(first, len(spans) - 1)] < events.stop)
 
 
 def _united(rows: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
