@@ -1,13 +1,16 @@
-"""brainmu replay: decoding error, and reactivated content of candidate events."""
+"""brainmu replay: decoding error, reactivated content of candidate events, and assemblies."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from brainmu.cli.console import Common, emit, note, open_sessions, progress, refuse_existing, warn
+
+if TYPE_CHECKING:
+    from brainmu.core import Recording
 
 COMMON = Common()
 
@@ -17,7 +20,11 @@ def replay(
     /,
     *,
     out: Annotated[Path | None, Parameter(help="Replay events as BIDS events.tsv with score, p_value, q_value, content, direction.")] = None,
-    cross_validate: Annotated[bool, Parameter(negative="", help="Only say how well position decodes while running, by cross-validation.")] = False,
+    cross_validate: Annotated[bool, Parameter(negative="", help="Only say how well the spikes decode position (or --decode), by cross-validation.")] = False,
+    decode: Annotated[str, Parameter(help="With --cross-validate: position, heading (head direction), or a label whose classes to tell apart.")] = "position",
+    method: Annotated[Literal["sequence", "assembly"], Parameter(help="Trajectories of candidate events, or activations of cell assemblies.")] = "sequence",
+    templates: Annotated[Path | None, Parameter(help="Assemblies: use the templates in this file (.npz), such as yesterday's, matched by unit id.")] = None,
+    save_templates: Annotated[Path | None, Parameter(help="Assemblies: write the templates fitted in the running epochs to this file (.npz).")] = None,
     run: Annotated[str, Parameter(help="Label of the running epochs (derived from speed where absent, and said).")] = "run",
     rest: Annotated[str, Parameter(help="Label of the epochs in which to look for replay.")] = "rest",
     bin_size: Annotated[float, Parameter(help="Time bin while running, s (cross-validation).")] = 0.25,
@@ -35,22 +42,29 @@ def replay(
     brainmu replay s.zarr --cross-validate --json
 
     brainmu replay s.zarr --out replay.tsv
+
+    brainmu replay s.zarr --method assembly --out assemblies.tsv --save-templates day1.npz
     """
     import brainmu.replay
     from brainmu.errors import UsageError
 
     if not cross_validate and out is None:
         raise UsageError("replay: say where the events go (--out FILE.tsv), or ask for the decoding error only (--cross-validate)")
-    if out is not None:
-        refuse_existing(out, overwrite)
+    if method == "sequence" and (templates or save_templates):
+        raise UsageError("replay: --templates and --save-templates are for assemblies: add --method assembly")
+    if templates and save_templates:
+        raise UsageError("replay: --templates reads templates and --save-templates writes those that are fitted: give one of them")
+    if decode != "position" and not cross_validate:
+        raise UsageError(f"replay: --decode {decode} says what to cross-validate: add --cross-validate")
+    for path in (out, save_templates):
+        if path is not None:
+            refuse_existing(path, overwrite)
     session = open_sessions([store])[0]
     if cross_validate and out is None:
-        with progress(common, "decode") as report:
-            error = brainmu.replay.cross_validated_error(session, run=run, bin_size=bin_size, folds=folds, progress=report)
-        emit(common, {"decoding_error": error}, _error_line(error))
-        warn(common, list(error.get("warnings", [])))
-        return 0
+        return _cross_validate(session, decode, run, bin_size, folds, common)
     assert out is not None
+    if method == "assembly":
+        return _assemblies(session, out, run, rest, templates, save_templates, common)
     with progress(common, "replay") as report:
         found = brainmu.replay.find_replay(session, run=run, rest=rest, shuffles=shuffles, seed=common.seed, progress=report)
     found.to_bids(out)
@@ -65,6 +79,52 @@ def replay(
     warn(common, list(found.attrs.get("warnings", [])))
     emit(common, result, "\n".join(text))
     note(common, f"wrote {out}")
+    return 0
+
+
+def _cross_validate(session: Recording, decode: str, run: str, bin_size: float, folds: int, common: Common) -> int:
+    import brainmu.replay
+
+    with progress(common, "decode") as report:
+        if decode == "position":
+            error = brainmu.replay.cross_validated_error(session, run=run, bin_size=bin_size, folds=folds, progress=report)
+            text = _error_line(error)
+        elif decode == "heading":
+            error = brainmu.replay.cross_validated_angular_error(session, bin_size=bin_size, folds=folds, progress=report)
+            text = _error_line(error).replace("while running", "of the head direction")
+        else:
+            error = brainmu.replay.cross_validated_label(session, decode, bin_size=bin_size, folds=folds, seed=common.seed)
+            low, high = error["interval"]
+            text = (
+                f"{decode}: balanced accuracy {error['accuracy']:.3f} [{low:.3f}, {high:.3f}] (chance {error['chance']:.3f}, p {error['p_value']:.3g}), "
+                f"{error['n_bins']} bins of {error['bin_size'] * 1000:g} ms, {folds} folds; {', '.join(error['classes'])}"
+            )
+    emit(common, {"decoding_error": error}, text)
+    warn(common, list(error.get("warnings", [])))
+    return 0
+
+
+def _assemblies(session: Recording, out: Path, run: str, rest: str, templates: Path | None, save: Path | None, common: Common) -> int:
+    """Activations of assemblies in rest, and how strong the templates are there beside dealt ones."""
+    import brainmu.replay
+    from brainmu.replay.assemblies import Assemblies
+
+    found = Assemblies.load(templates).carried_to(session) if templates else brainmu.replay.fit_assemblies(session, run, seed=common.seed)
+    if save is not None:
+        found.save(save)
+    with progress(common, "assemblies") as report:
+        events = brainmu.replay.find_activations(session, found, rest, seed=common.seed, progress=report)
+    events.to_bids(out)
+    result: dict[str, Any] = {"out": str(out), "n": len(events), "n_assemblies": len(found), "members": found.members, **events.attrs}
+    text = [f"{len(found)} assemblies of {len(found.units)} units ({found.number}); {events.matched[0]} of {events.matched[1]} units of the templates are here"]
+    if len(found):
+        table = brainmu.replay.template_strength(session, found, {"rest": rest}, seed=common.seed)
+        result["strength"] = table.to_dict("records")
+        for k, row in enumerate(table.itertuples()):
+            rate = f"; {events.rate[k]:.2f} events / min, {events.surrogate_rate[k]:.2f} in shifted trains" if k < len(found) else ""
+            text.append(f"{row.assembly}: strength in rest {row.strength:.3f} ({row.null_mean:.3f} with dealt units, p {row.p_value:.3g}){rate}")
+    emit(common, result, "\n".join(text))
+    note(common, f"wrote {out}" + (f" and {save}" if save else ""))
     return 0
 
 

@@ -15,6 +15,11 @@ _PUBLIC = {
     "cross_validated_error": "decode", "decode": "decode", "units_and_position": "decode",
     "StateSpace": "statespace", "classify_dynamics": "statespace",
     "Position": "position", "position_of": "position", "run_and_rest": "position", "Track": "track", "fit_track": "track",
+    "Assemblies": "assemblies", "fit_assemblies": "assemblies", "find_activations": "activations",
+    "HeadDirection": "heading", "HeadTuning": "heading", "head_direction_of": "heading", "head_tuning": "heading", "decode_angle": "heading",
+    "angle_posterior": "heading", "cross_validated_angular_error": "heading",
+    "LabelRates": "categories", "cross_validated_label": "categories", "decode_label": "categories", "label_rates": "categories",
+    "ExplainedVariance": "reactivation", "explained_variance": "reactivation", "template_strength": "reactivation",
 }  # fmt: skip
 
 __all__ = list(_PUBLIC)

@@ -142,7 +142,8 @@ def cross_validated_error(
     epochs, how = run_epochs_by_context(recording, run, position)
     rows, cut, by_context = [], "", {}
     for k, (name, spans) in enumerate(epochs.items()):
-        parts, cut = _cut(moving(position, threshold).intersect(spans), position if len(epochs) == 1 else None, folds)
+        record = (float(position.times[0]), float(position.times[-1])) if len(epochs) == 1 else None
+        parts, cut = cut_folds(moving(position, threshold).intersect(spans), record, folds, "running", "position record")
         mine = []
         for i, (train, test) in enumerate(parts):
             fields = place_fields(spikes, position, train, bin=bin, smoothing=smoothing)
@@ -178,23 +179,25 @@ def units_and_position(recording: Recording, least: int = 50, fastest: float = 3
     return spikes, position
 
 
-def _cut(ran: Intervals, position: Position | None, folds: int) -> tuple[list[tuple[Intervals, Intervals]], str]:
-    """(train, test) of each fold with at least 5 s to test and 10 s to train, and what was cut into equal parts."""
-    if ran.duration < 15:
-        raise MissingDataError(f"decoding error: {ran.duration:.1f} s of running, expected at least 15 s")
-    # Position records often go on through rest; then equal parts of the record would leave one fold with everything.
-    by_time = None if position is None else np.linspace(position.times[0], position.times[-1], folds + 1)
-    by_running = np.interp(np.linspace(0, ran.duration, folds + 1), np.r_[0, np.cumsum(ran.stop - ran.start)], np.r_[ran.start[0], ran.stop])
-    for edges, cut in ((by_time, "position record"), (by_running, "running time")):
+def cut_folds(
+    spans: Intervals, record: tuple[float, float] | None, folds: int, what: str = "head direction", name: str = "head-direction record"
+) -> tuple[list[tuple[Intervals, Intervals]], str]:
+    """(train, test) of each fold with at least 5 s to test and 10 s to train, and what was cut into equal parts: the record, or the time in `spans`."""
+    if spans.duration < 15:
+        raise MissingDataError(f"decoding error: {spans.duration:.1f} s of {what}, expected at least 15 s")
+    # Records often go on through rest; then equal parts of the record would leave one fold with everything.
+    by_time = None if record is None else np.linspace(*record, folds + 1)
+    by_content = np.interp(np.linspace(0, spans.duration, folds + 1), np.r_[0, np.cumsum(spans.stop - spans.start)], np.r_[spans.start[0], spans.stop])
+    for edges, cut in ((by_time, name), (by_content, f"{what} time")):
         out = []
         for a, b in pairwise(edges) if edges is not None else ():
             part = Intervals([[a, b]])
-            test, train = ran.intersect(part), ran.subtract(part)
+            test, train = spans.intersect(part), spans.subtract(part)
             if test.duration >= 5 and train.duration >= 10:
                 out.append((train, test))
         if len(out) >= min(3, folds):
             return out, cut
-    raise MissingDataError(f"decoding error: {ran.duration:.1f} s of running leave fewer than {min(3, folds)} folds of 5 s: give fewer folds or more running")
+    raise MissingDataError(f"decoding error: {spans.duration:.1f} s of {what} leave fewer than {min(3, folds)} folds of 5 s: give fewer folds or more of it")
 
 
 def _decode_fold(

@@ -1,4 +1,4 @@
-"""Events of a recording by kind: ripples and population bursts here, spindles and slow waves from the sleep room."""
+"""Events of a recording by kind: ripples, population bursts and high-synchrony events here, spindles and slow waves from the sleep room."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 from brainmu.config import suggest
 from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal
 from brainmu.errors import InputError, MissingDataError
-from brainmu.replay.bursts import find_bursts
+from brainmu.replay.bursts import find_bursts, find_hse
 from brainmu.replay.position import moving, position_of, speed_threshold
-from brainmu.replay.ripples import RippleSettings, find_ripples
+from brainmu.replay.ripples import RippleSettings, find_ripples, find_ripples_by_channel
+from brainmu.replay.vetoes import artefact_spans, emg_spans, movement_spans
 
 __all__ = ["KINDS", "find_events"]
 
-KINDS = ("ripple", "burst", "spindle", "slow_wave")
+KINDS = ("ripple", "burst", "hse", "spindle", "slow_wave")
 _LEAST_BASELINE = 30.0
 _HUMAN_RIPPLES = (80.0, 150.0)
 _HIPPOCAMPUS = ("ca1", "ca2", "ca3", "hpc", "hippocamp", "subic")
@@ -25,15 +26,17 @@ _HIPPOCAMPUS = ("ca1", "ca2", "ca3", "hpc", "hippocamp", "subic")
 
 def find_events(
     session: Recording, kind: str = "ripple", within: Intervals | None = None, *, channels: Sequence[str] | None = None,
-    hypnogram: Hypnogram | str | None = None, baseline: Intervals | str | None = None, movement: bool = False, threshold: float | None = None,
-    seed: int = 0, progress: Callable[[str, float], None] | None = None, **settings: Any,
+    hypnogram: Hypnogram | str | None = None, baseline: Intervals | str | None = None, movement: bool = False,
+    artefacts: Intervals | EventTable | str | Sequence[str] | None = None, emg: float | None = None, threshold: float | None = None,
+    per_channel: bool = False, seed: int = 0, progress: Callable[[str, float], None] | None = None, **settings: Any,
 ) -> EventTable:  # fmt: skip
     """Events of one kind.
 
     Parameters
     ----------
     session : Recording or Session
-    kind : {"ripple", "burst", "spindle", "slow_wave"}
+    kind : {"ripple", "burst", "hse", "spindle", "slow_wave"}
+        A burst is a peak of the multiunit rate, a high-synchrony event (hse) one of the number of distinct units that fire within 20 ms.
     within : Intervals or None
         Where to look; None looks everywhere.
     channels : names or None
@@ -45,16 +48,27 @@ def find_events(
         What events are measured against. None takes NREM, else immobility, else the whole session; ``attrs["baseline"]`` says which.
     movement : bool
         Keep events while the animal moves. Without a position nothing is known of movement, and attrs say so.
+    artefacts : Intervals, EventTable, label name(s) or None
+        Left out, and 50 ms on either side. None takes the labels artefact(s), artifact(s) and bad that there are; [] takes none.
+    emg : float or None
+        Leave out where the EMG lies more than this many robust SDs above its level in the baseline. None does not look at it: a baseline
+        of NREM would make all of quiet wakefulness an outlier.
     threshold : float or None
-        z of the peak. Ripples: None sets it so that surrogates of the same recording give `false_rate` events a minute. Bursts: 2.
+        z of the peak. Ripples: None sets it so that surrogates of the same recording give `false_rate` events a minute. Bursts: 2,
+        high-synchrony events: 3, unless `false_rate` sets it.
+    per_channel : bool
+        Ripples of every channel by itself, each with its own threshold and surrogates, in a column ``channel``; ``consensus`` says
+        whether the ripples that the channels share hold it, ``n_channels`` on how many channels one overlaps it.
     **settings
         Ripples: ``band, false_rate, packet, edge, shortest, longest, gap, flank_low, flank_high``; bursts: ``sigma, edge,
-        shortest, longest, least_units``; else the arguments of ``brainmu.sleep.events``.
+        shortest, longest, least_units, false_rate``; high-synchrony events: these and ``window, least_share``; else the arguments of
+        ``brainmu.sleep.events``.
 
     Returns
     -------
     EventTable
-        With ``score``; attrs hold rate and surrogate_rate (events a minute), threshold, baseline, channels, method, parameters.
+        With ``score``; attrs hold rate and surrogate_rate (events a minute; a mapping by channel if `per_channel`), threshold, baseline,
+        channels, method, movement, artefacts, emg, vetoed_seconds, parameters.
 
     Raises
     ------
@@ -79,28 +93,55 @@ def find_events(
         return _sleep_events(session, kind, within, channels, scored, threshold, settings)
     spans = within if within is not None else Intervals([[session.start, session.stop]]) if session.duration > 0 else Intervals()
     about: dict[str, Any] = {"within": "given" if within is not None else "everywhere"}
-    still, about["movement"] = _stillness(session, spans, movement)
     reference, about["baseline"] = _baseline(session, baseline, scored, kind)
-    if kind == "burst":
-        table = find_bursts(
-            session,
-            still,
-            reference,
-            robust=about["baseline"] == "session",
-            threshold=2.0 if threshold is None else threshold,
-            seed=seed,
-            **_known(settings, _BURST, kind),
-        )
+    still, reference = _vetoed(session, spans, reference, about, movement, artefacts, emg)
+    if per_channel and kind != "ripple":
+        raise InputError(f"per_channel is for ripples, not for {kind} events: leave it out")
+    if kind in ("burst", "hse"):
+        table = _spike_events(session, kind, still, reference, about["baseline"] == "session", threshold, seed, settings)
     else:
         signal, about["selection"] = _channels(session, channels, reference, settings.get("band"))
         ripple = _ripple_settings(session, threshold, settings)
         signal_spans = still.intersect(Intervals([[signal.start, signal.stop]])) if signal.n_samples else Intervals()
-        table = find_ripples(signal, signal_spans, reference, ripple, seed=seed, progress=progress)
+        finder = find_ripples_by_channel if per_channel else find_ripples
+        table = finder(signal, signal_spans, reference, ripple, seed=seed, progress=progress)
     table.attrs |= about | {"baseline_seconds": reference.duration, "seconds": still.duration, "seed": seed}
     return table
 
 
-_BURST = ("sigma", "edge", "shortest", "longest", "least_units")
+def _vetoed(
+    session: Recording, spans: Intervals, reference: Intervals, about: dict[str, Any], movement: bool,
+    artefacts: Intervals | EventTable | str | Sequence[str] | None, emg: float | None,
+) -> tuple[Intervals, Intervals]:  # fmt: skip
+    """`spans` and the baseline without what is not looked at; `about` is told what that was and how many seconds it took of `spans`."""
+    marked, about["artefacts"] = artefact_spans(session, artefacts)
+    reference = _some(reference.subtract(marked), f"artefact-free {about['baseline']}", session)
+    out, seconds = spans, {}
+    active, about["emg"] = emg_spans(session, emg, reference)
+    fast, about["movement"] = movement_spans(session, movement)
+    for name, veto in (("movement", fast), ("artefacts", marked), ("emg", active)):
+        left = out.subtract(veto) if len(out) and len(veto) else out
+        seconds[name], out = out.duration - left.duration, left
+    if len(fast):
+        about["movement"] += f" ({seconds['movement']:.1f} s)"
+    about["vetoed_seconds"] = seconds
+    return out, reference
+
+
+def _spike_events(
+    session: Recording, kind: str, spans: Intervals, baseline: Intervals, robust: bool, threshold: float | None, seed: int, settings: dict[str, Any]
+) -> EventTable:
+    given = dict(_known(settings, _HSE if kind == "hse" else _BURST, kind))
+    if threshold is not None and given.get("false_rate") is not None:
+        raise InputError(f"{kind}: threshold and false_rate both given, expected one: the false rate sets the threshold")
+    if threshold is not None:
+        given["threshold"] = threshold
+    finder = find_hse if kind == "hse" else find_bursts
+    return finder(session, spans, baseline, robust=robust, seed=seed, **given)
+
+
+_BURST = ("sigma", "edge", "shortest", "longest", "least_units", "false_rate")
+_HSE = (*_BURST, "window", "least_share")
 _RIPPLE = tuple(f.name for f in fields(RippleSettings) if f.name != "threshold")
 
 
@@ -141,19 +182,6 @@ def _hypnogram(session: Recording, given: Hypnogram | str | None) -> Hypnogram |
         return session.hypnogram(given)
     found = {k: v for k, v in session.labels.items() if isinstance(v, Hypnogram)}
     return found.get("scoring") or (next(iter(found.values())) if len(found) == 1 else None)
-
-
-def _stillness(session: Recording, spans: Intervals, movement: bool) -> tuple[Intervals, str]:
-    """`spans` without movement, and a sentence."""
-    if movement:
-        return spans, "kept"
-    if not session.signals_of("position"):
-        return spans, "unknown (no position)"
-    position = position_of(session)
-    limit = speed_threshold(position)
-    fast = moving(position, limit, shortest=0.1)
-    out = spans.subtract(fast)
-    return out, f"left out above {limit:g} {position.unit or 'units'}/s ({spans.duration - out.duration:.1f} s)"
 
 
 def _baseline(session: Recording, given: Intervals | str | None, scored: Hypnogram | None, kind: str) -> tuple[Intervals, str]:

@@ -30,8 +30,9 @@ from brainmu.core import EventTable, Intervals, Signal
 from brainmu.dsp.filters import WORKERS, check_band, fill_missing, gain
 from brainmu.errors import InputError, MissingDataError
 from brainmu.replay.bursts import run_above
+from brainmu.replay.significance import tail_level
 
-__all__ = ["Detector", "find_ripples"]
+__all__ = ["Detector", "find_ripples", "find_ripples_by_channel"]
 
 _BLOCK_SECONDS = 40.0
 _PAD_SECONDS = 1.0
@@ -89,6 +90,41 @@ def find_ripples(
                 progress("ripples", min(done / total, 1.0))
     rows = np.concatenate(candidates) if candidates else np.empty((0, 7))
     return detector.table(rows, spans)
+
+
+def find_ripples_by_channel(
+    signal: Signal, spans: Intervals, baseline: Intervals, settings: RippleSettings = RippleSettings(), *, seed: int = 0,
+    progress: Callable[[str, float], None] | None = None,
+) -> EventTable:  # fmt: skip
+    """Ripples of every channel of `signal` by itself, beside those that the channels share.
+
+    Each channel has its own whitening, baseline, threshold and surrogates, so `false_rate` holds a channel: the union over n channels
+    may hold n times as many false events.
+
+    Returns
+    -------
+    EventTable
+        One row a ripple and channel, by start. Columns as in :func:`find_ripples`, and channel, consensus (a ripple shared by the channels
+        overlaps it), n_channels (channels with a ripple that overlaps it, its own counted). attrs: threshold, rate, surrogate_rate
+        and vetoed by channel; consensus (rate, surrogate_rate and threshold of the shared ones); unusable (channels that are flat).
+    """
+    shared = find_ripples(signal, spans, baseline, settings, seed=seed)
+    tables, by_channel = [], {k: {} for k in ("threshold", "rate", "surrogate_rate", "vetoed")}
+    usable: list[str] = shared.channels
+    for k, name in enumerate(usable):
+        table = find_ripples(signal.pick([name]), spans, baseline, settings, seed=seed)
+        tables.append(table.assign(channel=name))
+        for key, values in by_channel.items():
+            values[name] = table.attrs[key]
+        if progress:
+            progress("ripples by channel", (k + 1) / len(usable))
+    out = EventTable.concat(tables).sorted()
+    out = out.assign(consensus=_overlaps(out, shared), n_channels=np.sum([_overlaps(out, t) for t in tables], axis=0, dtype=int))
+    out.attrs |= by_channel | {
+        "method": "whitened wave packets, every channel by itself", "channels": usable, "unusable": [n for n in signal.names if n not in usable],
+        "consensus": {k: shared.attrs[k] for k in ("rate", "surrogate_rate", "threshold")},
+    }  # fmt: skip
+    return out
 
 
 @dataclass(frozen=True)
@@ -243,7 +279,7 @@ class Detector:
         minutes = seconds / 60
         if s.threshold is not None:
             return s.threshold, float((z >= s.threshold).sum() / minutes), seconds
-        level = max(_tail_level(z, s.false_rate * minutes), s.lowest)
+        level = max(tail_level(z, s.false_rate * minutes), s.lowest)
         return level, float((z >= level).sum() / minutes), seconds
 
     def _surrogate(self, piece: Float, rng: np.random.Generator) -> Float:
@@ -376,6 +412,15 @@ def _trim(n: int) -> slice:
     return slice(k, n - k)
 
 
+def _overlaps(events: EventTable, others: EventTable) -> NDArray[np.bool_]:
+    """Which of `events` (n,) overlap any of `others`."""
+    spans = others.intervals()
+    if not len(spans):
+        return np.zeros(len(events), dtype=bool)
+    first = np.searchsorted(spans.stop, events.start, side="right")
+    return (first < len(spans)) & (spans.start[np.minimum(first, len(spans) - 1)] < events.stop)
+
+
 def _united(rows: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
     """Candidates that overlap or lie within `gap` become one, with the peak of the strongest."""
     if len(rows) < 2:
@@ -388,13 +433,3 @@ def _united(rows: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
         out[g] = mine[mine[:, 3].argmax()]
         out[g, 0], out[g, 1] = mine[:, 0].min(), mine[:, 1].max()
     return out
-
-
-def _tail_level(z: NDArray[np.float64], allowed: float) -> float:
-    """Where `allowed` of the descending peaks `z` are expected to lie above, by an exponential fit to the highest 60 of them."""
-    top = z[:60]
-    if len(top) < 10:
-        return 0.0
-    base = top[-1]
-    scale = float((top[:-1] - base).mean())
-    return float(base + scale * np.log((len(top) - 1) / allowed))

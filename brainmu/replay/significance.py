@@ -232,3 +232,13 @@ def benjamini_hochberg(p: ArrayLike) -> NDArray[np.float64]:
     out = np.empty(n)
     out[order] = np.minimum.accumulate(q[order] * n / np.arange(n, 0, -1))
     return np.minimum(out, 1.0)
+
+
+def tail_level(z: NDArray[np.float64], allowed: float) -> float:
+    """Where `allowed` of the descending peaks `z` are expected to lie above, by an exponential fit to the highest 60 of them."""
+    top = z[:60]
+    if len(top) < 10:
+        return 0.0
+    base = top[-1]
+    scale = float((top[:-1] - base).mean())
+    return float(base + scale * np.log((len(top) - 1) / allowed))

@@ -145,6 +145,102 @@ def test_bursts_are_found_and_their_surrogates_counted(make_session) -> None:
     assert (found.score >= 2).all() and (found.n_units >= 3).all() and found.surrogate_rate > 0
 
 
+def test_high_synchrony_counts_units_not_spikes(make_session) -> None:
+    s = make_session(seed=2)
+    rest = s.recording.labels["rest"]
+    found = find_events(s.recording, "hse", within=rest, baseline=rest)
+    assert len(s.events.match(found, 0.3)) > 50 and set(found.kind) == {"hse"} and found.surrogate_rate < 0.2 * found.rate
+    assert (found.n_units >= 5).all() and (found.score >= 3).all() and (found.duration >= 0.05).all()
+    # One cell that fires fifty spikes at once is a burst of the multiunit rate and no synchrony.
+    quiet = s.events.start[0] - 0.4
+    spikes = {"times": np.r_[s.recording.spikes.times, quiet + np.linspace(0, 0.08, 50)], "unit": np.r_[s.recording.spikes.unit_id, np.zeros(50, int)]}
+    loud = bm.Recording.from_arrays("loud", signals=s.recording.signals, spikes=spikes, labels=s.recording.labels)
+    at = lambda kind, **more: find_events(loud, kind, within=rest, baseline=rest, **more).intervals().contains(quiet + 0.04)  # noqa: E731
+    assert at("burst", least_units=1) and not at("hse", least_units=1, least_share=0.0)
+
+
+def test_active_units_are_counted_as_their_definition_says(make_session) -> None:
+    from brainmu.replay.bursts import _active_units
+
+    spikes = make_session(seed=2, bursts=4).recording.spikes
+    a, b = 100.0, 103.0
+    middle = a + 0.002 * (np.arange(1500) + 0.5)
+    counted = sum(((np.abs(middle[:, None] - spikes.of(u)) < 0.01).any(1)).astype(int) for u in spikes.units["id"])
+    assert np.abs(_active_units(spikes, a, b, 0.02, 0.0) - counted).max() == 0
+
+
+@pytest.mark.parametrize("kind", ["burst", "hse"])
+def test_the_false_rate_of_bursts_holds_in_another_draw(make_session, kind: str) -> None:
+    s = make_session(seed=2)
+    rest = s.recording.labels["rest"]
+    few, many = (find_events(s.recording, kind, within=rest, baseline=rest, false_rate=r) for r in (0.5, 6.0))
+    assert few.threshold > many.threshold and few.surrogate_rate < 2 and 2 < many.surrogate_rate < 14
+    with pytest.raises(InputError, match="both given"):
+        find_events(s.recording, kind, threshold=2.0, false_rate=1.0)
+    with pytest.raises(InputError, match="positive number"):
+        find_events(s.recording, kind, false_rate=0.0)
+
+
+def test_ripples_of_one_channel_stand_beside_those_that_are_shared(make_lfp, rippled) -> None:
+    x, truth = (v.copy() for v in rippled)
+    own = np.arange(5, 295, 12.0) + 2.2
+    own = own[(np.abs(own[:, None] - truth.mean(1)) > 0.3).all(1)]
+    for at in own:  # on the first channel only
+        add_burst(x[:, :1], at, 0.08, 180, 9 * in_band_sd(x))
+    x[:, 3] = 0
+    found = find_events(make_lfp(x), per_channel=True)
+    assert set(found.channel) == {"lfp_0", "lfp_1", "lfp_2"} == set(found.channels) == set(found.surrogate_rate) == set(found.threshold)
+    assert found.unusable == ["lfp_3"] and found.consensus.dtype == bool and set(found.attrs["consensus"]) == {"rate", "surrogate_rate", "threshold"}
+    mine = found[found.channel == "lfp_0"]
+    near = (np.abs(mine.peak[:, None] - (own + 0.04)) < 0.03).any(1)
+    assert near.sum() > 0.8 * len(own) and (mine.n_channels[near] == 1).mean() > 0.8
+    shared = found[found.n_channels == 3]
+    assert shared.consensus.mean() > 0.9 and len(shared) > 2 * len(truth)
+    assert max(found.surrogate_rate.values()) < 0.5 and found.rate["lfp_0"] == pytest.approx(len(mine) / 5, rel=1e-6)
+    with pytest.raises(InputError, match="per_channel is for ripples"):
+        find_events(make_lfp(x), "burst", per_channel=True)
+
+
+def test_marked_artefacts_are_left_out_of_search_and_baseline(make_lfp, rippled) -> None:
+    x, truth = rippled
+    marked = Intervals([[100, 160]])
+    noisy = x.copy()
+    noisy[int(100 * RATE) : int(160 * RATE)] += np.random.default_rng(0).normal(0, 900, (int(60 * RATE), 1)).astype(np.float32)
+    rec = make_lfp(noisy, labels={"artefact": marked, "noisy": marked})
+    found = find_events(rec)
+    assert not marked.contains(found.peak).any() and found.artefacts == "artefact" and found.vetoed_seconds["artefacts"] == pytest.approx(60.1, abs=0.01)
+    outside = ~marked.pad(1, 1).contains(truth.mean(1))
+    assert (np.abs(found.peak[:, None] - truth.mean(1)[outside]) < 0.05).any(0).mean() > 0.9
+    assert found.baseline_seconds == pytest.approx(239.9, abs=0.01)
+    assert find_events(rec, artefacts=[]).artefacts == "none marked" and find_events(rec, artefacts="noisy").artefacts == "noisy"
+    assert len(find_events(rec, artefacts=marked)) == len(found)
+    with pytest.raises(MissingDataError, match="'chewing'"):
+        find_events(rec, artefacts="chewing")
+    with pytest.raises(MissingDataError, match="artefact-free"):
+        find_events(rec, artefacts=Intervals([[0, 300]]))
+
+
+def test_muscle_activity_is_left_out_where_asked_for(rippled) -> None:
+    x, truth = rippled
+    rng = np.random.default_rng(0)
+    emg = rng.normal(0, 5, (len(x), 1))
+    tense = Intervals([[50, 80], [200, 230]])
+    emg[tense.contains(np.arange(len(x)) / RATE)] *= 8
+    signals = {
+        "lfp": {"values": x, "rate": RATE, "unit": "uV", "kind": "lfp"}, "emg": {"values": emg.astype(np.float32), "rate": RATE, "unit": "uV", "kind": "emg"},
+    }  # fmt: skip
+    rec = bm.Recording.from_arrays("m", signals=signals)
+    assert find_events(rec).emg == "not asked for"
+    found = find_events(rec, emg=5.0)
+    assert not tense.contains(found.peak).any() and found.vetoed_seconds["emg"] == pytest.approx(60, abs=1) and "5 SD" in found.emg
+    calm = ~tense.pad(1, 1).contains(truth.mean(1))
+    assert (np.abs(found.peak[:, None] - truth.mean(1)[calm]) < 0.05).any(0).mean() > 0.9
+    with pytest.raises(MissingDataError, match="no EMG"):
+        find_events(bm.Recording.from_arrays("n", signals={"lfp": signals["lfp"]}), emg=5.0)
+    with pytest.raises(InputError, match="positive"):
+        find_events(rec, emg=-1.0)
+
+
 def test_bad_input_is_an_error_that_names_it(make_lfp, make_session) -> None:
     x = coloured(30, 0, 1.0)
     slow = bm.Recording.from_arrays("s", signals={"lfp": {"values": x, "rate": 400.0, "unit": "uV", "kind": "lfp"}})
