@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from brainmu.errors import ConfigError
 from brainmu.models.heads import Reconstructed
 from brainmu.models.tokens import Hidden
 from brainmu.windows.batch import Batch, Stream
@@ -43,6 +45,13 @@ class MaskConfig:
     modality: float = 0.15
     context: float = 0.3
     longest: float = 128.0
+
+    def __post_init__(self) -> None:
+        for name in ("time", "channel", "unit", "modality", "context"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"masks: {name} is {getattr(self, name)}, expected a share in [0, 1)")
+        if not (math.isfinite(self.longest) and self.longest > 0):
+            raise ConfigError(f"masks: longest is {self.longest}, expected seconds > 0")
 
 
 def draw_masks(batch: Batch, c: MaskConfig, rng: np.random.Generator) -> list[Hidden]:

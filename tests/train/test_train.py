@@ -239,6 +239,11 @@ class TestObjectives:
             hidden = draw_spans(n, 0.3, 32, rng)
             assert hidden.any() and not hidden.all()
 
+    @pytest.mark.parametrize("bad", [{"time": 1.0}, {"context": 1.5}, {"modality": -0.1}, {"unit": float("nan")}, {"longest": 0.0}, {"longest": float("inf")}])
+    def test_shares_that_cannot_be_are_refused(self, bad):
+        with pytest.raises(ConfigError, match=f"masks: {next(iter(bad))} is"):
+            MaskConfig(**bad)
+
     @pytest.mark.parametrize("window, longest", [(4.0, 32), (30.0, 4), (300.0, 1)])
     def test_runs_of_hidden_windows_last_as_long_whatever_the_window(self, window, longest):
         summaries = SummarySpans([(torch.zeros(4000, 2), torch.ones(4000, dtype=torch.bool))], MaskConfig(context=0.02), window, 0)
