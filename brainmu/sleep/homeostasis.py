@@ -106,7 +106,7 @@ def _exponential(t: Float, y: Float, weight: Float) -> Fit:
 def _to_floor(t: Float, y: Float, weight: Float) -> Fit:
     # A time constant much longer than the recording is a line, and one shorter than its bouts a step: neither is told.
     span = max(float(np.ptp(t)), 1e-6)
-    rate = _best_rate(t, y, weight, -1 / (span * np.geomspace(0.05, 3.0, 60)), floor=True)
+    rate = _best_rate(t, y, weight, -1 / (span * np.geomspace(0.2, 3.0, 60)), floor=True)
     start, floor = _amplitude(t, y, weight, rate, floor=True)
     return {"start": (start, "%"), "floor": (floor, "%"), "time constant": (-1 / rate, "h")}, floor + start * np.exp(rate * t), 3
 

@@ -134,7 +134,7 @@ def infraslow_sigma(
         raise MissingDataError(f"{recording.id}: {minutes:.1f} min of NREM bouts of {shortest:g} s or more with data, expected at least 10: lower `shortest`")
     level = _sigma_power(signal, low, high)
     known = _nrem_bins(h, signal, len(level))
-    parts = _relative(level, known, bouts, signal.start)
+    parts = _relative(level, known, bouts, signal.start, signal.names)
     names = [*signal.names, "mean"] if signal.n_channels > 1 else signal.names
     rows, spectra = [], []
     for c, name in enumerate(names):
@@ -186,11 +186,12 @@ def _nrem_bins(h: Hypnogram, signal: Signal, n: int) -> NDArray[np.bool_]:
     return mask_of(h.intervals("NREM"), signal.start, 1 / STEP, n)
 
 
-def _relative(level: Float, known: NDArray[np.bool_], bouts: Intervals, start: float) -> list[Float]:
+def _relative(level: Float, known: NDArray[np.bool_], bouts: Intervals, start: float, names: list[str]) -> list[Float]:
     """Sigma power (bin, channel) of each bout over its mean in NREM; interruptions are bridged."""
-    mean = np.nanmean(np.where(known[:, None], level, np.nan), axis=0)
-    if not np.isfinite(mean).all() or not (mean > 0).all():
-        raise MissingDataError("a channel holds no sigma power in NREM: leave out flat or missing channels (channels=)")
+    some = known[:, None] & np.isfinite(level)
+    mean = np.where(some, level, 0.0).sum(axis=0) / np.maximum(some.sum(axis=0), 1)
+    if not (mean > 0).all():
+        raise MissingDataError(f"channel {names[int(np.argmin(mean))]} holds no sigma power in NREM: leave out flat or missing channels (channels=)")
     out = []
     for a, b in bouts.bounds:
         i, j = round((a - start) / STEP), round((b - start) / STEP)
