@@ -160,7 +160,8 @@ def score_lines(scores: dict[str, Any]) -> list[str]:
     if scores.get("calibration"):
         told = scores["calibration_error"]
         sure = next((r for r in scores["abstention"] if r["threshold"] == 0.8), None)
-        lines.append(f"  calibration: ECE {told['ece']:.3f}, confidence {told['overconfidence']:+.3f} above accuracy")
+        side = "above" if told["overconfidence"] >= 0 else "below"
+        lines.append(f"  calibration: ECE {told['ece']:.3f}, confidence {abs(told['overconfidence']):.3f} {side} accuracy")
         if sure is not None and sure["n"]:
             lines[-1] += f"; below 0.8 lie {sure['abstained_pct']:.1f} % of epochs, and the others are right {100 * sure['accuracy']:.1f} % of the time"
     if scores["n_subjects"] > 1:

@@ -254,9 +254,7 @@ def _sleep_state(h: Hypnogram) -> dict[str, Any]:
 def _is_native(p: Path) -> bool:
     """Whether a file holds more than bare integers, as its tool writes it."""
     if p.suffix == ".mat":
-        from scipy.io import whosmat
-
-        return any(name == "SleepState" for name, *_ in whosmat(p))
+        return True
     if p.suffix == ".npy":
         return False
     return any(c.isalpha() for line in p.read_text(encoding="utf-8", errors="replace").splitlines() if not line.startswith("#") for c in line)
@@ -277,13 +275,6 @@ def _from_native(p: Path, codec: str, epoch: float | None, start: float) -> Hypn
 def _integers(p: Path) -> np.ndarray:
     if p.suffix == ".npy":
         return np.load(p, allow_pickle=False).ravel()
-    if p.suffix == ".mat":
-        from scipy.io import loadmat
-
-        vectors = {k: v for k, v in loadmat(p).items() if not k.startswith("__") and np.issubdtype(np.asarray(v).dtype, np.number) and v.size > 1}
-        if "labels" in vectors or len(vectors) == 1:
-            return np.asarray(vectors.get("labels", next(iter(vectors.values())))).ravel()
-        raise FormatError(f"{p}: holds {', '.join(vectors) or 'no numbers'}, expected one vector of codes or a variable named 'labels'")
     table = pd.read_csv(p, header=None, sep=r"[,;\s]+", engine="python", comment="#")
     column = table.iloc[:, -1]
     numbers = pd.to_numeric(column, errors="coerce")

@@ -30,8 +30,8 @@ def swa_decline(activity: pd.DataFrame, *, draws: int = 500, seed: int = 0) -> p
     DataFrame
         model, parameter, value, low, high (95 %), unit. ``linear``: start (%), slope (%/h). ``exponential`` (towards zero): start (%), time constant and
         half-life (h; infinite where activity does not fall), decline (%/h, negative when it falls). ``exponential to a floor``: start above the floor,
-        floor (%), time constant (h). Each model also has ``aic_c`` (lower is better) and ``r2``. Where bouts do not tell a
-        parameter, its interval is wide: report it.
+        floor (%), time constant (h, looked for between a tenth and three times the span). Each model also has ``aic_c``
+        (lower is better) and ``r2``. Where bouts do not tell a parameter, its interval is wide: report it.
         ``attrs``: ``bouts``, ``hours`` (from the first to the last), ``best`` (model of least AICc).
 
     Raises
@@ -104,9 +104,9 @@ def _exponential(t: Float, y: Float, weight: Float) -> Fit:
 
 
 def _to_floor(t: Float, y: Float, weight: Float) -> Fit:
-    # A time constant much longer than the recording is a line, and one shorter than its bouts a step: neither is told.
+    # A time constant much longer than the recording is a line, and one much shorter a step: neither is told.
     span = max(float(np.ptp(t)), 1e-6)
-    rate = _best_rate(t, y, weight, -1 / (span * np.geomspace(0.05, 3.0, 60)), floor=True)
+    rate = _best_rate(t, y, weight, -1 / (span * np.geomspace(0.1, 3.0, 60)), floor=True)
     start, floor = _amplitude(t, y, weight, rate, floor=True)
     return {"start": (start, "%"), "floor": (floor, "%"), "time constant": (-1 / rate, "h")}, floor + start * np.exp(rate * t), 3
 

@@ -134,7 +134,7 @@ def infraslow_sigma(
         raise MissingDataError(f"{recording.id}: {minutes:.1f} min of NREM bouts of {shortest:g} s or more with data, expected at least 10: lower `shortest`")
     level = _sigma_power(signal, low, high)
     known = _nrem_bins(h, signal, len(level))
-    parts = _relative(level, known, bouts, signal.start)
+    parts = _relative(level, known, bouts, signal.start, signal.names)
     names = [*signal.names, "mean"] if signal.n_channels > 1 else signal.names
     rows, spectra = [], []
     for c, name in enumerate(names):
@@ -186,11 +186,12 @@ def _nrem_bins(h: Hypnogram, signal: Signal, n: int) -> NDArray[np.bool_]:
     return mask_of(h.intervals("NREM"), signal.start, 1 / STEP, n)
 
 
-def _relative(level: Float, known: NDArray[np.bool_], bouts: Intervals, start: float) -> list[Float]:
+def _relative(level: Float, known: NDArray[np.bool_], bouts: Intervals, start: float, names: list[str]) -> list[Float]:
     """Sigma power (bin, channel) of each bout over its mean in NREM; interruptions are bridged."""
-    mean = np.nanmean(np.where(known[:, None], level, np.nan), axis=0)
-    if not np.isfinite(mean).all() or not (mean > 0).all():
-        raise MissingDataError("a channel holds no sigma power in NREM: leave out flat or missing channels (channels=)")
+    some = known[:, None] & np.isfinite(level)
+    mean = np.where(some, level, 0.0).sum(axis=0) / np.maximum(some.sum(axis=0), 1)
+    if not (mean > 0).all():
+        raise MissingDataError(f"channel {names[int(np.argmin(mean))]} holds no sigma power in NREM: leave out flat or missing channels (channels=)")
     out = []
     for a, b in bouts.bounds:
         i, j = round((a - start) / STEP), round((b - start) / STEP)
@@ -218,9 +219,9 @@ def _measure(series: list[Float], draws: int, rng: np.random.Generator) -> tuple
         return _spectrum([x[a:b] for x, c in zip(parts, cuts) for a, b in c], basis)
 
     power = spectrum_of([(x - x.mean())[:, None] for x in series])[:, 0]
-    share, persistence = _persistence(series)
-    spread = float(np.sqrt(np.average([x.var() for x in series], weights=[len(x) for x in series])))
-    null = spectrum_of([spread * _red_noise(len(x), draws, share, persistence, rng) for x in series])
+    lengths = [b - a for c in cuts for a, b in c]
+    variance, share, persistence = _background(power, lengths, basis)
+    null = spectrum_of([np.sqrt(variance) * _red_noise(len(x), draws, share, persistence, rng) for x in series])
     expected = null.mean(axis=1)
     here = (SEARCHED[0] <= FREQUENCIES) & (SEARCHED[1] >= FREQUENCIES)
     ratio, ratios = power / expected, null / expected[:, None]
@@ -257,18 +258,26 @@ def _spectrum(parts: list[Float], basis: dict[int, NDArray[np.complex128]]) -> F
     return sum(w * np.abs(basis[len(x)] @ x) ** 2 for w, x in zip(weights, parts)) / weights.sum()
 
 
-def _persistence(series: list[Float]) -> tuple[float, float]:
-    """(share, per-step correlation) of the persistent part of the series; the rest of the variance is white."""
+def _background(power: Float, lengths: list[int], basis: dict[int, NDArray[np.complex128]]) -> tuple[float, float, float]:
+    """Variance, the share of it that persists, and its correlation from step to step, of the noise that makes `power` (frequency,) likeliest (Whittle).
 
-    def covariance(lag: int) -> float:
-        return float(sum(((x - x.mean())[lag:] * (x - x.mean())[: len(x) - lag]).sum() for x in series) / sum(len(x) - lag for x in series))
-
-    variance, one, three = covariance(0), covariance(1), covariance(3)
-    if variance <= 0 or one <= 0.02 * variance or three <= 0:
-        return 0.0, 0.0
-    # White noise leaves lag 0 alone, so the later lags tell the persistent part from it.
-    phi = float(np.clip(np.sqrt(three / one), 0.0, 0.98))
-    return float(np.clip(one / variance / max(phi, 1e-3), 0.0, 1.0)), phi
+    Densities are what the same transforms expect of such noise, so that short stretches and detrending do not make it look less persistent than it is. The
+    fluctuation itself is among what is fitted: the test errs on the side of finding none.
+    """
+    weight = {n: n * lengths.count(n) / sum(lengths) for n in basis}
+    best, found = np.inf, (1.0, 0.0, 0.0)
+    shares = np.linspace(0, 1, 41)[:, None]
+    white = sum(w * (np.abs(basis[n]) ** 2).sum(axis=1) for n, w in weight.items())
+    for phi in 1 - np.geomspace(0.5, 0.005, 20):
+        red = sum(w * np.einsum("fi,ij,fj->f", basis[n], phi ** np.abs(np.subtract.outer(np.arange(n), np.arange(n))), basis[n].conj(), optimize=True).real
+                  for n, w in weight.items())  # fmt: skip
+        shape = shares * red + (1 - shares) * white
+        variance = (power / shape).mean(axis=1)
+        loss = np.log(variance[:, None] * shape).sum(axis=1)
+        k = int(np.argmin(loss))
+        if loss[k] < best:
+            best, found = float(loss[k]), (float(variance[k]), float(shares[k, 0]), float(phi))
+    return found
 
 
 def _red_noise(n: int, draws: int, share: float, phi: float, rng: np.random.Generator) -> Float:

@@ -111,9 +111,10 @@ def _polarity(
     times = []
     for trace in (x, -x):
         w = _half_waves(trace, rate, *lengths)
-        keep, score = _large(w, here, 1.25, "mean")
-        keep &= here[w["trough"].astype(np.int64)]
-        best = np.flatnonzero(keep)[np.argsort(-score[keep], kind="stable")[:_PROBED]]
+        middle = w["trough"].astype(np.int64)
+        inside = np.flatnonzero(here[middle])
+        # The largest quarter, whatever the mean is: where all waves are alike none exceeds it by much.
+        best = inside[np.argsort(-w["ptp"][inside], kind="stable")[: min(_PROBED, len(inside) // 4)]]
         times.append(signal.start + (np.sort(w["trough"][best]) + 0.5) / rate)
     if min(map(len, times)) >= 20:
         told: list[tuple[str, Callable[[], float]]] = [

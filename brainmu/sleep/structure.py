@@ -116,9 +116,9 @@ def bout_survival(hypnogram: Hypnogram, stage: str | None = None) -> pd.DataFram
 def fragmentation(hypnogram: Hypnogram) -> pd.DataFrame:
     """How broken sleep is, one row a measure: measure, value, low, high, unit; rates an hour of sleep with exact 95 % Poisson intervals.
 
-    Stage shifts, awakenings (any sleep stage to wake), the sleep fragmentation index (awakenings and, in people, shifts to N1 from deeper sleep or REM), brief
-    awakenings (at most 20 s in rodents; of one epoch in people, whose epochs hide what is shorter), arousals out of NREM and out of REM an hour of each, and
-    the half-life of sleep: the time after which half of the sleep bouts (any stages, unbroken by wake) have ended, by Kaplan-Meier.
+    Stage shifts (out of any sleep stage), awakenings (to wake), the sleep fragmentation index (awakenings and, in people, shifts to N1 from deeper sleep
+    or REM), brief awakenings (at most 20 s in rodents; of one epoch in people, whose epochs hide what is shorter), arousals out of NREM and out of REM an
+    hour of each, and the half-life of sleep: the time after which half of the sleep bouts (any stages, unbroken by wake) have ended, by Kaplan-Meier.
 
     References
     ----------

@@ -129,10 +129,10 @@ def test_bad_files(tmp_path):
     pd.DataFrame({"onset": [0, 10], "duration": [10, 5], "trial_type": ["WAKE", "dreaming"]}).to_csv(bad, sep="\t", index=False)
     with pytest.raises(InputError, match="dreaming"):
         read_hypnogram(bad)
-    for name in ("x.npz", "x.edf"):
+    for name, codec in (("x.npz", None), ("x.edf", None), ("x.mat", "accusleep"), ("x.mat", "buzcode")):
         (tmp_path / name).write_bytes(b"not this")
         with pytest.raises(FormatError, match=name):
-            read_hypnogram(tmp_path / name)
+            read_hypnogram(tmp_path / name, codec=codec, epoch=4.0)
     with pytest.raises(InputError, match="suffix"):
         write_hypnogram(_scored(), tmp_path / "h.xyz")
     with pytest.raises(InputError, match="NREM has no code"):

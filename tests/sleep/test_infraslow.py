@@ -72,6 +72,10 @@ def test_refusals():
     rec = _night(lambda t: 1 + 0 * t, seconds=720)
     with pytest.raises(MissingDataError, match="at least 10"):
         infraslow_sigma(rec, shortest=601.0)
+    flat = np.c_[rec.signals["eeg"].values, np.zeros(len(rec.signals["eeg"].values))]
+    two = {"eeg": {"values": flat, "rate": RATE, "kind": "eeg", "channels": ["a", "dead"]}}
+    with pytest.raises(MissingDataError, match="channel dead"):
+        infraslow_sigma(Recording.from_arrays("f", species="mouse", signals=two, labels=rec.labels), draws=20)
     with pytest.raises(InputError, match="surrogates"):
         infraslow_sigma(rec, draws=3)
     with pytest.raises(MissingDataError, match="no hypnogram"):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from brainmu.core import Hypnogram
 from brainmu.errors import InputError
-from brainmu.sleep import evaluate, evaluate_many, statistics, transitions
+from brainmu.sleep import evaluate, evaluate_many, read_hypnogram, statistics, transitions
 from brainmu.sleep.agreement import disagreements
 from brainmu.sleep.structure import bout_survival, bout_table, cycles, fragmentation, micro_arousals
 
@@ -57,6 +57,21 @@ def test_cycles():
     codes = [0] * 20 + ([2] * 40 + [4] * 10 + [0] * 2 + [4] * 5) + [2] * 50 + [4] * 20 + [2] * 30
     c = cycles(Hypnogram(np.array(codes), "aasm5", 30.0))
     assert c["start"].tolist() == [600.0, 77 * 30.0] and c["rem"].tolist() == [7.5, 10.0]
+
+
+@pytest.mark.realdata
+def test_real_nights_have_plausible_structure(real_data):
+    files = sorted((real_data / "human-sleepedf-hypnograms").glob("*Hypnogram.edf"))
+    latency, broken, half = [], [], []
+    for path in files:
+        h = read_hypnogram(path)
+        latency.append(_value(statistics(h), "REM latency from sleep onset"))
+        t = fragmentation(h).set_index("measure")["value"]
+        broken.append(t["sleep fragmentation index"])
+        half.append(t["half-life of sleep"])
+        assert len(cycles(h)) in range(2, 9)
+    assert len(files) >= 10 and 50 < np.median(latency) < 150  # min, in adults without a disorder
+    assert 2 < np.median(broken) < 20 and 120 < np.median(half) < 7200
 
 
 @settings(max_examples=50, deadline=None)
