@@ -3,7 +3,7 @@
 References
 ----------
 Kudrimoti, Barnes & McNaughton (1999), J Neurosci 19:4090 (explained variance).
-Tatsuno, Lipa & McNaughton (2006), J Neurosci 26:10727 (its reverse, windows, and what they can and cannot tell).
+Pennartz, Lee, Verheul, Lipa, Barnes & McNaughton (2004), J Neurosci 24:6446 (its reverse).
 Peyrache, Khamassi, Benchenane, Wiener & Battaglia (2009), Nat Neurosci 12:919 (strength of templates).
 """
 
@@ -134,9 +134,9 @@ def explained_variance(
 
 
 def template_strength(
-    recording: Recording, assemblies: Assemblies, epochs: Mapping[str, str | Intervals], *, same: str | None = None, draws: int = 1000, seed: int = 0
+    recording: Recording, assemblies: Assemblies, epochs: str | Mapping[str, str | Intervals], *, same: str | None = None, draws: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Mean strength of every template in each of `epochs`, beside what templates with dealt-out units would have there.
+    """Mean strength of every template in each of `epochs` (a label, or a mapping of names to labels or Intervals), beside dealt ones.
 
     Mean strength is w' C w less its diagonal, where C is the correlation matrix of the counts in the epoch and w the template. The
     null deals the weights of all templates anew among the units, one deal for all: it keeps the epoch's rates, population bursts
@@ -170,7 +170,7 @@ def template_strength(
     without, column_name = electrode_pairs(spikes.units, assemblies.same if same is None and assemblies.same in spikes.units else same)
     deals = [np.random.default_rng((seed, d)).permutation(w.shape[1]) for d in range(draws)]
     rows = []
-    for name, given in epochs.items():
+    for name, given in ({epochs: epochs} if isinstance(epochs, str) else epochs).items():
         spans = epochs_of(recording, given, name)
         c = _correlation(spikes, spans, assemblies.bin_size)
         lost = ((w @ np.where(without, c, 0)) * w).sum(1)
