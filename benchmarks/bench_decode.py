@@ -1,6 +1,7 @@
-"""Running position on a Trodes + MatClust session: brainmu's decoders beside pynapple's, same units, epochs, folds and bins.
+"""Running position on a Trodes + MatClust session: brainmu's decoders beside pynapple's, same units, epochs, folds and bins; head direction.
 
 Run: python benchmarks/bench_decode.py [FOLDER]   (default: the linear-track session in BRAINMU_DATA or ../shared/data)
+     python benchmarks/bench_decode.py --heading  (planted head-direction cells of synthetic recordings)
 The peer is used if it is installed (pip install "brainmu[interop]"); otherwise its row says so.
 """
 
@@ -17,6 +18,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 import brainmu as bm
+import brainmu.replay
 from brainmu.core import Intervals
 from brainmu.replay.decode import cross_validated_error, units_and_position
 from brainmu.replay.position import Position, moving, speed_threshold
@@ -48,10 +50,25 @@ def pynapple_error(spikes: bm.Spikes, position: Position, ran: Intervals, bin_si
     return {"median": round(float(np.median(error)), 1), "mean": round(float(error.mean()), 1), "n_bins": len(error)}
 
 
+def heading_errors(seeds: int = 3) -> None:
+    """Planted head-direction cells, by number and bin."""
+    for cells in (8, 16, 32):
+        sessions = [bm.synth.recording(hours=0.2, seed=s, n_cells=2, n_head=cells, n_channels=1, n_cortex=0, run_minutes=8)[0] for s in range(seeds)]
+        for bin_size in (0.05, 0.25):
+            found = [bm.replay.cross_validated_angular_error(r, bin_size=bin_size) for r in sessions]
+            median = {k: np.mean([f[k] for f in found]).round(1) for k in ("state_space", "memoryless", "chance")}
+            print(f"{cells:3d} cells, {bin_size * 1000:3.0f} ms: {median} degrees, mean of {seeds} sessions")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--heading", action="store_true")
     parser.add_argument("folder", nargs="?", type=Path, default=data_folder())
-    recording = bm.read(parser.parse_args().folder)
+    args = parser.parse_args()
+    if args.heading:
+        heading_errors()
+        return
+    recording = bm.read(args.folder)
     spikes, position = units_and_position(recording)
     begin = time.perf_counter()
     ours = cross_validated_error(recording)

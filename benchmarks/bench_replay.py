@@ -27,9 +27,9 @@ from brainmu.core import EventTable, Intervals
 from brainmu.core.metrics import bootstrap_interval
 
 EFFORT = {"shuffles": 100, "null_sessions": 10, "null_shuffles": 40}
-QUICK_EFFORT = {"shuffles": 50, "null_sessions": 6, "null_shuffles": 30}
+QUICK_EFFORT = {"shuffles": 50, "null_sessions": 6, "null_shuffles": 30, "smoothing": 0.08}
 FAMILIES = ("identity", "jitter", "poisson", "drift", "planted")
-EVERY = {"drift": 4, "planted": 4}
+EVERY = {"drift": 10, "planted": 10}
 """Families that are shown, not judged, get a session for so many of the others."""
 AXES = {"cells": (10, 20, 40, 80), "noise_cells": (0, 10, 20, 40), "length": (0.1, 0.15, 0.2, 0.25), "speed": (2.0, 4.0, 8.0, 12.0)}
 UNITS = {"cells": "place cells", "noise_cells": "cells without a field", "length": "event length (s)", "speed": "speed of the content (m/s)"}

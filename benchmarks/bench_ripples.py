@@ -137,6 +137,9 @@ def main() -> None:
             )
             score = [scored(run(x, zscore_threshold=level), e) for x, e, _ in (planted(600, 100 + s) for s in seeds)]
             print(f"{'':26s} threshold raised to z = {level} (< 5 in white noise): F1 {np.mean([v['f1'] for v in score]):.3f}")
+    alone = [bm.find_events(recording(noise(600, s, 1.0)), kind="ripple", per_channel=True) for s in seeds]
+    counts = [[int((f.channel == c).sum()) for c in f.channels] for f in alone]
+    print(f"{'brainmu, a channel alone':26s} events in 10 min of pink noise, by channel {counts}")
     print("recall against amplitude (peak over the SD of the band):")
     for name, run in methods.items():
         curve = [np.mean([scored(run(x), e)["recall"] for x, e, _ in (planted(300, 200 + s, amplitude=(a, a)) for s in seeds)]) for a in AMPLITUDES]

@@ -27,6 +27,9 @@ def replay(
     save_templates: Annotated[Path | None, Parameter(help="Assemblies: write the templates fitted in the running epochs to this file (.npz).")] = None,
     run: Annotated[str, Parameter(help="Label of the running epochs (derived from speed where absent, and said).")] = "run",
     rest: Annotated[str, Parameter(help="Label of the epochs in which to look for replay.")] = "rest",
+    candidates: Annotated[
+        Literal["ripple", "burst", "hse"] | None, Parameter(help="Candidate events (default: ripples where there is LFP, else population bursts).")
+    ] = None,
     bin_size: Annotated[float, Parameter(help="Time bin while running, s (cross-validation).")] = 0.25,
     folds: Annotated[int, Parameter(help="Contiguous folds of the cross-validation.")] = 5,
     shuffles: Annotated[int, Parameter(help="Shuffles of each kind an event.")] = 500,
@@ -52,6 +55,8 @@ def replay(
         raise UsageError("replay: say where the events go (--out FILE.tsv), or ask for the decoding error only (--cross-validate)")
     if method == "sequence" and (templates or save_templates):
         raise UsageError("replay: --templates and --save-templates are for assemblies: add --method assembly")
+    if method == "assembly" and candidates:
+        raise UsageError("replay: --candidates is for --method sequence: assemblies are looked for all through the rest")
     if templates and save_templates:
         raise UsageError("replay: --templates reads templates and --save-templates writes those that are fitted: give one of them")
     if decode != "position" and not cross_validate:
@@ -66,7 +71,7 @@ def replay(
     if method == "assembly":
         return _assemblies(session, out, run, rest, templates, save_templates, common)
     with progress(common, "replay") as report:
-        found = brainmu.replay.find_replay(session, run=run, rest=rest, shuffles=shuffles, seed=common.seed, progress=report)
+        found = brainmu.replay.find_replay(session, run=run, rest=rest, candidates=candidates, shuffles=shuffles, seed=common.seed, progress=report)
     found.to_bids(out)
     n = len(found)
     significant = int((found.q_value < 0.05).sum()) if n else 0

@@ -1,4 +1,4 @@
-"""Ripples and population bursts, position decoding, and replay with its significance.
+"""Ripples, bursts and high-synchrony events, decoding of place, head direction and labels, replay with its significance, and assemblies.
 
 Every detector states its baseline and the rate it would find in noise of the same spectrum; every replay event carries its
 content, its two shuffles, a recalibrated p-value and the decoding error of the decoder that read it.

@@ -19,8 +19,9 @@ from scipy.ndimage import gaussian_filter1d
 from brainmu.core import EventTable, Intervals, Recording, Spikes
 from brainmu.dsp.filters import overlapping_blocks
 from brainmu.errors import InputError, MissingDataError
-from brainmu.replay.assemblies import Assemblies, electrode_pairs, epochs_of, spikes_of
+from brainmu.replay.assemblies import Assemblies, electrode_pairs
 from brainmu.replay.bursts import run_above, shifted, spread_seconds
+from brainmu.replay.epochs import epochs_of, spikes_of
 from brainmu.replay.significance import tail_level
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def find_activations(
     EventTable
         kind "assembly", content the assembly's name; columns assembly (row of the templates), score (strength at the peak),
         n_members (of its members that fired). attrs: threshold, rate and surrogate_rate (events a minute, a list over assemblies),
-        false_rate, n_units, matched, recording (of the templates).
+        false_rate, n_units, matched, recording (of the templates), same (the column by which pairs on one electrode were left out).
 
     Raises
     ------
@@ -89,7 +90,7 @@ def find_activations(
         "surrogate_rate": [float((p[:, 3] >= at).sum() / minutes) for p, at in zip(_by_assembly(null[1], len(assemblies)), level)],
         "surrogate": "unit trains shifted circularly, another draw than the threshold's", "surrogate_seconds": piece.duration, "seconds": spans.duration,
         "bin_size": assemblies.bin_size, "names": list(assemblies.names), "number": assemblies.number, "n_units": len(assemblies.units),
-        "matched": list(assemblies.matched), "recording": assemblies.recording, "seed": seed,
+        "matched": list(assemblies.matched), "recording": assemblies.recording, "same": _same(assemblies, reader.spikes), "seed": seed,
     }  # fmt: skip
     return EventTable(
         rows[:, 0], rows[:, 1], rows[:, 2], content=np.array(assemblies.names, dtype=object)[which] if len(rows) else None, kind="assembly", attrs=attrs,
@@ -106,7 +107,7 @@ def strength(assemblies: Assemblies, recording: Recording, spans: str | Interval
     values, times = np.concatenate([v for _, v, _ in blocks]), np.concatenate([t for t, _, _ in blocks])
     out = xr.DataArray(values, dims=("time", "assembly"), coords={"time": times, "assembly": list(assemblies.names)}, name="strength")
     out.coords["time"].attrs["units"] = "s"
-    out.attrs |= {"bin_size": assemblies.bin_size, "z_scored_over": "spans", "same": assemblies.same}
+    out.attrs |= {"bin_size": assemblies.bin_size, "z_scored_over": "spans", "same": _same(assemblies, reader.spikes)}
     return out
 
 
@@ -143,7 +144,7 @@ class _Reader:
         column = {int(u): k for k, u in enumerate(assemblies.units)}
         templates = assemblies.templates[:, [column[int(u)] for u in spikes.units["id"]]]
         n_units = len(column)
-        electrodes = _electrodes(spikes.units, assemblies.same)
+        electrodes = _electrodes(spikes.units, _same(assemblies, spikes))
         blank = cls(templates, spikes, spans, np.zeros(n_units), np.ones(n_units), assemblies.bin_size / np.sqrt(12), step, electrodes)
         total, square, n = np.zeros(n_units), np.zeros(n_units), 0
         for _, x, _ in blank._trains(spikes, spans):
@@ -159,8 +160,9 @@ class _Reader:
         for a, b in spans:
             n = max(int(round((b - a) / self.step)), 1)
             for i, j, p, q in overlapping_blocks(n, int(_BLOCK_SECONDS / self.step), more):
-                counts = spikes.counts(a + self.step * np.arange(p - pad, q + pad + 1)).astype(np.float32)
-                x = gaussian_filter1d(counts, self.sigma / self.step, axis=0, mode="constant", truncate=4.0)
+                edges = a + self.step * np.arange(p - pad, q + pad + 1)
+                here = Spikes(*spikes.span(edges[0], edges[-1]), spikes.units)
+                x = gaussian_filter1d(here.counts(edges).astype(np.float32), self.sigma / self.step, axis=0, mode="constant", truncate=4.0)
                 yield a + self.step * (np.arange(p, q) + 0.5), x[pad : pad + q - p], slice(i - p, j - p)
 
     def blocks(self, spikes: Spikes, spans: Intervals, beyond: float = 0.0) -> Iterator[tuple[NDArray[np.float64], Float, slice]]:
@@ -193,9 +195,14 @@ class _Reader:
         return np.array(rows, dtype=np.float64).reshape(-1, 5)
 
 
+def _same(assemblies: Assemblies, spikes: Spikes) -> str:
+    """The column that names the electrode; "" where this recording lacks it, which the events' attrs say."""
+    return assemblies.same if assemblies.same in spikes.units.columns else ""
+
+
 def _electrodes(units: pd.DataFrame, same: str) -> tuple[NDArray[np.intp], ...]:
-    """Rows of the units table by electrode; every unit its own where no column is named or the table lacks it."""
-    pairs, _ = electrode_pairs(units, same if same in units.columns else "")
+    """Rows of the units table by electrode; every unit its own where no column is named."""
+    pairs, _ = electrode_pairs(units, same)
     return tuple(np.flatnonzero(row) for row in np.unique(pairs | np.eye(len(units), dtype=bool), axis=0))
 
 

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from brainmu.core import Intervals, Recording, Spikes
 from brainmu.errors import FormatError, InputError, MissingDataError, NotFoundError
 from brainmu.replay.decode import bins_within, counts_in
+from brainmu.replay.epochs import epochs_of, spikes_of
 from brainmu.replay.fields import select_units
-from brainmu.replay.position import run_and_rest
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -264,28 +264,6 @@ def fit_assemblies(
     )  # fmt: skip
 
 
-def epochs_of(recording: Recording, spans: str | Intervals | None, what: str) -> Intervals:
-    """Epochs given as such, by their label, or as "run" and "rest" derived from speed; None is the extent of the spikes."""
-    if spans is None:
-        t = spikes_of(recording).times
-        out = Intervals([[float(t[0]), float(t[-1]) + 1e-6]])
-    elif isinstance(spans, Intervals):
-        out = spans
-    else:
-        label = recording.labels.get(spans)
-        if label is None and spans in ("run", "rest"):
-            run, rest, _ = run_and_rest(recording)
-            label = run if spans == "run" else rest
-        if label is None:
-            raise MissingDataError(f"{recording.id}: no label {spans!r} for {what}, the recording has {', '.join(recording.labels) or 'none'}")
-        if not isinstance(label, Intervals):
-            raise MissingDataError(f"{recording.id}: label {spans!r} is a {type(label).__name__}, expected Intervals for {what}")
-        out = label
-    if not out.duration > 0:
-        raise MissingDataError(f"{recording.id}: the epochs for {what} are empty, expected some seconds")
-    return out
-
-
 def z_scored(counts: NDArray[Any]) -> Float:
     """Counts (bin, unit) with mean 0 and SD 1 a unit; a unit that never varies becomes 0."""
     x = counts.astype(np.float32)
@@ -295,12 +273,6 @@ def z_scored(counts: NDArray[Any]) -> Float:
 
 
 # -- fitting ------------------------------------------------------------------------------------------------------------
-
-
-def spikes_of(recording: Recording) -> Spikes:
-    if recording.spikes is None or not len(recording.spikes):
-        raise MissingDataError(f"{recording.id}: no spikes, assemblies need sorted units")
-    return recording.spikes
 
 
 def _usable(recording: Recording, during: str | Intervals | None, least: int, fastest: float) -> tuple[Spikes, Intervals]:

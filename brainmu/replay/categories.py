@@ -19,6 +19,7 @@ from brainmu.core.metrics import balanced_accuracy, confusion
 from brainmu.errors import InputError, MissingDataError
 from brainmu.replay.contexts import run_epochs_by_context
 from brainmu.replay.decode import bins_within, counts_in
+from brainmu.replay.epochs import spikes_of
 from brainmu.replay.fields import select_units
 
 __all__ = ["LabelRates", "cross_validated_label", "decode_label", "label_rates"]
@@ -164,9 +165,7 @@ def decode_label(
 
 
 def _units(recording: Recording, least: int, fastest: float) -> Spikes:
-    if recording.spikes is None or not len(recording.spikes):
-        raise MissingDataError(f"{recording.id}: no spikes, decoding needs sorted units")
-    return select_units(recording.spikes, least, fastest)[0]
+    return select_units(spikes_of(recording), least, fastest)[0]
 
 
 def _columns(spikes: Spikes, spans: Intervals) -> NDArray[np.intp]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from brainmu.core import Intervals, Recording, Spikes
 from brainmu.errors import InputError, MissingDataError
 from brainmu.replay.decode import bins_within, counts_in, cut_folds, log_likelihood, normalise
+from brainmu.replay.epochs import epochs_of, spikes_of
 from brainmu.replay.fields import select_units
 
 if TYPE_CHECKING:
@@ -196,12 +197,10 @@ def angle_posterior(recording: Recording, start: float, stop: float, tuning: Hea
     """Posterior (time, angle) of a stretch of the recording, such as a candidate event of sleep, under a uniform prior."""
     import xarray as xr
 
-    if recording.spikes is None:
-        raise MissingDataError(f"{recording.id}: no spikes, decoding needs sorted units")
     if not bin_size > 0 or not stop - start >= bin_size:
         raise InputError(f"angle posterior: {start:g} to {stop:g} s in bins of {bin_size:g} s, expected at least one bin")
     edges = start + bin_size * np.arange(int((stop - start) / bin_size + 1e-6) + 1)
-    p = decode_angle(recording.spikes.pick(tuning.units).counts(edges), tuning, bin_size)
+    p = decode_angle(spikes_of(recording).pick(tuning.units).counts(edges), tuning, bin_size)
     out = xr.DataArray(p, dims=("time", "angle"), coords={"time": (edges[1:] + edges[:-1]) / 2, "angle": tuning.angles}, name="posterior")
     out.coords["time"].attrs["units"], out.coords["angle"].attrs["units"] = "s", "rad"
     return out
@@ -252,12 +251,8 @@ def cross_validated_angular_error(
     """
     if folds < 2 or method not in METHODS or not bin_size > 0:
         raise InputError(f"angular error: {folds} folds, method {method!r}, bins of {bin_size:g} s: expected 2 or more, one of {', '.join(METHODS)}, > 0")
-    if recording.spikes is None or not len(recording.spikes):
-        raise MissingDataError(f"{recording.id}: no spikes, decoding needs sorted units")
-    from brainmu.replay.assemblies import epochs_of
-
     direction = head_direction_of(recording, heading)
-    spikes, _ = select_units(recording.spikes, least_spikes, fastest)
+    spikes, _ = select_units(spikes_of(recording), least_spikes, fastest)
     spans = direction.known if during is None else direction.known.intersect(epochs_of(recording, during, "head direction"))
     if not spans.contains(spikes.times).any():
         raise MissingDataError(f"{recording.id}: no spike lies within the head-direction record: are they on one clock?")

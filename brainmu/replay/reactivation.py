@@ -3,7 +3,7 @@
 References
 ----------
 Kudrimoti, Barnes & McNaughton (1999), J Neurosci 19:4090 (explained variance).
-Tatsuno, Lipa & McNaughton (2006), J Neurosci 26:10727 (its reverse, windows, and what they can and cannot tell).
+Pennartz, Lee, Verheul, Lipa, Barnes & McNaughton (2004), J Neurosci 24:6446 (its reverse).
 Peyrache, Khamassi, Benchenane, Wiener & Battaglia (2009), Nat Neurosci 12:919 (strength of templates).
 """
 
@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from brainmu.core import Intervals, Recording, Spikes
 from brainmu.errors import InputError, MissingDataError
-from brainmu.replay.assemblies import Assemblies, electrode_pairs, epochs_of, z_scored
+from brainmu.replay.assemblies import Assemblies, electrode_pairs, z_scored
 from brainmu.replay.decode import bins_within, counts_in
+from brainmu.replay.epochs import epochs_of, spikes_of
 from brainmu.replay.fields import select_units
 
 __all__ = ["ExplainedVariance", "explained_variance", "template_strength"]
@@ -133,9 +134,9 @@ def explained_variance(
 
 
 def template_strength(
-    recording: Recording, assemblies: Assemblies, epochs: Mapping[str, str | Intervals], *, same: str | None = None, draws: int = 1000, seed: int = 0
+    recording: Recording, assemblies: Assemblies, epochs: str | Mapping[str, str | Intervals], *, same: str | None = None, draws: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Mean strength of every template in each of `epochs`, beside what templates with dealt-out units would have there.
+    """Mean strength of every template in each of `epochs` (a label, or a mapping of names to labels or Intervals), beside dealt ones.
 
     Mean strength is w' C w less its diagonal, where C is the correlation matrix of the counts in the epoch and w the template. The
     null deals the weights of all templates anew among the units, one deal for all: it keeps the epoch's rates, population bursts
@@ -160,18 +161,16 @@ def template_strength(
     """
     if not len(assemblies) or draws < 20:
         raise InputError(f"template strength: {len(assemblies)} templates and {draws} draws, expected at least 1 and 20")
-    if recording.spikes is None:
-        raise MissingDataError(f"{recording.id}: no spikes, assemblies need sorted units")
-    absent = np.setdiff1d(assemblies.units, recording.spikes.units["id"].to_numpy())
+    absent = np.setdiff1d(assemblies.units, spikes_of(recording).units["id"].to_numpy())
     if len(absent):
         raise MissingDataError(f"{recording.id}: unit {absent[0]} of the templates is not here: carry them over with assemblies.carried_to(recording)")
-    spikes = recording.spikes.pick(assemblies.units)
+    spikes = spikes_of(recording).pick(assemblies.units)
     column = {int(u): k for k, u in enumerate(assemblies.units)}
     w = assemblies.templates[:, [column[int(u)] for u in spikes.units["id"]]].astype(np.float64)
     without, column_name = electrode_pairs(spikes.units, assemblies.same if same is None and assemblies.same in spikes.units else same)
     deals = [np.random.default_rng((seed, d)).permutation(w.shape[1]) for d in range(draws)]
     rows = []
-    for name, given in epochs.items():
+    for name, given in ({epochs: epochs} if isinstance(epochs, str) else epochs).items():
         spans = epochs_of(recording, given, name)
         c = _correlation(spikes, spans, assemblies.bin_size)
         lost = ((w @ np.where(without, c, 0)) * w).sum(1)
@@ -201,9 +200,7 @@ def _refuse_overlap(recording: Recording, spans: Mapping[str, Intervals]) -> Non
 
 
 def _active_everywhere(recording: Recording, spans: Mapping[str, Intervals], least: int, fastest: float) -> Spikes:
-    if recording.spikes is None or not len(recording.spikes):
-        raise MissingDataError(f"{recording.id}: no spikes, explained variance needs sorted units")
-    s, _ = select_units(recording.spikes, least, fastest)
+    s, _ = select_units(spikes_of(recording), least, fastest)
     ids = s.units["id"].to_numpy()
     enough = np.ones(len(ids), dtype=bool)
     for v in spans.values():

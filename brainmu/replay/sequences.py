@@ -54,8 +54,9 @@ def find_replay(
         Derived from speed, and flagged in ``attrs["epochs"]``, where the label "run" is absent.
     rest : str, Intervals or None
         Where events are looked for; likewise.
-    candidates : "ripple", "burst", EventTable or None
-        Ripples, each widened to the population burst around it, or population bursts; None takes ripples where there is LFP.
+    candidates : "ripple", "burst", "hse", EventTable or None
+        Ripples, each widened to the population burst around it, population bursts, or high-synchrony events; None takes ripples where
+        there is LFP, else bursts.
     null_sessions, null_shuffles : int
         Null sessions, and shuffles of each kind in every one of them.
     least_cells, least_bins : int
@@ -87,7 +88,9 @@ def find_replay(
     rest_spans, rest_how = _rest(recording, rest, contexts, position)
     found, source = _candidates(recording, candidates, rest_spans, seed)
     binned, kept = _binned(spikes, found, bin_size, least_cells, least_bins)
-    error = cross_validated_error(recording, run={k: c.epochs for k, c in contexts.items()}, speed=speed, least_spikes=least_spikes, fastest=fastest, seed=seed)
+    error = cross_validated_error(
+        recording, run={k: c.epochs for k, c in contexts.items()}, speed=speed, smoothing=smoothing, least_spikes=least_spikes, fastest=fastest, seed=seed
+    )
     attrs = {
         "method": "Poisson Bayes, uniform prior, weighted correlation", "decoding_error": error, "quality": error["quality"],
         "nulls": _nulls(shuffles, null_sessions, null_shuffles), "epochs": {"run": how, "rest": rest_how, "rest_seconds": rest_spans.duration},
@@ -167,8 +170,8 @@ def _candidates(recording: Recording, candidates: str | EventTable | None, rest:
     if isinstance(candidates, EventTable):
         return candidates.within(rest), {"candidates": "given"}
     kind = ("ripple" if recording.signals_of("lfp") else "burst") if candidates is None else candidates
-    if kind not in ("burst", "ripple"):
-        raise InputError(f"replay candidates are {kind!r}, expected 'burst', 'ripple' or an EventTable")
+    if kind not in ("burst", "hse", "ripple"):
+        raise InputError(f"replay candidates are {kind!r}, expected 'ripple', 'burst', 'hse' or an EventTable")
     table = find_events(recording, kind, within=rest, seed=seed)
     if kind == "ripple":
         table = widened(recording, table, rest)

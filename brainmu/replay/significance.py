@@ -27,6 +27,8 @@ __all__ = ["Candidates", "Significance", "benjamini_hochberg", "log_evidence", "
 Float = NDArray[np.float32]
 _FINEST = 0.0625
 """No bin is trusted to more than this share of the track."""
+_BATCH_BINS = 4000
+"""Bins of all events and shuffles that go through one product."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,14 @@ class Candidates:
         first = np.r_[0, np.cumsum(n)[:-1]].astype(np.intp) if len(n) else np.empty(0, dtype=np.intp)
         return Candidates(self.counts[flat], np.repeat(np.arange(len(n)), n), self.time[flat], first, self.size)
 
+    def tiled(self, copies: int) -> Candidates:
+        """All events again and again, `copies` times in all."""
+        n, bins = len(self), len(self.counts)
+        again = np.arange(copies)[:, None]
+        return Candidates(
+            np.tile(self.counts, (copies, 1)), (self.event + n * again).ravel(), np.tile(self.time, copies), (self.first + bins * again).ravel(), self.size
+        )  # fmt: skip
+
     def rolled(self, rng: np.random.Generator) -> Float:
         """Counts with each unit's train shifted circularly within each event, every unit by its own draw."""
         n = np.diff(np.r_[self.first, len(self.counts)])
@@ -96,7 +106,11 @@ def weighted_correlation(candidates: Candidates, counts: Float, rates: Float, x:
     A bin weighs as much as it is sure of the place: by the inverse of its posterior's variance plus that of a sixteenth of the
     track. Bins without a spike carry no weight: their posterior is the prior. `rates` (unit, place), `x` (place,) are the context's.
     """
-    logp = log_likelihood(counts, rates, candidates.size)
+    return _correlate(candidates, log_likelihood(counts, rates, candidates.size), counts.sum(1) > 0, x)
+
+
+def _correlate(candidates: Candidates, logp: Float, heard: NDArray[np.bool_], x: Float) -> Sequence:
+    """:func:`weighted_correlation` from log-likelihoods (bin, place), which are used up, and which bins hold a spike."""
     logp -= logp.max(1, keepdims=True)
     np.exp(logp, out=logp)
     middle, span = float(x.mean()), max(float(np.ptp(x)), 1e-9)
@@ -104,7 +118,7 @@ def weighted_correlation(candidates: Candidates, counts: Float, rates: Float, x:
     moment = (logp @ np.stack([np.ones_like(u), u, u**2], axis=1)).astype(np.float64)
     t = candidates.time.astype(np.float64)
     mean, square = moment[:, 1] / moment[:, 0], moment[:, 2] / moment[:, 0]
-    weight = (counts.sum(1) > 0) / (np.maximum(square - mean**2, 0) + _FINEST**2)
+    weight = heard / (np.maximum(square - mean**2, 0) + _FINEST**2)
     columns = np.stack([weight, weight * t, weight * t * t, weight * mean, weight * square, weight * t * mean], axis=1)
     w, st, stt, sx, sxx, stx = np.add.reduceat(columns, candidates.first, axis=0).T
     w = np.maximum(w, 1e-9)
@@ -150,15 +164,31 @@ def test_sequences(
     found = weighted_correlation(candidates, candidates.counts, rates, x)
     score = np.abs(found.r)
     tally = {kind: _Tally(score) for kind in ("temporal", "spatial")}
-    for _ in range(shuffles):
-        tally["temporal"].add(np.abs(weighted_correlation(candidates, candidates.rolled(rng), rates, x).r))
-        tally["spatial"].add(np.abs(weighted_correlation(candidates, candidates.counts, rolled_fields(rates, rng), x).r))
-        if tick:
+    # Small sets of events would spend their time between the products: many shuffles of them go through together.
+    copies = int(np.clip(_BATCH_BINS // max(len(candidates.counts), 1), 1, shuffles))
+    heard = np.tile(candidates.counts.sum(1) > 0, copies)
+    many = candidates.tiled(copies)
+    for done in range(0, shuffles, copies):
+        r = min(copies, shuffles - done)
+        if r < copies:
+            many, heard = candidates.tiled(r), heard[: r * len(candidates.counts)]
+        tally["temporal"].add(np.abs(weighted_correlation(many, many.rolled(rng), rates, x).r).reshape(r, -1))
+        logp = _spatial_likelihood(candidates, rates, r, rng)
+        tally["spatial"].add(np.abs(_correlate(many, logp, heard, x).r).reshape(r, -1))
+        for _ in range(r if tick else 0):
             tick()
     return Significance(found, tally["temporal"].p, tally["spatial"].p, tally["temporal"].z, tally["spatial"].z)
 
 
 test_sequences.__test__ = False  # type: ignore[attr-defined]  # its name makes pytest take it for a test
+
+
+def _spatial_likelihood(candidates: Candidates, rates: Float, copies: int, rng: np.random.Generator) -> Float:
+    """Log-likelihoods (copy · bin, place) of the candidates under `copies` draws of rolled fields."""
+    many = np.stack([rolled_fields(rates, rng) for _ in range(copies)])
+    flat = candidates.counts @ np.log(many).transpose(1, 0, 2).reshape(len(rates), -1)
+    logp = flat.reshape(len(flat), copies, -1).transpose(1, 0, 2) - np.float32(candidates.size) * many.sum(1)[:, None]
+    return logp.reshape(copies * len(flat), -1)
 
 
 def rolled_fields(rates: Float, rng: np.random.Generator) -> Float:
@@ -195,10 +225,11 @@ class _Tally:
         self.total, self.square = np.zeros(len(score)), np.zeros(len(score))
 
     def add(self, shuffled: Float) -> None:
-        self.n += 1
-        self.above += shuffled >= self.score - 1e-6
-        self.total += shuffled
-        self.square += shuffled.astype(np.float64) ** 2
+        """Scores (draw, event) of some shuffles."""
+        self.n += len(shuffled)
+        self.above += (shuffled >= self.score - 1e-6).sum(0)
+        self.total += shuffled.sum(0, dtype=np.float64)
+        self.square += (shuffled.astype(np.float64) ** 2).sum(0)
 
     @property
     def p(self) -> NDArray[np.float64]:

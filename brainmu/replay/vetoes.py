@@ -48,7 +48,8 @@ def artefact_spans(session: Recording, given: Intervals | EventTable | str | Seq
     if isinstance(given, (Intervals, EventTable)):
         spans, how = given if isinstance(given, Intervals) else given.intervals(), "given"
     else:
-        names = [n for n in _NAMES if n in session.labels] if given is None else [given] if isinstance(given, str) else list(given)
+        marked = [n for n in _NAMES if isinstance(session.labels.get(n), (Intervals, EventTable))]
+        names = marked if given is None else [given] if isinstance(given, str) else list(given)
         parts = []
         for n in names:
             label = session.labels.get(n)
