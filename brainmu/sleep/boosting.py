@@ -33,6 +33,9 @@ class BoostedStager:
     duration : bool
         Decode with the transitions and durations of the training hypnograms.
     seed : int
+    anchored : bool
+        Columns on the recording's own scale are measured from the middle between their 5th and 95th percentile rather than from their median, which moves
+        with how much an animal slept. :meth:`fit` decides: rodents, whose recordings hold an hour of sleep or of running.
     """
 
     stages: str
@@ -42,6 +45,7 @@ class BoostedStager:
     duration: bool = True
     seed: int = 0
     rounds: int = 150
+    anchored: bool = False
     names: list[str] = field(default_factory=list)
     trees: Trees | None = None
     durations: Durations | None = None
@@ -52,6 +56,7 @@ class BoostedStager:
     ) -> BoostedStager:  # fmt: skip
         """Fit to tables of features and codes an epoch (negative ones are left out); groups name the subjects."""
         self.names = list(dict.fromkeys(n for t in tables for n in t.names))
+        self.anchored = self.stages == "rodent3"
         x = [self._with_context(t) for t in tables]
         missing = [self._variants(t) for t in tables]
         known = [(c >= 0) & ~t.empty for c, t in zip(codes, tables)]
@@ -94,8 +99,6 @@ class BoostedStager:
     # -- parts ------------------------------------------------------------------------------------------------------
     def _arranged(self, table: Table) -> NDArray[np.float64]:
         """The columns of the fitted names, in their order; NaN where the recording lacks one."""
-        if table.names == self.names:
-            return table.values
         at = {n: i for i, n in enumerate(table.names)}
         if not set(at) & set(self.names):
             raise MissingDataError(f"the recording offers {_kinds(table.names)}, the stager was fitted on {_kinds(self.names)}: it cannot stage this recording")
@@ -103,6 +106,9 @@ class BoostedStager:
         for j, n in enumerate(self.names):
             if n in at:
                 x[:, j] = table.values[:, at[n]]
+        if self.anchored:
+            own = ~self._absolute()
+            x[:, own] = _between_ends(x[:, own])
         return x
 
     def features(self, table: Table) -> NDArray[np.float64]:
@@ -190,7 +196,7 @@ class BoostedStager:
         """Settings (for YAML) and arrays (for NPZ)."""
         assert self.trees is not None
         settings = {"stages": self.stages, "epoch": self.epoch, "n_stages": self.n_stages, "causal": self.causal, "duration": self.duration, "seed": self.seed,
-                    "rounds": self.rounds, "names": self.names, "temperature": self.temperature,
+                    "rounds": self.rounds, "anchored": self.anchored, "names": self.names, "temperature": self.temperature,
                     "durations": None if self.durations is None else self.durations.to_dict()}  # fmt: skip
         return settings, self.trees.to_arrays("trees_")
 
@@ -199,6 +205,15 @@ class BoostedStager:
         s = dict(settings)
         d = s.pop("durations")
         return cls(**s, trees=Trees.from_arrays(arrays, "trees_"), durations=None if d is None else Durations.from_dict(d))
+
+
+def _between_ends(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Columns from -0.5 at their 5th percentile to 0.5 at their 95th; NaN stays, a column that does not vary is 0."""
+    here = np.isfinite(x).any(axis=0)
+    out = np.full_like(x, np.nan)
+    low, high = np.nanpercentile(x[:, here], [5, 95], axis=0)
+    out[:, here] = (x[:, here] - 0.5 * (low + high)) / np.where(high - low > 1e-9, high - low, 1.0)
+    return out
 
 
 def _kind(name: str) -> str:

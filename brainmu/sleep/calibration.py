@@ -111,8 +111,8 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> Calibration:
-        arrays = ("centre", "scale", "weight", "bias")
-        return cls(**{k: np.array(v, dtype=np.float64) if k in arrays else v for k, v in d.items()})
+        given: dict[str, Any] = {k: np.array(v, dtype=np.float64) if k in ("centre", "scale", "weight", "bias") else v for k, v in d.items()}
+        return cls(**given)
 
 
 def _solve(

@@ -7,6 +7,7 @@ neighbouring epochs share context and so repeat each other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +66,7 @@ class Durations:
         """Posterior probability (epoch, stage) given the whole night (forward-backward). Rows of NaN carry no evidence and stay NaN."""
         return self.smooth_many([proba])[0]
 
-    def smooth_many(self, probas: list[NDArray[np.floating]]) -> list[NDArray[np.float64]]:
+    def smooth_many(self, probas: Sequence[NDArray[np.floating]]) -> list[NDArray[np.float64]]:
         """:meth:`smooth` of several recordings, all of them one step at a time."""
         if not any(len(p) for p in probas):
             return [np.asarray(p, dtype=np.float64).copy() for p in probas]

@@ -160,6 +160,7 @@ class SequenceNet:
 
     def _standardised(self, x: NDArray[np.float64]) -> Tensor:
         """Features on the scale of training; what is missing is 0, the mean of training."""
+        assert self.centre is not None and self.scale is not None
         z = np.clip((x - self.centre) / self.scale, -_CLIP, _CLIP)
         return torch.from_numpy(np.nan_to_num(z)).float()
 

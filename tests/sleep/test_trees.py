@@ -29,3 +29,18 @@ def test_one_class_and_no_rows():
     t = Trees.fit(np.zeros((5, 2)), np.full(5, 1), 3)
     assert t.predict_proba(np.zeros((2, 2))).argmax(1).tolist() == [1, 1]
     assert t.predict_proba(np.zeros((0, 2))).shape == (0, 3)
+
+
+def test_rodent_features_do_not_move_with_how_much_an_animal_slept():
+    from brainmu.sleep.boosting import _between_ends
+
+    rng = np.random.default_rng(0)
+
+    def level(awake: int) -> np.ndarray:
+        x = np.r_[rng.normal(3.0, 0.3, awake), rng.normal(0.0, 0.3, 500 - awake)]
+        return np.stack([x, np.full(500, 2.0), np.full(500, np.nan)], axis=1)
+
+    sleepy, lively = _between_ends(level(80)), _between_ends(level(420))
+    assert abs(np.median(sleepy[:80, 0]) - np.median(lively[:420, 0])) < 0.1
+    assert abs(np.median(sleepy[80:, 0]) - np.median(lively[420:, 0])) < 0.1
+    assert (sleepy[:, 1] == 0).all() and np.isnan(sleepy[:, 2]).all()
