@@ -17,8 +17,8 @@ from brainmu.errors import CheckpointError, InputError, NotFoundError, OutputExi
 
 if TYPE_CHECKING:
     from brainmu.models import StageModel
-    from brainmu.sleep.calibration import Calibration
     from brainmu.sleep.decoding import Decoding
+    from brainmu.sleep.few_labels import Calibration
 
 __all__ = ["SleepStager"]
 
@@ -212,8 +212,8 @@ class SleepStager:
         """
         import copy
 
-        from brainmu.sleep.calibration import Calibration
         from brainmu.sleep.features import epoch_table
+        from brainmu.sleep.few_labels import Calibration
 
         self._fitted()
         if minutes is not None and not minutes > 0:
@@ -442,7 +442,7 @@ class SleepStager:
 
                 self.decoding_ = Decoding.from_dict(config["decoding"])
             if "calibration" in config:
-                from brainmu.sleep.calibration import Calibration
+                from brainmu.sleep.few_labels import Calibration
 
                 self.calibration_ = Calibration.from_dict(config["calibration"])
             if self.method_ in ("boosting", "combined"):

@@ -48,8 +48,8 @@ class MaskConfig:
 
     def __post_init__(self) -> None:
         for name in ("time", "channel", "unit", "modality", "context"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"masks: {name} is {getattr(self, name)}, expected a share in [0, 1)")
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"masks: {name} is {getattr(self, name)}, expected a share in [0, 1]")
         if not (math.isfinite(self.longest) and self.longest > 0):
             raise ConfigError(f"masks: longest is {self.longest}, expected seconds > 0")
 

@@ -9,8 +9,8 @@ import brainmu.loading
 from brainmu.core.hypnogram import Hypnogram
 from brainmu.errors import InputError, MissingDataError
 from brainmu.sleep import SleepStager, evaluate
-from brainmu.sleep.calibration import Calibration
 from brainmu.sleep.features import Table
+from brainmu.sleep.few_labels import Calibration
 from brainmu.sleep.frames import Grid
 
 
