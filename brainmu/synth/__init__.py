@@ -7,7 +7,7 @@ from brainmu.synth.corpus import Corpus, corpus, iter_corpus, open_corpus
 from brainmu.synth.decoys import DecoyModel
 from brainmu.synth.experience import EXPERIENCES, Experience
 from brainmu.synth.human import EEGModel
-from brainmu.synth.instruments import FaultModel
+from brainmu.synth.instruments import FaultModel, with_noise
 from brainmu.synth.labs import LABS, Lab
 from brainmu.synth.mechanism import Mechanism
 from brainmu.synth.native import write
@@ -61,5 +61,6 @@ __all__ = [
     "photometry",
     "recording",
     "study",
+    "with_noise",
     "write",
 ]

@@ -1,17 +1,17 @@
-"""What instruments add: dead and drifting channels, pops, gaps, saturation, a sorter's mistakes."""
+"""What instruments add: noise, dead and drifting channels, pops, gaps, saturation, a sorter's mistakes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainmu.core import EventTable, Intervals, Spikes
+from brainmu.core import EventTable, Intervals, Recording, Spikes
 from brainmu.errors import InputError
 from brainmu.synth.limits import check_model
 
-__all__ = ["FaultModel", "Faults", "plan_faults", "sorted_by_machine"]
+__all__ = ["FaultModel", "Faults", "plan_faults", "sorted_by_machine", "with_noise"]
 
 
 @dataclass(frozen=True)
@@ -136,3 +136,40 @@ def _within_burst(spikes: Spikes, gap: float = 0.01) -> NDArray[np.bool_]:
     out = np.zeros(len(t), dtype=bool)
     out[order[1:]] = (np.diff(t) < gap) & (np.diff(u) == 0)
     return out
+
+
+def with_noise(recording: Recording, amount: float, seed: int = 0) -> Recording:
+    """The same recording through a noisier amplifier: white noise on every channel of EEG, LFP, EOG and EMG.
+
+    Parameters
+    ----------
+    recording : Recording
+        Not changed; everything but those signals is shared with what comes back.
+    amount : float
+        SD of the noise, in SDs of each channel over the whole recording.
+    seed : int
+        A pure function of it and of the recording.
+
+    Returns
+    -------
+    Recording
+        Its noisy signals are held in memory, as float32.
+
+    Raises
+    ------
+    InputError
+        If the amount is negative or not finite.
+    """
+    if not (np.isfinite(amount) and amount >= 0):
+        raise InputError(f"amount is {amount}, expected SDs of a channel >= 0")
+    rng = np.random.default_rng(seed)
+    signals = dict(recording.signals)
+    for name, signal in recording.signals_of("eeg", "lfp", "eog", "emg").items():
+        noisy = [signals[name].names.index(channel) for channel in signal.names]
+        values = signals[name].read()
+        sd = np.nanstd(values[:, noisy], axis=0, dtype=np.float64).astype(np.float32)
+        values[:, noisy] += np.float32(amount) * sd * rng.standard_normal((len(values), len(noisy)), dtype=np.float32)
+        signals[name] = signals[name].with_values(values)
+    # A plain one, also of a Session, whose signals are those of its store.
+    kept = {f.name: getattr(recording, f.name) for f in fields(Recording) if f.name != "signals"}
+    return Recording(**kept, signals=signals)

@@ -106,3 +106,24 @@ def test_every_unit_is_contaminated_alike_by_its_own_region_and_none_is_emptied(
         return np.mean([(np.diff(s.of(k)) < 0.01).mean() for k in fired.units["id"][:20]])
 
     assert follows(sorted_) < 0.8 * follows(fired)
+
+
+def test_noise_is_of_the_stated_size_on_every_recorded_potential_and_nowhere_else():
+    clean, _ = synth.recording(hours=0.1, seed=4, n_channels=2, n_cells=5)
+    before = {name: s.read().copy() for name, s in clean.signals.items()}
+    noisy = synth.with_noise(clean, 2.0, seed=1)
+    for name, s in clean.signals.items():
+        assert np.array_equal(s.read(), before[name], equal_nan=True)
+        loud = s.channels["kind"].isin(["lfp", "eeg", "eog", "emg"]).to_numpy()
+        added = noisy.signals[name].read() - before[name]
+        assert np.nanstd(added[:, loud], axis=0) == pytest.approx(2.0 * np.nanstd(before[name][:, loud], axis=0), rel=0.02)
+        assert np.nansum(np.abs(added[:, ~loud])) == 0
+    assert noisy.spikes is clean.spikes and noisy.labels == clean.labels
+    again = synth.with_noise(clean, 2.0, seed=1)
+    assert all(np.array_equal(s.read(), again.signals[name].read(), equal_nan=True) for name, s in noisy.signals.items())
+
+
+@pytest.mark.parametrize("amount", [-1.0, np.nan, np.inf])
+def test_an_impossible_amount_of_noise_is_refused(amount):
+    with pytest.raises(InputError, match="amount"):
+        synth.with_noise(synth.recording(hours=0.1, seed=4, n_cells=5)[0], amount)
