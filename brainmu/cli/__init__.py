@@ -33,6 +33,10 @@ CONFIGURED = ("preprocess", "pretrain", "demo")
 """Verbs whose settings are more than their options: they read --config themselves. For the others a settings file holds their options."""
 
 
+_TERMINATED = 143
+"""Exit status of a process that SIGTERM ended, as shells have it: 128 + 15."""
+
+
 def _app(verb: str | None):
     """The application; with a verb chosen, that verb's own docstring is its help, and no other module is imported."""
     from cyclopts import App
@@ -69,6 +73,10 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(" ".join(str(error).split()).rstrip(".") + f": see brainmu {_verb(tokens)}--help", 2)
     except KeyboardInterrupt:
         return _fail("interrupted; what was finished is kept where the verb resumes (preprocess, fetch, pretrain --resume), others begin anew", 130)
+    except SystemExit as stop:
+        if stop.code == _TERMINATED:
+            return _fail("terminated; pretrain --resume goes on from the last checkpoint", _TERMINATED)
+        raise
     except BrokenPipeError:
         # The reader of stdout went away (| head): nothing to report, and nothing more to flush.
         sys.stderr.close()

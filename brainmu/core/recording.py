@@ -246,5 +246,11 @@ def _pick_label(rec: Recording, found: Mapping[str, Any], name: str | None, what
 
 
 def as_list(recordings: Recording | Iterable[Recording]) -> list[Recording]:
-    """One recording or many, as a list."""
-    return [recordings] if isinstance(recordings, Recording) else list(recordings)
+    """One recording or many, as a list. Raises InputError where one of them is something else."""
+    if isinstance(recordings, Recording):
+        return [recordings]
+    found = list(recordings) if isinstance(recordings, Iterable) and not isinstance(recordings, (str, bytes)) else [recordings]
+    for r in found:
+        if not isinstance(r, Recording):
+            raise InputError(f"a recording is the {type(r).__name__} {str(r)[:60]!r}, expected a Recording or Session: brainmu.open('m1.zarr') opens a store")
+    return found

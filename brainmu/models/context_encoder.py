@@ -27,7 +27,10 @@ class ContextEncoder(nn.Module):
         self.blocks = nn.ModuleList([Block(width, heads, dropout) for _ in range(layers)])
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, summaries: Tensor, time: Tensor, present: Tensor | None = None, length: float = 4.0, asked: Tensor | None = None) -> Tensor:
+    def forward(
+        self, summaries: Tensor, time: Tensor, present: Tensor | None = None, length: float = 4.0, asked: Tensor | None = None,
+        within: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Context of each window.
 
         Parameters
@@ -36,10 +39,13 @@ class ContextEncoder(nn.Module):
         time : float64 (batch or 1, window), s
             Start of each window. The rotary clock runs in units of `length` / 4 s, so that epochs of any length look alike.
         present : bool (batch or 1, window) or None
-            False where a window holds no data (or is hidden, or padding). Such windows read those with data, and attention reads them
+            False where a window holds no data, or is hidden. Such windows read those with data, and attention reads them
             nowhere; where `causal`, each of them reads itself too.
         asked : bool (batch, window) or None
             The windows whose context is wanted; what comes out for others means nothing. The last layer then leaves them out, unless `causal`.
+        within : bool (batch, window) or None
+            False where a span is over and only padded to the length of the others; such windows are not `present` either. A span then
+            has the same context whatever it is stacked with.
         """
         x = self.enter(summaries)
         angles = self.rotary((time - time[:, :1]) * (4.0 / length))
@@ -52,7 +58,7 @@ class ContextEncoder(nn.Module):
                 heard, mask = _places(present.expand(len(x), -1))
         last = len(self.blocks) - 1
         for i, (local, block) in enumerate(zip(self.locals, self.blocks)):
-            x = local(x)
+            x = local(x, within)
             source, source_at = (None, None) if heard is None else (rows(x, heard), _angles(angles, heard))
             if i < last or asked is None or self.causal:
                 x = block(x, angles, source, source_at, mask=mask, causal=self.causal and mask is None)
@@ -102,8 +108,10 @@ class Local(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.causal = causal
 
-    def forward(self, x: Tensor) -> Tensor:
-        k = self.weight.shape[-1]
-        y = F.pad(self.norm(x).transpose(1, 2), (k - 1, 0) if self.causal else ((k - 1) // 2, k // 2))
+    def forward(self, x: Tensor, within: Tensor | None = None) -> Tensor:
+        k, y = self.weight.shape[-1], self.norm(x)
+        if within is not None:  # as beyond the ends of the longest span
+            y = y * within[..., None]
+        y = F.pad(y.transpose(1, 2), (k - 1, 0) if self.causal else ((k - 1) // 2, k // 2))
         y = F.conv1d(y, self.weight, groups=x.shape[-1]).transpose(1, 2)
         return x + self.dropout(self.mix(F.gelu(y)))

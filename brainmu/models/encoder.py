@@ -66,9 +66,14 @@ class EncoderConfig:
     spike_tokens: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("window", "patch", "bin"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ConfigError(f"encoder {name} is {getattr(self, name)}, expected seconds > 0")
+        for name, shortest in (("window", 0.0), ("patch", 0.01), ("bin", 0.0005)):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0 and getattr(self, name) >= shortest):
+                raise ConfigError(f"encoder {name} is {getattr(self, name)}, expected seconds {f'>= {shortest:g}' if shortest else '> 0'}")
+        for name, least in (("width", 1), ("heads", 1), ("latents", 1), ("kernel", 1), ("window_layers", 0), ("context_layers", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"encoder {name} is {getattr(self, name)}, expected an integer >= {least}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"encoder dropout is {self.dropout}, expected a share in [0, 1)")
         if self.bin > self.window:
             raise ConfigError(f"encoder bin is {self.bin:g} s, longer than a window of {self.window:g} s: expected a part of it, such as 0.05")
         if self.width % (4 * self.heads):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import pickle
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from brainmu.core.recording import Recording
-from brainmu.errors import ConfigError, InputError
+from brainmu.errors import CheckpointError, ConfigError, InputError
 from brainmu.models.encoder import Encoder
 from brainmu.train.logs import event_logger
 from brainmu.train.processes import SHARDED, choose_strategy, is_first_process, slurm_plugins, whole
@@ -114,11 +117,13 @@ class Engine:
 
     def _fit(self, name: str, task: Any, batches: Callable[[int, int], Callable[[int], Any]], steps: int, minutes: float | None, workers: int = 0) -> None:
         kept = self.folder / "resume" / f"{name}.ckpt"
-        state = torch.load(kept, map_location="cpu", weights_only=False) if kept.is_file() else None
+        state = _kept(kept)
         done = 0 if state is None else int(state["global_step"])
         if state is not None and (done >= steps or state.get("brainmu_finished", False)):
-            task.load_state_dict(state["state_dict"])
+            _restore(task, state, kept)
             return
+        if state is not None:
+            _restore(task, state, kept)
         loader = Steps(batches, done * self.c.accumulate, steps * self.c.accumulate, workers)
         watch = Watch(name, self.folder, kept, steps, self.c, minutes, loader, self._stage(name), self.on_log)
         # Sharing the weights out changes a module for good, so a copy is trained.
@@ -131,7 +136,8 @@ class Engine:
         with _quiet(), torch.random.fork_rng():
             trainer = self._trainer(name, steps, [*([Averaging(self.c.ema)] if self.c.ema else []), watch], done)
             loader.trainer = trainer
-            trainer.fit(fitted, train_dataloaders=loader, ckpt_path=kept if state is not None else None, **_trusting())
+            with _told_of_interrupts(watch):
+                trainer.fit(fitted, train_dataloaders=loader, ckpt_path=kept if state is not None else None, **_trusting())
             watch.keep(trainer, finished=True)
             self.is_first_process = trainer.is_global_zero
         if fitted is not task:
@@ -151,6 +157,45 @@ class Engine:
             return pl.Trainer(**options)
         except MisconfigurationException as error:  # more devices than there are, say
             raise ConfigError(f"pretrain: {self.devices} devices with strategy {self.strategy!r}: {' '.join(str(error).split())}") from None
+
+
+def _kept(path: Path) -> dict[str, Any] | None:
+    """The checkpoint to go on from; None where there is none yet."""
+    if not path.is_file():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=False)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError) as error:
+        line = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"{path}: damaged ({line[:120]}); delete it and resume, which begins this stage anew") from None
+    if not (isinstance(state, dict) and {"state_dict", "global_step"} <= state.keys()):
+        raise CheckpointError(f"{path}: no checkpoint of pretraining; delete it and resume, which begins this stage anew")
+    return state
+
+
+def _restore(task: Any, state: dict[str, Any], path: Path) -> None:
+    try:
+        task.load_state_dict(state["state_dict"])
+    except RuntimeError as error:
+        line = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: of another encoder ({line[:160]}); choose another folder") from None
+
+
+@contextmanager
+def _told_of_interrupts(watch: Watch) -> Iterator[None]:
+    """Lightning ends the process with status 1 at an interrupt and 0 at SIGTERM: an interrupt stays one, and SIGTERM is 143."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT) if main else None
+    try:
+        yield
+    except SystemExit as stop:
+        if isinstance(watch.stopped_by, KeyboardInterrupt):
+            if main:  # Lightning has had further interrupts ignored
+                signal.signal(signal.SIGINT, before)
+            raise KeyboardInterrupt from None
+        if not stop.code and isinstance(watch.stopped_by, SystemExit):
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
 
 
 def _trusting() -> dict[str, Any]:

@@ -113,6 +113,15 @@ class FinetuneConfig:
             raise ConfigError(f"finetune: layer_decay is {self.layer_decay}, expected a share in (0, 1]; 1 is none")
         if not 0 <= self.held_out < 1:
             raise ConfigError(f"finetune: held_out is {self.held_out}, expected a share in [0, 1); 0 takes all steps")
+        for name in ("learning_rate", "encoder_rate", "adapter_rate"):
+            if not (np.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ConfigError(f"finetune: {name} is {getattr(self, name)}, expected a number > 0")
+        for name in ("weight_decay", "noise", "balance"):
+            if not (np.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ConfigError(f"finetune: {name} is {getattr(self, name)}, expected a number >= 0")
+        for name in ("label_smoothing", "drop_stream", "drop_channel"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"finetune: {name} is {getattr(self, name)}, expected a share in [0, 1)")
         if not (np.isfinite(self.guard) and self.guard >= 0):
             raise ConfigError(f"finetune: guard is {self.guard}, expected seconds >= 0")
 
@@ -350,7 +359,7 @@ class _Trainer:
     def _step(self, spans: list[tuple[int, int, int]], step: int) -> float:
         self.model.train()
         rng = np.random.default_rng([self.seed, 4, step])
-        summaries, present, time = self._spans(spans, rng)
+        summaries, present, within, time = self._spans(spans, rng)
         size = max(b - a for _, a, b in spans)
         target = torch.full((len(spans), size), -100, dtype=torch.long)
         for i, (r, a, b) in enumerate(spans):
@@ -362,7 +371,7 @@ class _Trainer:
         self.learnt = True
         if self.c.noise:
             summaries = summaries + self.c.noise * torch.randn_like(summaries)
-        context = self.model.encoder.context(summaries, time, present, self.model.config.epoch)
+        context = self.model.encoder.context(summaries, time, present, self.model.config.epoch, within=within)
         logits = self.model.read_out(summaries, context)
         loss = F.cross_entropy(
             logits.flatten(0, 1), target.flatten(), weight=self.model.log_weight.exp(), ignore_index=-100, label_smoothing=self.c.label_smoothing
@@ -377,8 +386,8 @@ class _Trainer:
         self.schedule.step()
         return float(loss.detach())
 
-    def _spans(self, spans: list[tuple[int, int, int]], rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Summaries (span, window, width), presence (span, window), time (span, window), s."""
+    def _spans(self, spans: list[tuple[int, int, int]], rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """Summaries (span, window, width), which are present, which are within their span if not all (span, window), time (1, window), s."""
         size = max(b - a for _, a, b in spans)
         if self.frozen is not None:
             parts = [(self.frozen[r][0][a:b], self.frozen[r][1][a:b]) for r, a, b in spans]
@@ -386,8 +395,9 @@ class _Trainer:
             parts = self._encoded(spans, rng)
         summaries = torch.stack([F.pad(v, (0, 0, 0, size - len(v))) for v, _ in parts])
         present = torch.stack([F.pad(ok, (0, size - len(ok))) for _, ok in parts])
+        within = None if all(len(v) == size for v, _ in parts) else torch.stack([torch.arange(size) < len(v) for v, _ in parts])
         time = torch.arange(size, dtype=torch.float64) * self.model.config.epoch
-        return summaries, present, time[None]
+        return summaries, present, within, time[None]
 
     def _encoded(self, spans: list[tuple[int, int, int]], rng: np.random.Generator) -> list[tuple[Tensor, Tensor]]:
         """Summaries (window, width) and presence of each span; gradients pass through at most `gradient_windows` of them all."""

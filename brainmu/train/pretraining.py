@@ -13,7 +13,7 @@ import numpy as np
 
 from brainmu.config import load_config
 from brainmu.core.recording import Recording, as_list
-from brainmu.errors import CheckpointError, ConfigError, InputError, OutputExistsError
+from brainmu.errors import BrainmuError, CheckpointError, ConfigError, InputError, OutputExistsError
 from brainmu.models.encoder import Encoder, EncoderConfig
 from brainmu.train.objectives import MaskConfig
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["PretrainConfig", "Run", "pretrain"]
 
 Progress = Callable[[str, float], None]
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+"""Lightning's names of those that the encoder can be trained in: its weights are single precision."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class PretrainConfig:
     accumulate : int
         Batches whose gradients are added up in a step of the optimiser.
     precision : str
-        Lightning's ("32-true", "bf16-mixed").
+        "32-true", "bf16-mixed" or "16-mixed".
     compile : bool
         torch.compile the blocks of attention of the window encoder.
     held_out : float
@@ -58,7 +60,8 @@ class PretrainConfig:
     clip : float
         Greatest norm of the gradient; longer ones are shortened to it. 0 is no limit.
     warm_up : float
-        Share of the steps over which the learning rate rises.
+        Share of the steps over which the learning rate rises. Give no more steps than will be taken: of steps far beyond
+        `max_minutes` it never rises.
     ema : float
         Decay of an exponential moving average of the weights, with which each stage ends (0.999, say); 0 is the last weights.
     tensorboard : bool or None
@@ -91,10 +94,17 @@ class PretrainConfig:
     cache_mib: int = 1024
 
     def __post_init__(self) -> None:
-        least = {"batch": 1, "accumulate": 1, "save_every": 1, "workers": 0, "clip": 0.0, "cache_mib": 0}
+        least = {
+            "steps": 0, "batch": 1, "context_steps": 0, "span": 1, "context_batch": 1, "accumulate": 1, "save_every": 1, "workers": 0, "cache_mib": 0,
+            "clip": 0.0, "weight_decay": 0.0,
+        }  # fmt: skip
         for name, low in least.items():
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= low):
                 raise ConfigError(f"pretrain: {name} is {getattr(self, name)}, expected a number >= {low}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ConfigError(f"pretrain: learning_rate is {self.learning_rate}, expected a number > 0")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"pretrain: precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
         for name in ("warm_up", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"pretrain: {name} is {getattr(self, name)}, expected a share in [0, 1)")
@@ -174,7 +184,11 @@ def pretrain(
     OutputExistsError
         If `out` holds something and `resume` is not set.
     CheckpointError
-        If `resume` finds another config or seed, other recordings, or a run of another version.
+        If `resume` finds another config or seed, other recordings, a run of another version, or a damaged one.
+    StoreError
+        If `out` cannot be written.
+    KeyboardInterrupt, SystemExit
+        If interrupted, or terminated (status 143); the last checkpoint is kept.
     InputError
         If loss, gradient or weights stop being finite (the message names the windows, and the stream where it is at fault),
         no window fits, or `weights` do not.
@@ -194,6 +208,10 @@ def pretrain(
     if strategy == "fsdp" and (c.ema or c.compile):
         raise ConfigError(f"pretrain: {'ema' if c.ema else 'compile'} does not go with strategy 'fsdp': switch it off, or use strategy 'ddp'")
     check_strategy(strategy)
+    if not (isinstance(seed, int) and 0 <= seed < 1 << 62):
+        raise InputError(f"pretrain: seed is {seed!r}, expected an integer from 0 to 2**62")
+    if max_minutes is not None and not max_minutes > 0:
+        raise InputError(f"pretrain: max_minutes is {max_minutes}, expected minutes > 0, or none")
     folder = Path(out)
     if is_first_process():
         _claim(folder, c, seed, resume, recordings, shares)
@@ -241,21 +259,39 @@ def _claim(
     folder: Path, c: PretrainConfig, seed: int, resume: bool, recordings: list[Recording], weights: dict[str, float] | None = None
 ) -> None:  # fmt: skip
     """Make the folder a run's, or check that it is this run's."""
+    from brainmu.store.folder import disk_error
 
     mark = _mark(c, seed, weights, recordings)
     note = folder / "resume" / "run.json"
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        if not resume:
-            raise OutputExistsError(f"{folder}: exists and is not empty; choose another folder, or resume the run in it")
-        if not note.is_file():
-            raise CheckpointError(f"{folder}: holds no run to resume; choose another folder")
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise OutputExistsError(f"{folder}: is a file, expected a folder; choose another")
+        # A claim of a run that failed before its first checkpoint stands in nobody's way.
+        if folder.is_dir() and any(p.is_file() and p != note for p in folder.rglob("*")):
+            if not resume:
+                raise OutputExistsError(f"{folder}: exists and is not empty; choose another folder, or resume the run in it (--resume, resume=True)")
+            _check_resumable(folder, note, mark)
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps(mark, sort_keys=True), encoding="utf-8")
+    except OSError as error:
+        if isinstance(error, BrainmuError):
+            raise
+        raise disk_error(error, folder) from None
+
+
+def _check_resumable(folder: Path, note: Path, mark: dict[str, Any]) -> None:
+    if not note.is_file():
+        raise CheckpointError(f"{folder}: holds no run to resume; choose another folder")
+    try:
         held = _with_defaults(json.loads(note.read_text(encoding="utf-8")))
-        other = sorted(k for k in {*held, *mark} if held.get(k) != mark.get(k))
-        if other:
-            said = f"another config or seed (other: {', '.join(other)})"
-            raise CheckpointError(f"{folder}: holds a run with {said}; resume it with its own, or choose another folder")
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(mark, sort_keys=True), encoding="utf-8")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{note}: damaged ({error}), so the run cannot be resumed; choose another folder") from None
+    other = sorted(k for k in {*held, *mark} if held.get(k) != mark.get(k))
+    if other == ["recordings"] and sorted(held["recordings"]) == sorted(mark["recordings"]):
+        raise CheckpointError(f"{folder}: holds a run with the same recordings in another order; resume it with them in its own")
+    if other:
+        said = f"another config or seed (other: {', '.join(other)})"
+        raise CheckpointError(f"{folder}: holds a run with {said}; resume it with its own, or choose another folder")
 
 
 class _Whole:

@@ -188,7 +188,8 @@ class WindowTask(_Task):
         parts = self(windows, hidden)
         if self._world > 1:
             parts = self._shared(parts, windows, hidden)
-        nothing = torch.zeros((), device=self.device)
+        # A batch in which nothing is measured still has a gradient, of zero: other processes wait for it.
+        nothing = parts.pop("nothing", torch.zeros((), device=self.device))
         total = sum((WEIGHTS[k] * v for k, v in parts.items()), nothing)
         self._note(parts, total, step, self._where(windows, range(len(windows))), work, lambda: self._why(windows))
         others = _weight_of_others(self.global_step, self.steps) if self.waveforms else 1.0
@@ -202,7 +203,7 @@ class WindowTask(_Task):
         mine = hidden_counts(batch, hidden) | {f"summary_{k}": n for k, n in gist_counts(batch).items()}
         counts = torch.stack([mine.get(k, torch.zeros((), device=self.device)) for k in WEIGHTS])
         share = dict(zip(WEIGHTS, counts / average_over_processes(counts.clone()).clamp(min=1e-9)))
-        return {k: v * share[k] for k, v in parts.items()}
+        return {k: v * share.get(k, 1.0) for k, v in parts.items()}
 
     def _where(self, windows: Batch, rows: Iterable[int]) -> str:
         rows = list(rows)
@@ -224,7 +225,8 @@ class WindowTask(_Task):
         latents, _ = self.window(batch, hidden)
         made = losses(batch, hidden, self.reconstruction(batch, latents, self.window, hidden))
         told = self.gist(batch, self.summarise(latents.flatten(1)))
-        return made | {f"summary_{k}": v for k, v in gist_losses(batch, told).items()}
+        found = made | {f"summary_{k}": v for k, v in gist_losses(batch, told).items()}
+        return found or {"nothing": 0.0 * latents.sum()}
 
     @torch.no_grad()
     def compare(self, batches: list[Batch], seed: int) -> dict[str, dict[str, float]]:
@@ -236,7 +238,7 @@ class WindowTask(_Task):
             for name, parts in {"model": self.parts(batch, hidden), **baselines(batch, hidden)}.items():
                 for target, value in parts.items():
                     rows.setdefault(target, {}).setdefault(name, []).append(float(value))
-        return {t: {n: float(np.mean(v)) for n, v in r.items()} for t, r in rows.items() if not t.startswith("summary_")}
+        return {t: {n: float(np.mean(v)) for n, v in r.items()} for t, r in rows.items() if t in WEIGHTS and not t.startswith("summary_")}
 
 
 def hidden_counts(batch: Batch, hidden: list[Hidden]) -> dict[str, Tensor]:
@@ -255,40 +257,43 @@ def hidden_counts(batch: Batch, hidden: list[Hidden]) -> dict[str, Tensor]:
     return out
 
 
-ContextItem = tuple[int, tuple[Tensor, Tensor, Tensor, Tensor], float, list[tuple[int, int, int]]]
+Stack = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Summaries (span, window, width), which are present, hidden and within the span (span, window), and time (1, window), s."""
+ContextItem = tuple[int, Stack, float, list[tuple[int, int, int]]]
 
 
 class SummarySpans:
-    """Cached summaries of recordings, in spans: (summaries, presence, hidden, time), padded."""
+    """Cached summaries of recordings, in spans padded to the longest."""
 
     def __init__(self, cached: list[tuple[Tensor, Tensor]], masks: MaskConfig, length: float, seed: int) -> None:
         self.cached, self.share, self.length, self.seed = cached, masks.context, length, seed
         self.longest = max(1, round(masks.longest / length))
 
-    def stack(self, spans: list[tuple[int, int, int]], step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def stack(self, spans: list[tuple[int, int, int]], step: int) -> Stack:
         rng = np.random.default_rng([self.seed, 7, step])
         size = max(b - a for _, a, b in spans)
         width = self.cached[0][0].shape[1]
         values, present = torch.zeros(len(spans), size, width), torch.zeros(len(spans), size, dtype=torch.bool)
-        hidden = torch.zeros(len(spans), size, dtype=torch.bool)
+        hidden, within = torch.zeros_like(present), torch.zeros_like(present)
         for i, (r, a, b) in enumerate(spans):
             values[i, : b - a], present[i, : b - a] = self.cached[r][0][a:b], self.cached[r][1][a:b]
+            within[i, : b - a] = True
             if b - a > 1:
                 hidden[i, : b - a] = torch.from_numpy(draw_spans(b - a, self.share, self.longest, rng))
-        return values, present, hidden & present, torch.arange(size, dtype=torch.float64)[None] * self.length
+        return values, present, hidden & present, within, torch.arange(size, dtype=torch.float64)[None] * self.length
 
     def item(self, spans: list[tuple[int, int, int]], step: int, rank: int = 0, world: int = 1) -> ContextItem:
         """A process's share of a batch of spans, and how many windows are hidden in the whole batch.
 
         A process that no span is left for gets one of which nothing is hidden: its loss is zero.
         """
-        values, present, hidden, time = self.stack(spans, step)
+        values, present, hidden, within, time = self.stack(spans, step)
         total = float(hidden.sum())
         if world > 1:
             mine = slice(rank, None, world) if rank < len(spans) else slice(0, 1)
-            values, present, hidden = values[mine], present[mine], hidden[mine] & (rank < len(spans))
+            values, present, within, hidden = values[mine], present[mine], within[mine], hidden[mine] & (rank < len(spans))
             spans = spans[rank::world]
-        return step, (values, present, hidden, time), total, spans
+        return step, (values, present, hidden, within, time), total, spans
 
 
 class ContextTask(_Task):
@@ -310,9 +315,10 @@ class ContextTask(_Task):
         return list(self.context.blocks)
 
     def training_step(self, batch: ContextItem, batch_idx: int) -> Tensor:
-        step, (values, present, hidden, time), total, spans = batch
+        step, stack, total, spans = batch
+        values, present, hidden, *_ = stack
         # The mean over processes is the mean over all hidden windows of the batch.
-        loss = self(values, present, hidden, time) / (max(total, 1.0) / self._world)
+        loss = self(*stack) / (max(total, 1.0) / self._world)
         windows = sum(b - a for _, a, b in spans)
         sizes = (present & ~hidden).sum() / len(values), hidden.sum() / len(values)
         flops = context_flops(self.context, *values.shape[:2], *map(float, sizes)) if spans else 0.0
@@ -324,26 +330,28 @@ class ContextTask(_Task):
     def _name(self, recording: int) -> str:
         return self.names[recording] if self.names else f"recording {recording}"
 
-    def predicted(self, values: Tensor, present: Tensor, hidden: Tensor, time: Tensor) -> Tensor:
-        return self.prediction(self.context(values, time, present & ~hidden, self.length, asked=hidden))
+    def predicted(self, values: Tensor, present: Tensor, hidden: Tensor, within: Tensor, time: Tensor) -> Tensor:
+        return self.prediction(self.context(values, time, present & ~hidden, self.length, asked=hidden, within=None if bool(within.all()) else within))
 
-    def forward(self, values: Tensor, present: Tensor, hidden: Tensor, time: Tensor) -> Tensor:
+    def forward(self, values: Tensor, present: Tensor, hidden: Tensor, within: Tensor, time: Tensor) -> Tensor:
         """Squared error, summed over the hidden windows."""
-        error = (self.predicted(values, present, hidden, time) - self.prediction.standardise(values)).square().mean(-1)
+        error = (self.predicted(values, present, hidden, within, time) - self.prediction.standardise(values)).square().mean(-1)
         return (error * hidden).sum()
 
     @torch.no_grad()
-    def compare(self, stacks: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> dict[str, dict[str, float]]:
-        """Held-out loss of the model, of the corpus mean, and of interpolation between the visible neighbours."""
+    def compare(self, stacks: list[Stack]) -> dict[str, dict[str, float]]:
+        """Held-out loss of the model, of the corpus mean, and of interpolation between the visible neighbours; empty where nothing is hidden."""
         self.eval()
         rows: dict[str, list[float]] = {"model": [], "mean": [], "interpolation": [], "last": []}
-        for values, present, hidden, time in stacks:
+        for values, present, hidden, within, time in stacks:
+            if not bool(hidden.any()):
+                continue
             target, seen = self.prediction.standardise(values), present & ~hidden
-            guesses = {"model": self.predicted(values, present, hidden, time), "mean": torch.zeros_like(target)}
+            guesses = {"model": self.predicted(values, present, hidden, within, time), "mean": torch.zeros_like(target)}
             guesses |= {k: interpolate(target, seen, k) for k in ("interpolation", "last")}
             for k, g in guesses.items():
-                rows[k].append(float(((g - target).square().mean(-1) * hidden).sum() / hidden.sum().clamp(min=1)))
-        return {"context": {k: float(np.mean(v)) for k, v in rows.items()}}
+                rows[k].append(float(((g - target).square().mean(-1) * hidden).sum() / hidden.sum()))
+        return {"context": {k: float(np.mean(v)) for k, v in rows.items()}} if rows["model"] else {}
 
 
 def _moved(h: Hidden, device: torch.device) -> Hidden:

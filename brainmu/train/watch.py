@@ -103,6 +103,7 @@ class Watch(pl.Callback):
         self.done, self.hours = 0, 0.0
         self.batches: list[tuple[dict[str, float], dict[str, float]]] = []
         self.signal = RequeueSignal()
+        self.stopped_by: BaseException | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {"hours": self.hours}
@@ -124,6 +125,9 @@ class Watch(pl.Callback):
         self.done = trainer.global_step
         self._log(trainer, pl_module)
         self._between_steps(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.stopped_by = exception
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.signal.stop()

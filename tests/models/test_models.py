@@ -137,14 +137,15 @@ class TestContextMask:
         x, present = spans
         assert torch.allclose(self.run(encoder, x, present[:1])[0], self.run(encoder, x, present[:1].repeat(4, 1))[0], atol=1e-6)
 
-    def test_padding_is_as_none(self, spans):
-        """Without the convolution, which reaches over the edge, windows past the end change nothing."""
+    @pytest.mark.parametrize("causal", [False, True])
+    def test_what_is_padded_is_as_alone(self, spans, causal):
         torch.manual_seed(0)
-        encoder, (x, _) = ContextEncoder(16, 2, 2, kernel=1), spans
-        ends = torch.tensor([self.N, 25, 11, 1])
-        out, _ = self.run(encoder, x, torch.arange(self.N)[None] < ends[:, None])
-        for i, end in enumerate(ends.tolist()):
-            assert torch.allclose(out[i, :end], self.run(encoder, x[i : i + 1, :end], None)[0][0], atol=1e-5)
+        encoder, (x, present) = ContextEncoder(16, 2, 2, causal=causal).eval(), spans
+        time, ends = torch.arange(self.N, dtype=torch.float64)[None] * 4, [self.N, 25, 11, 1]
+        within = torch.arange(self.N)[None] < torch.tensor(ends)[:, None]
+        out = encoder(x, time, present & within, within=within)
+        for i, end in enumerate(ends):
+            assert torch.allclose(out[i, :end], encoder(x[i : i + 1, :end], time[:, :end], present[i : i + 1, :end])[0], atol=1e-5)
 
     @pytest.mark.parametrize("causal", [False, True])
     @pytest.mark.parametrize("batch", [1, 3])

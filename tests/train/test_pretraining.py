@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from brainmu.core import Recording
-from brainmu.errors import CheckpointError, ConfigError, InputError
+from brainmu.errors import CheckpointError, ConfigError, InputError, MissingDataError, OutputExistsError, StoreError
 from brainmu.train import PretrainConfig, pretrain
 from brainmu.train.engine import Engine
 
@@ -255,6 +255,94 @@ class TestNotFinite:
             e.train_windows(None)
         kept = torch.load(e.folder / "resume" / "window.ckpt", weights_only=False)
         assert kept["global_step"] == 2 and all(torch.isfinite(v).all() for v in kept["state_dict"].values())
+
+
+class TestInterrupts:
+    @pytest.mark.parametrize(("number", "error", "status"), [(signal.SIGINT, KeyboardInterrupt, None), (signal.SIGTERM, SystemExit, 143)])
+    def test_they_are_told_from_success_and_the_run_goes_on_exactly(self, data, tmp_path, number, error, status):
+        before = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background may have lost
+        try:
+            with pytest.raises(error) as stop:
+                pretrain(data, tmp_path / "r", config=BRIEF, seed=3, on_log=lambda row: os.kill(os.getpid(), number) if row["step"] == 6 else None)
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert status is None or stop.value.code == status
+        assert not (tmp_path / "r" / "model.safetensors").exists()
+        assert losses(pretrain(data, tmp_path / "r", config=BRIEF, seed=3, resume=True).path) == losses(
+            pretrain(data, tmp_path / "whole", config=BRIEF, seed=3).path
+        )
+
+
+class TestClaim:
+    def test_a_run_that_failed_before_its_first_checkpoint_keeps_nobody_out(self, data, tmp_path):
+        gone = Recording.from_arrays("g", "g", "mouse", signals={"lfp": dict(values=np.full((24_000, 1), np.nan), rate=100.0, unit="uV", kind="lfp")})
+        with pytest.raises(MissingDataError):
+            pretrain([gone], tmp_path / "r", config=BRIEF)
+        pretrain(data, tmp_path / "r", config=BRIEF | dict(steps=1, context_steps=1))
+
+    def test_a_file_or_a_folder_that_cannot_be_is_named(self, data, tmp_path):
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(OutputExistsError, match="is a file"):
+            pretrain(data, tmp_path / "file", config=BRIEF)
+        with pytest.raises(StoreError, match="file lies where a folder should be"):
+            pretrain(data, tmp_path / "file" / "r", config=BRIEF)
+        assert (tmp_path / "file").read_text() == "mine"
+
+    def test_damage_is_named(self, data, tmp_path):
+        out = pretrain(data, tmp_path / "r", config=BRIEF | dict(steps=2, context_steps=2)).path
+        kept = out / "resume" / "window.ckpt"
+        whole = kept.read_bytes()
+        for damaged in (whole[: len(whole) // 2], b""):
+            kept.write_bytes(damaged)
+            with pytest.raises(CheckpointError, match=r"window\.ckpt: damaged"):
+                pretrain(data, out, config=BRIEF | dict(steps=2, context_steps=2), resume=True)
+        kept.write_bytes(whole)
+        (out / "resume" / "run.json").write_text('{"seed": 3')
+        with pytest.raises(CheckpointError, match=r"run\.json: damaged"):
+            pretrain(data, out, config=BRIEF | dict(steps=2, context_steps=2), resume=True)
+
+    def test_recordings_in_another_order(self, data, tmp_path):
+        c = BRIEF | dict(steps=1, context_steps=1)
+        out = pretrain(data, tmp_path / "r", config=c).path
+        with pytest.raises(CheckpointError, match="another order"):
+            pretrain(data[::-1], out, config=c, resume=True)
+
+
+class TestNothingToLearnFrom:
+    def test_batches_of_windows_without_data_are_passed_over(self, data, tmp_path):
+        out = []
+        for r in data[:2]:
+            x = np.array(r.signals["lfp"].values)
+            x[2_000:22_000] = np.nan
+            out.append(Recording.from_arrays(r.id, r.subject, "mouse", signals={"lfp": dict(values=x, rate=100.0, unit="uV", kind="lfp")}))
+        found = rows(pretrain(out, tmp_path / "r", config=BRIEF | dict(batch=2), seed=3).path)
+        assert all(np.isfinite(float(r["loss"])) for r in found)
+        assert any(float(r["loss"]) == 0 for r in found if r["stage"] == "window")  # one such batch at least was drawn
+
+    def test_a_context_that_was_asked_nothing_has_no_score(self, data, tmp_path):
+        run = pretrain(data, tmp_path / "r", config=BRIEF | dict(steps=1, context_steps=1, masks=dict(context=0.0)))
+        assert "context" not in run.report and "spectrum" in run.report
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [dict(steps=-1), dict(span=0), dict(context_batch=0), dict(learning_rate=np.nan), dict(learning_rate=-1.0), dict(weight_decay=-1.0), dict(precision="fp32"),
+     dict(encoder=dict(heads=0)), dict(encoder=dict(width=0)), dict(encoder=dict(latents=0)), dict(encoder=dict(kernel=0)),
+     dict(encoder=dict(dropout=1.0)), dict(encoder=dict(patch=1e-4)), dict(encoder=dict(context_layers=-1))],
+)  # fmt: skip
+def test_impossible_settings_are_named_before_any_work(data, tmp_path, wrong):
+    name = next(iter(wrong.get("encoder", wrong)))
+    with pytest.raises(ConfigError, match=name):
+        pretrain(data, tmp_path / "r", config=BRIEF | wrong)
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("wrong", [dict(seed=-1), dict(seed=1.5), dict(seed=None), dict(max_minutes=-1.0), dict(max_minutes=np.nan), dict(sessions="m1.zarr")])
+def test_impossible_arguments_are_named(data, tmp_path, wrong):
+    with pytest.raises(InputError, match="recording" if "sessions" in wrong else next(iter(wrong))):
+        pretrain(**dict(sessions=data, out=tmp_path / "r", config=BRIEF) | wrong)
 
 
 class TestLog:

@@ -62,7 +62,8 @@ class TestFlops:
         x = torch.randn(2, 100, 64)
         hidden = torch.rand(2, 100) < 0.3
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            task(x, torch.ones(2, 100, dtype=torch.bool), hidden, torch.arange(100, dtype=torch.float64)[None] * 4).backward()
+            everywhere = torch.ones(2, 100, dtype=torch.bool)
+            task(x, everywhere, hidden, everywhere, torch.arange(100, dtype=torch.float64)[None] * 4).backward()
         # Spans with fewer hidden windows than others are padded, which is no work.
         heard, asked = float((~hidden).sum()) / 2, float(hidden.sum()) / 2
         assert context_flops(task.context, 2, 100, heard, asked) == pytest.approx(counter.get_total_flops(), rel=0.1)
