@@ -249,7 +249,7 @@ def as_list(recordings: Recording | Iterable[Recording]) -> list[Recording]:
     """One recording or many, as a list. Raises InputError where one of them is something else."""
     if isinstance(recordings, Recording):
         return [recordings]
-    found = list(recordings) if isinstance(recordings, Iterable) and not isinstance(recordings, (str, bytes)) else [recordings]
+    found: list[Any] = list(recordings) if isinstance(recordings, Iterable) and not isinstance(recordings, (str, bytes)) else [recordings]
     for r in found:
         if not isinstance(r, Recording):
             raise InputError(f"a recording is the {type(r).__name__} {str(r)[:60]!r}, expected a Recording or Session: brainmu.open('m1.zarr') opens a store")
