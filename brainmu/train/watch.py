@@ -100,7 +100,7 @@ class Watch(pl.Callback):
         self.name, self.metrics, self.kept, self.steps, self.c = name, folder / "metrics.csv", kept, steps, c
         self.minutes, self.loader, self.progress, self.on_log = minutes, loader, progress, on_log
         self.began = self.before = self.saved = time.perf_counter()
-        self.done, self.hours = 0, 0.0
+        self.done, self.hours, self.waited = 0, 0.0, 0.0
         self.batches: list[tuple[dict[str, float], dict[str, float]]] = []
         self.signal = RequeueSignal()
         self.stopped_by: BaseException | None = None
@@ -113,7 +113,8 @@ class Watch(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.began = self.before = self.saved = time.perf_counter()
-        self.done = trainer.global_step
+        # Lightning asks for the first batch before it says that training starts.
+        self.done, self.waited = trainer.global_step, self.loader.stall
         self.signal.listen()
         if trainer.is_global_zero:
             forget_after(self.metrics, self.name, trainer.global_step)
@@ -145,7 +146,7 @@ class Watch(pl.Callback):
         peak = peak_flops(device)
         row = {
             "stage": self.name, "step": self.done, **losses, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"], "seconds": round(seconds, 4),
-            "tokens_per_s": round(work["tokens"] / seconds), "stall": round(self.loader.stall / max(now - self.began, 1e-9), 4),
+            "tokens_per_s": round(work["tokens"] / seconds), "stall": round((self.loader.stall - self.waited) / max(now - self.began, 1e-9), 4),
             "gradient_norm": module.norm, "tflops_per_s": float(f"{flops / 1e12:.4g}"),
             "mfu": "" if peak is None else float(f"{flops / peak / trainer.world_size:.4g}"),
             "memory_gb": round(peak_memory(device), 3), "hours": round(self.hours, 4),
