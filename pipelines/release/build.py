@@ -39,7 +39,7 @@ def laboratories(each: int, hours: float, seed: int) -> list[Recording]:
 
 
 def elsewhere(recordings: list[Recording], seed: int) -> list[Recording]:
-    """The potentials of each recording as others have them: with white noise of half to 5.7 times the SD of the channel, and every second EMG rectified.
+    """The potentials of each recording as others have them: with white noise of half to 5.7 times the SD of the channel, EMG as it is, rectified, or none.
 
     Nothing else goes with them, neither units nor names and regions of channels: a model that may read those instead fails where they are not known.
     """
@@ -48,7 +48,9 @@ def elsewhere(recordings: list[Recording], seed: int) -> list[Recording]:
     for i, (r, amount) in enumerate(zip(recordings, amounts)):
         bare = {}
         for name, s in synth.with_noise(r, float(amount), seed=i).signals_of("eeg", "lfp", "emg").items():
-            values = np.abs(s.read()) if s.kind == "emg" and i % 2 else s.read()
+            if s.kind == "emg" and i % 3 == 2:
+                continue
+            values = np.abs(s.read()) if s.kind == "emg" and i % 3 else s.read()
             bare[name] = {"values": values, "rate": s.rate, "start": s.start, "unit": s.unit, "kind": s.kind}
         if any(s["kind"] != "emg" for s in bare.values()):
             out.append(Recording.from_arrays(r.id, r.subject, r.species, signals=bare, labels=r.labels))
@@ -117,7 +119,7 @@ def main() -> None:
     model = finetune(rodents + elsewhere(rodents, SEED), encoder=run.path, mode="full", config=config, progress=tell)
     unseen = animals(mice=6, rats=2, humans=0, hours=1.0, seed=SEED + 100)
     model.card += scored(model, unseen, "") + scored(model, elsewhere(unseen, SEED + 100), ", their potentials alone as other laboratories have them")
-    model.card += "- Each animal was shown as recorded, and its potentials alone: noisier by 0.5 to 5.7 SD, channels unnamed, EMG of half rectified.\n"
+    model.card += "- Each animal was shown as recorded, and its potentials alone: noisier by 0.5 to 5.7 SD, channels unnamed, EMG as is, rectified or none.\n"
     limits = "- Limits: synthetic animals only, in training and in scoring; score it on your own subjects before you rely on it."
     lines = [limits if line.startswith("- Limits") else line for line in model.card.replace(str(run.path), "brainmu-tiny").splitlines()]
     model.card = "\n".join([*lines, rebuild])
