@@ -83,7 +83,7 @@ def test_spikes_alone(make_mouse):
 def test_causal_ignores_the_future(mice):
     s = SleepStager(stages="rodent3", causal=True).fit(mice[:2])
     assert s.predict(mice[3]).attrs["centred"] is False
-    assert s.model_.durations is None
+    assert s.model_.decoding.durations is None
     from brainmu.sleep.features import add_context
 
     x = np.random.default_rng(0).standard_normal((50, 2))
