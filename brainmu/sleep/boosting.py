@@ -36,6 +36,8 @@ class BoostedStager:
     anchored : bool
         Columns on the recording's own scale are measured from the middle between their 5th and 95th percentile rather than from their median, which moves
         with how much an animal slept. :meth:`fit` decides: rodents, whose recordings hold an hour of sleep or of running.
+    running : bool
+        Fitted on tables whose scale is that of the past (and is measured so already); :meth:`fit` takes it from the tables.
     """
 
     stages: str
@@ -46,6 +48,7 @@ class BoostedStager:
     seed: int = 0
     rounds: int = 150
     anchored: bool = False
+    running: bool = False
     names: list[str] = field(default_factory=list)
     trees: Trees | None = None
     decoding: Decoding = field(default_factory=Decoding)
@@ -59,7 +62,8 @@ class BoostedStager:
         Without `tune` the trees are left as they are, undecoded: for whoever decides on held-out subjects itself.
         """
         self.names = list(dict.fromkeys(n for t in tables for n in t.names))
-        self.anchored = self.stages == "rodent3"
+        self.running = any(t.running for t in tables)
+        self.anchored = self.stages == "rodent3" and not self.running
         x = [self._with_context(t) for t in tables]
         missing = [self._variants(t) for t in tables]
         known = [(c >= 0) & ~t.empty for c, t in zip(codes, tables)]
@@ -201,7 +205,7 @@ class BoostedStager:
         """Settings (for YAML) and arrays (for NPZ)."""
         assert self.trees is not None
         settings = {"stages": self.stages, "epoch": self.epoch, "n_stages": self.n_stages, "causal": self.causal, "duration": self.duration, "seed": self.seed,
-                    "rounds": self.rounds, "anchored": self.anchored, "names": self.names, **self.decoding.to_dict()}  # fmt: skip
+                    "rounds": self.rounds, "anchored": self.anchored, "running": self.running, "names": self.names, **self.decoding.to_dict()}  # fmt: skip
         return settings, self.trees.to_arrays("trees_")
 
     @classmethod

@@ -130,6 +130,11 @@ class CombinedStager:
         self.decoding = Decoding.fit(codes, mixed, known, groups, self.n_stages, self.duration and not self.causal)
         return self
 
+    @property
+    def running(self) -> bool:
+        """Fitted on tables whose scale is that of the past."""
+        return self.boosted is not None and self.boosted.running
+
     def predict_proba(self, table: Table) -> NDArray[np.float64]:
         """Probability (epoch, stage); NaN where nothing is known of an epoch."""
         return self.decode(self.evidence(table))
