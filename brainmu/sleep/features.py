@@ -76,7 +76,7 @@ def epoch_table(
 
     Streams of ``kind="features"`` are taken as they are where there are any; otherwise EEG/LFP, EOG, EMG and spikes. With `running` the scale of an epoch is
     that of what came before it and of itself: nothing later changes it, but for the second by which the last spectral window of an epoch reaches beyond it,
-    and nothing is known on that scale during the first five minutes.
+    and the first five minutes, which have no scale yet, are left empty.
 
     Raises
     ------
@@ -95,8 +95,7 @@ def epoch_table(
         raise MissingDataError(f"{recording.id}: staging needs EEG, LFP, EOG, EMG (>= 40 Hz), spikes or a features stream; the recording has {have}")
     grid = grid_of(recording, used, epoch, start)
     if streams:
-        parts = [_stream(name, s, grid, running) for name, s in streams.items()]
-        return Table(grid, *_joined(parts), running)
+        return _table(grid, [_stream(name, s, grid, running) for name, s in streams.items()], running)
     parts = []
     for i, (kind, signals) in enumerate(kinds.items()):
         parts += _muscle(signals, grid, running) if kind == "emg" else _brain(kind, signals, grid, running)
@@ -104,7 +103,7 @@ def epoch_table(
             progress("features", (i + 1) / (len(kinds) + 1))
     if spikes is not None and len(spikes):
         parts.append(_population(recording, grid, running))
-    return Table(grid, *_joined(parts), running)
+    return _table(grid, parts, running)
 
 
 def add_context(values: NDArray[np.float64], epoch: float, stages: str, *, causal: bool = False) -> NDArray[np.float64]:
@@ -126,6 +125,14 @@ def add_context(values: NDArray[np.float64], epoch: float, stages: str, *, causa
         if not causal:
             out.append(_shifted(values, -lag))
     return np.concatenate(out, axis=1)
+
+
+def _table(grid: Grid, parts: list[tuple[NDArray[np.float64], list[str]]], running: bool) -> Table:
+    values, names = _joined(parts)
+    if running:
+        own = np.array([not n.startswith("raw ") for n in names])
+        values[~np.isfinite(values[:, own]).any(axis=1)] = np.nan
+    return Table(grid, values, names, running)
 
 
 # -- by kind --------------------------------------------------------------------------------------------------------

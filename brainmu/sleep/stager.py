@@ -52,8 +52,8 @@ class SleepStager:
         Decode with the transitions and durations of the training hypnograms, as far as that helps held-out subjects (``encoder``: from four
         subjects on). Off for anything that serves as a causal outcome.
     causal : bool
-        Use nothing after an epoch: only the past as context and as the recording's scale, no decoding. Not for rules; with an encoder the scale is still
-        that of the whole recording. ``attrs["scale"]`` of a hypnogram says which.
+        Use nothing after an epoch: only the past as context and as the recording's scale (so the first five minutes stay unscored), no decoding. Not for
+        rules; with an encoder the scale is still that of the whole recording. ``attrs["scale"]`` of a hypnogram says which.
     confidence : float
         ``predict(abstain=True)`` leaves epochs below this probability unscored.
     seed : int

@@ -106,6 +106,7 @@ def test_a_causal_stager_keeps_past_stages_whatever_follows(mice, make_mouse, tm
     a, b = s.predict(r), s.predict(changed)
     np.testing.assert_allclose(a.proba[:epoch], b.proba[:epoch], atol=1e-6)
     assert not np.allclose(np.nan_to_num(a.proba[epoch:]), np.nan_to_num(b.proba[epoch:]), atol=0.01)
+    assert (a.codes[:74] == -2).all() and (a.codes[75:] >= 0).all()
     assert a.attrs["scale"] == "past" and evaluate(a, r.labels["scoring"])["kappa"] > 0.75
     # A causal stager that an earlier version saved knows the scale of the whole recording only, and says so.
     import yaml
