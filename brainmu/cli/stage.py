@@ -82,6 +82,8 @@ def stage(
         text.append(f"left unscored: {hypnogram.attrs['abstained']:.1%} of the epochs; of the others {error:.1%} are wrong if the probabilities are right")
     if "quality" in hypnogram.attrs:
         text.append(f"quality {hypnogram.attrs['quality']}: " + "; ".join(hypnogram.attrs.get("reasons", [])))
+    elif hypnogram.attrs.get("reasons"):
+        text.append("doubtful: " + "; ".join(hypnogram.attrs["reasons"]))
     if reference is not None:
         scores = evaluate(hypnogram, reference)
         result["scores"] = scores | ({"left_out": left_out} if used is not None else {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import warnings
 from collections.abc import Callable, Iterable
@@ -171,9 +170,9 @@ class SleepStager:
         -------
         Hypnogram
             ``attrs``: method, centred (whether epochs used their future), expected_error (share of the scored epochs that are wrong if the
-            probabilities are right), abstained (share left unscored, where asked for), and for rules quality and reasons.
+            probabilities are right), abstained (share left unscored, where asked for), reasons (for doubt), and for rules quality.
         """
-        from brainmu.sleep.reliability import abstain_from
+        from brainmu.sleep.reliability import abstain_from, doubts
 
         if not isinstance(session, Recording):
             raise InputError(f"predict takes one recording, got a {type(session).__name__}: call it for each")
@@ -186,6 +185,7 @@ class SleepStager:
             p, first = self._probabilities(session, start, progress)
             attrs = {"method": self.method_, "centred": not self.causal, "scale": "past" if self._running() else "whole recording"}
             h = Hypnogram(_likeliest(p), self.stages, self.epoch, first, p.astype(np.float32), scorer=f"brainmu {self.method_}", attrs=attrs)
+            h.attrs["reasons"] = doubts(h)
         if self.calibration_ is not None:
             h.attrs["calibration"] = self.calibration_.note
         assert h.proba is not None
@@ -402,9 +402,7 @@ class SleepStager:
         if method in ("boosting", "combined"):
             settings, arrays = self.model_.to_parts()
             config[method] = settings
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, **arrays)
-            (partial / "trees.npz").write_bytes(buffer.getvalue())
+            np.savez_compressed(partial / "trees.npz", **arrays)
         elif method == "encoder":
             self.model_.save(partial / "encoder")
         (partial / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
