@@ -55,7 +55,7 @@ def stage(
     used = session.hypnogram(calibrate) if calibrate is not None else None
     left_out = 0
     if reference is not None and used is not None:
-        reference, left_out = unused(reference, used, calibrate_minutes)
+        reference, left_out = unused(reference, used, calibrate_minutes, session.start)
         if not (reference.codes >= 0).any():
             raise UsageError(f"--labels {labels}: every epoch that it scores calibrates the stager: score by another hypnogram, or add --calibrate-minutes 10")
     if model == "rules":
@@ -95,13 +95,13 @@ def stage(
     return 0
 
 
-def unused(reference: Any, used: Any, minutes: float | None) -> tuple[Any, int]:
-    """A reference with those epochs unscored that calibrated the stager (all that `used` scores, or its first minutes), and how many they are."""
+def unused(reference: Any, used: Any, minutes: float | None, since: float) -> tuple[Any, int]:
+    """A reference with those epochs unscored that calibrated the stager (all that `used` scores, or the first minutes since data began), and how many."""
     import numpy as np
 
     from brainmu.core.hypnogram import UNSCORED, Hypnogram
 
-    scored = used.codes >= 0
+    scored = (used.codes >= 0) & (used.times + used.epoch > since)
     if minutes is not None:
         scored &= np.cumsum(scored) * used.epoch <= minutes * 60 + 1e-6
     # An epoch of either that reaches into one of the other counts, whatever their lengths and starts.

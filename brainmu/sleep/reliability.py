@@ -113,7 +113,7 @@ def doubts(h: Hypnogram) -> list[str]:
                 f"{h.stages[int(share.argmax())]} makes {share.max():.0%} of {len(scored) * h.epoch / 60:.0f} min: noise and dead channels look like that"
             )
     if len(scored) < 0.8 * len(h):
-        said.append(f"{1 - len(scored) / len(h):.0%} of the recording is unscored: data are missing there")
+        said.append(f"{1 - len(scored) / len(h):.0%} of the recording is unscored: no data there, or (causal) no scale yet")
     return said
 
 

@@ -49,9 +49,12 @@ def test_epochs_that_calibrate_are_not_scored(store, tmp_path, capsys):
 
 def test_an_epoch_that_reaches_into_a_calibrating_one_is_left_out():
     reference = Hypnogram(np.array([0, 1, 1, -2, 2, 0]), "rodent3", 4.0, start=2.0)
-    left, n = unused(reference, Hypnogram(np.array([-2, -2, 1, 1, -2]), "rodent3", 2.5, start=1.0), None)  # scores 6.0 to 11.0 s
+    left, n = unused(reference, Hypnogram(np.array([-2, -2, 1, 1, -2]), "rodent3", 2.5, start=1.0), None, 0.0)  # scores 6.0 to 11.0 s
     assert left.codes.tolist() == [0, -2, -2, -2, 2, 0] and n == 2
-    assert unused(reference, Hypnogram(np.array([0, 0]), "rodent3", 4.0, start=50.0), None)[1] == 0
+    assert unused(reference, Hypnogram(np.array([0, 0]), "rodent3", 4.0, start=50.0), None, 0.0)[1] == 0
+    # Minutes are counted from where there are data to calibrate by.
+    late = Hypnogram(np.zeros(10, int), "rodent3", 4.0)
+    assert unused(late, late, 8 / 60, 20.0)[0].codes.tolist() == [0] * 5 + [-2] * 2 + [0] * 3
 
 
 @pytest.mark.parametrize(
