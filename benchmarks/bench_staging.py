@@ -1,6 +1,6 @@
 """Staging: speed beside YASA, agreement on planted and real recordings, what noise and a few labels do. Real ones where their folder is given (BRAINMU_DATA).
 
-Usage: python benchmarks/bench_staging.py [--quick] [--only PART ...] [--cross-validate] [--reference FILE]
+Usage: python benchmarks/bench_staging.py [--quick] [--only PART ...] [--cross-validate] [--folds 0 1 2 3] [--reference FILE]
 
 Parts: speed, rodents, humans, noise, calibration, mouse, spikes. --cross-validate adds the 4 subject folds of Sleep-EDF band powers (half an hour on
 one core), paired with LightGBM subject by subject: by --reference, a JSON file with "subject_kappa" and "fraction_bias", or fitted here where lightgbm
