@@ -29,7 +29,7 @@ def main() -> None:
     if not folder.is_dir():
         print("the DREAMS excerpts are absent (set BRAINMU_DATA)")
         return
-    ours, theirs, mutual, spent = [], [], [], 0.0
+    ours, theirs, mutual, gain, spent = [], [], [], [], 0.0
     print("excerpt   brainmu (expert 1, 2)   YASA          experts")
     for path in sorted(folder.glob("excerpt*.txt")):
         i = int(path.stem.removeprefix("excerpt"))
@@ -43,8 +43,10 @@ def main() -> None:
         b = [f1(yasa_spindles(x, rate), v) for v in experts] if importlib.util.find_spec("yasa") else [float("nan")] * len(experts)
         m = f1(experts[0], experts[1]) if len(experts) == 2 else float("nan")
         print(f"{i:<9} {' '.join(f'{v:.2f}' for v in a):<23} {' '.join(f'{v:.2f}' for v in b):<13} {m:.2f}")
-        ours, theirs, mutual = ours + a, theirs + b, [*mutual, m]
+        ours, theirs, mutual, gain = ours + a, theirs + b, [*mutual, m], [*gain, float(np.mean(a) - np.mean(b))]
     print(f"mean      {np.mean(ours):.3f}                   {np.mean(theirs):.3f}         {np.nanmean(mutual):.3f}      ({spent:.1f} s)")
+    each = " ".join(f"{v:+.2f}" for v in gain)
+    print(f"minus YASA, by excerpt: {each}, mean {np.mean(gain):+.2f}; minus the experts' mutual F1 {np.mean(ours) - np.nanmean(mutual):+.2f}")
 
 
 def scored(path: Path) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Staging: speed beside YASA, agreement on planted and real recordings, what noise and a few labels do. Real ones where their folder is given (BRAINMU_DATA).
 
-Usage: python benchmarks/bench_staging.py [--quick] [--only PART ...] [--cross-validate] [--reference FILE]
+Usage: python benchmarks/bench_staging.py [--quick] [--only PART ...] [--cross-validate] [--folds 0 1 2 3] [--reference FILE]
 
 Parts: speed, rodents, humans, noise, calibration, mouse, spikes. --cross-validate adds the 4 subject folds of Sleep-EDF band powers (half an hour on
 one core), paired with LightGBM subject by subject: by --reference, a JSON file with "subject_kappa" and "fraction_bias", or fitted here where lightgbm
@@ -14,7 +14,7 @@ import importlib.util
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="shorter recordings and fewer animals")
     parser.add_argument("--only", nargs="+", choices=[*parts], help="these parts alone")
     parser.add_argument("--cross-validate", action="store_true")
+    parser.add_argument("--folds", type=int, nargs="+", choices=range(4), default=range(4), help="these folds of --cross-validate alone")
     parser.add_argument("--methods", nargs="+", default=["boosting", "combined"], help="what --cross-validate fits")
     parser.add_argument("--reference", type=Path, help="what LightGBM reached, as JSON")
     args = parser.parse_args()
@@ -342,24 +343,29 @@ def band_powers(args: argparse.Namespace) -> None:
     peer = json.loads(args.reference.read_text()) if args.reference else lightgbm(recordings, fold)
     for method in args.methods:
         pairs, begin, longest = [], time.perf_counter(), 0.0
-        for k in range(4):
+        for k in args.folds:
             start = time.perf_counter()
             stager = SleepStager(method=method).fit([r for r in recordings if fold[r.id] != k], labels="scoring")
             longest = max(longest, time.perf_counter() - start)
             pairs += [(r.subject, stager.predict(r), r.labels["scoring"]) for r in recordings if fold[r.id] == k]
         e = evaluate_many(pairs)
         low, high = e["kappa_subjects_interval"]
-        print(f"Sleep-EDF band powers, {method}, 4 folds: mean subject kappa {e['kappa_subjects']:.4f} [{low:.3f}, {high:.3f}], pooled {e['kappa']:.4f}, "
-              f"macro-F1 {e['macro_f1']:.3f}, ECE {e['ece']:.3f}, {e['n_subjects']} subjects; "
+        print(f"Sleep-EDF band powers, {method}, folds {' '.join(map(str, args.folds))}: mean subject kappa {e['kappa_subjects']:.4f} [{low:.3f}, {high:.3f}], "
+              f"pooled {e['kappa']:.4f}, macro-F1 {e['macro_f1']:.3f}, ECE {e['ece']:.3f}, {e['n_subjects']} subjects; "
               f"{time.perf_counter() - begin:.0f} s, longest fit {longest:.0f} s")  # fmt: skip
         print("  F1", {k: round(v, 3) for k, v in e["f1"].items()}, "fraction bias", {k: round(v, 4) for k, v in e["fraction_bias"].items()}, flush=True)
         if peer is not None:
             own = by_subject(pairs)
-            gain = [own[s] - v for s, v in ((int(s), v) for s, v in peer["subject_kappa"].items())]
+            gain = [own[s] - v for s, v in ((int(s), v) for s, v in peer["subject_kappa"].items()) if s in own]
             low, high = bootstrap_interval(gain, lambda g: float(np.mean(g)))
             print(f"  minus LightGBM (mean {np.mean(list(peer['subject_kappa'].values())):.4f}): {np.mean(gain):+.4f} [{low:+.4f}, {high:+.4f}], "
-                  f"better in {np.mean(np.array(gain) > 0):.0%} of subjects; largest fraction bias {max(abs(v) for v in e['fraction_bias'].values()):.4f} "
-                  f"against {max(abs(v) for v in peer['fraction_bias']):.4f}", flush=True)  # fmt: skip
+                  f"better in {np.mean(np.array(gain) > 0):.0%} of subjects; fraction bias, largest and mean of absolutes: {off(e['fraction_bias'].values())} "
+                  f"against {off(peer['fraction_bias'])} over all folds", flush=True)  # fmt: skip
+
+
+def off(bias: Iterable[float]) -> str:
+    size = np.abs(list(bias))
+    return f"{size.max():.4f} and {size.mean():.4f}"
 
 
 def by_subject(pairs: list[tuple[str, Hypnogram, Hypnogram]]) -> dict[int, float]:

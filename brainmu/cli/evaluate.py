@@ -54,7 +54,6 @@ def evaluate(
     """
     import json
 
-    import brainmu.loading
     from brainmu.core.effect import jsonable
     from brainmu.errors import StoreError, UsageError
     from brainmu.sleep import SleepStager
@@ -77,7 +76,7 @@ def evaluate(
     if encoder:
         scores, text = probe_encoder(common, model, sessions, labels, asked)
     else:
-        stager = SleepStager(stages="rodent3", epoch=4.0, method="rules") if model == "rules" else brainmu.loading.load(model)
+        stager = SleepStager(stages="rodent3", epoch=4.0, method="rules") if model == "rules" else SleepStager.load(model)
         pairs = [(s, stager.predict(s), s.hypnogram(labels)) for s in sessions]
         scores = score_pairs([(s.subject or s.id, predicted, true) for s, predicted, true in pairs])
         text = "\n".join(score_lines(scores))

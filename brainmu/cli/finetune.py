@@ -23,7 +23,10 @@ def finetune(
     labels: Annotated[str, Parameter(help="Name of the hypnogram in the stores.")] = "scoring",
     stages: Annotated[Literal["rodent3", "aasm5"], Parameter(help="WAKE NREM REM, or W N1 N2 N3 R.")] = "rodent3",
     epoch: Annotated[float | None, Parameter(help="Epoch, s (4 for rodents, 30 for people).")] = None,
-    method: Annotated[Literal["encoder", "boosting"], Parameter(help="A head on the encoder, or boosted trees on classical features.")] = "encoder",
+    method: Annotated[
+        Literal["encoder", "boosting", "combined"],
+        Parameter(help="A head on the encoder; boosted trees on classical features; these trees and a network over the night (three subjects or more)."),
+    ] = "encoder",
     mode: Annotated[
         Literal["probe", "adapters", "context", "full"] | None, Parameter(help="What of the encoder is trained: none, low-rank adapters, its context, all.")
     ] = None,

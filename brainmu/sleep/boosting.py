@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainmu.errors import InputError, MissingDataError
-from brainmu.sleep.decoding import fit_temperature, tempered, tune_durations
+from brainmu.sleep.decoding import Decoding
 from brainmu.sleep.durations import Durations
 from brainmu.sleep.features import Table, add_context
 from brainmu.sleep.trees import Trees
@@ -36,6 +36,8 @@ class BoostedStager:
     anchored : bool
         Columns on the recording's own scale are measured from the middle between their 5th and 95th percentile rather than from their median, which moves
         with how much an animal slept. :meth:`fit` decides: rodents, whose recordings hold an hour of sleep or of running.
+    running : bool
+        Fitted on tables whose scale is that of the past (and is measured so already); :meth:`fit` takes it from the tables.
     """
 
     stages: str
@@ -46,17 +48,22 @@ class BoostedStager:
     seed: int = 0
     rounds: int = 150
     anchored: bool = False
+    running: bool = False
     names: list[str] = field(default_factory=list)
     trees: Trees | None = None
-    durations: Durations | None = None
-    temperature: float = 1.0
+    decoding: Decoding = field(default_factory=Decoding)
 
     def fit(
-        self, tables: list[Table], codes: list[NDArray[np.integer]], groups: list[str], progress: Callable[[str, float], None] | None = None
+        self, tables: list[Table], codes: list[NDArray[np.integer]], groups: list[str], progress: Callable[[str, float], None] | None = None, *,
+        tune: bool = True,
     ) -> BoostedStager:  # fmt: skip
-        """Fit to tables of features and codes an epoch (negative ones are left out); groups name the subjects."""
+        """Fit to tables of features and codes an epoch (negative ones are left out); groups name the subjects.
+
+        Without `tune` the trees are left as they are, undecoded: for whoever decides on held-out subjects itself.
+        """
         self.names = list(dict.fromkeys(n for t in tables for n in t.names))
-        self.anchored = self.stages == "rodent3"
+        self.running = any(t.running for t in tables)
+        self.anchored = self.stages == "rodent3" and not self.running
         x = [self._with_context(t) for t in tables]
         missing = [self._variants(t) for t in tables]
         known = [(c >= 0) & ~t.empty for c, t in zip(codes, tables)]
@@ -65,13 +72,7 @@ class BoostedStager:
             raise MissingDataError(f"{total} labelled epochs with data, expected at least 20 to fit a stager: check the labels' name and times")
         if len({int(v) for c, k in zip(codes, known) for v in np.unique(c[k])}) < 2:
             raise MissingDataError("all labelled epochs are of one stage, expected at least two: give recordings with other stages")
-        if self.duration and not self.causal:
-            held_out = self._held_out(x, missing, codes, known, groups, progress)
-            # Too few subjects to choose by: a mild setting.
-            mild = Durations.fit(codes, self.n_stages, phases=2)
-            self.durations = mild if held_out is None else tune_durations(codes, held_out, known, groups, self.n_stages)
-            if held_out is not None:
-                self.temperature = fit_temperature(codes, {i: self._decoded(p) for i, p in held_out.items()}, known)
+        self.decoding = self._tuned(x, missing, codes, known, groups, progress) if tune else Decoding()
         self.trees = self._grow(x, missing, codes, known, range(len(x)))
         if progress is not None:
             progress("trees", 1.0)
@@ -91,10 +92,7 @@ class BoostedStager:
 
     def decode(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
         """Evidence (epoch, stage) with how stages follow each other and last, and the confidence of held-out subjects."""
-        return tempered(self._decoded(p), self.temperature)
-
-    def _decoded(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
-        return self.durations.smooth(p) if self.durations is not None and np.isfinite(p).any() else p
+        return self.decoding(p)
 
     # -- parts ------------------------------------------------------------------------------------------------------
     def _arranged(self, table: Table) -> NDArray[np.float64]:
@@ -168,6 +166,17 @@ class BoostedStager:
         enough = int(np.clip(len(y_all) // 20, 30, rounds or self.rounds))
         return Trees.fit(x_all, y_all, self.n_stages, rounds=enough, seed=self.seed)
 
+    def _tuned(
+        self, x: list[NDArray[np.float64]], missing: list[list[NDArray[np.bool_]]], codes: list[NDArray[np.integer]], known: list[NDArray[np.bool_]],
+        groups: list[str], progress: Callable[[str, float], None] | None,
+    ) -> Decoding:  # fmt: skip
+        """What held-out subjects say of the trees' probabilities; with too few of them to choose by, mild durations and nothing else."""
+        decode = self.duration and not self.causal
+        held_out = self._held_out(x, missing, codes, known, groups, progress)
+        if held_out is None:
+            return Decoding(Durations.fit(codes, self.n_stages, phases=2) if decode else None)
+        return Decoding.fit(codes, held_out, known, groups, self.n_stages, decode)
+
     def _held_out(
         self, x: list[NDArray[np.float64]], missing: list[list[NDArray[np.bool_]]], codes: list[NDArray[np.integer]], known: list[NDArray[np.bool_]],
         groups: list[str], progress: Callable[[str, float], None] | None,
@@ -196,15 +205,14 @@ class BoostedStager:
         """Settings (for YAML) and arrays (for NPZ)."""
         assert self.trees is not None
         settings = {"stages": self.stages, "epoch": self.epoch, "n_stages": self.n_stages, "causal": self.causal, "duration": self.duration, "seed": self.seed,
-                    "rounds": self.rounds, "anchored": self.anchored, "names": self.names, "temperature": self.temperature,
-                    "durations": None if self.durations is None else self.durations.to_dict()}  # fmt: skip
+                    "rounds": self.rounds, "anchored": self.anchored, "running": self.running, "names": self.names, **self.decoding.to_dict()}  # fmt: skip
         return settings, self.trees.to_arrays("trees_")
 
     @classmethod
     def from_parts(cls, settings: dict[str, Any], arrays: dict[str, NDArray]) -> BoostedStager:
         s = dict(settings)
-        d = s.pop("durations")
-        return cls(**s, trees=Trees.from_arrays(arrays, "trees_"), durations=None if d is None else Durations.from_dict(d))
+        decoding = Decoding.from_dict({k: s.pop(k) for k in ("durations", "temperature", "offset") if k in s})
+        return cls(**s, trees=Trees.from_arrays(arrays, "trees_"), decoding=decoding)
 
 
 def _between_ends(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -118,7 +118,7 @@ class CombinedStager:
         if len(names) < 3:
             raise InputError(f"method 'combined' weighs two stagers by held-out subjects and needs three or more, got {len(names)}: use method='boosting'")
         self.boosted = self._trees()
-        self.boosted.fit(tables, codes, groups)
+        self.boosted.fit(tables, codes, groups, tune=False)
         if progress is not None:
             progress("trees", 0.2)
         known = [(c >= 0) & ~t.empty for c, t in zip(codes, tables)]
@@ -129,6 +129,11 @@ class CombinedStager:
         mixed = {i: self._blank(self.stack(pair), tables[i]) for i, pair in held.items()}
         self.decoding = Decoding.fit(codes, mixed, known, groups, self.n_stages, self.duration and not self.causal)
         return self
+
+    @property
+    def running(self) -> bool:
+        """Fitted on tables whose scale is that of the past."""
+        return self.boosted is not None and self.boosted.running
 
     def predict_proba(self, table: Table) -> NDArray[np.float64]:
         """Probability (epoch, stage); NaN where nothing is known of an epoch."""
@@ -167,7 +172,7 @@ class CombinedStager:
             train = [i for i, g in enumerate(groups) if fold[g] != k]
             test = [i for i, g in enumerate(groups) if fold[g] == k]
             trees = self._trees()
-            trees.fit([tables[i] for i in train], [codes[i] for i in train], [groups[i] for i in train])
+            trees.fit([tables[i] for i in train], [codes[i] for i in train], [groups[i] for i in train], tune=False)
             net = SequenceNet(self.n_stages, self.causal, seed=self.seed + k, **self.settings)
             told = None if progress is None else lambda f, k=k: progress("networks", 0.2 + 0.8 * (k + 0.3 + 0.7 * f) / n)
             self.nets.append(net.fit([x[i] for i in train], [labels[i] for i in train], kinds, told))

@@ -17,7 +17,10 @@ from brainmu.core.signal import Signal
 from brainmu.errors import InputError, MissingDataError
 from brainmu.sleep.frames import Grid, brain_measures, grid_of, muscle_level
 
-__all__ = ["CONTEXT", "Table", "add_context", "epoch_table"]
+__all__ = ["BURN_IN", "CONTEXT", "Table", "add_context", "epoch_table"]
+
+BURN_IN = 300.0
+"""Data before a running scale begins, s; ten epochs at least."""
 
 CONTEXT: dict[str, dict[str, tuple[float, ...]]] = {
     "aasm5": {"centred": (150.0, 450.0, 1230.0), "past": (120.0,), "neighbours": (30.0,)},
@@ -45,11 +48,14 @@ class Table:
     names : list of str
         ``<kind>:<measure>``; the kind says what a recording may lack (eeg, eog, emg, spikes, features).
         ``raw <kind>:<measure>`` is on an absolute scale, the others are on the recording's own.
+    running : bool
+        Whether that scale is the one of the past of each epoch rather than of the whole recording.
     """
 
     grid: Grid
     values: NDArray[np.float64]
     names: list[str]
+    running: bool = False
 
     @property
     def empty(self) -> NDArray[np.bool_]:
@@ -60,13 +66,17 @@ class Table:
         """The first `n` epochs, with empty ones behind where there are fewer."""
         short = max(0, n - len(self.values))
         values = np.concatenate([self.values[:n], np.full((short, self.values.shape[1]), np.nan)])
-        return Table(replace(self.grid, n=n), values, self.names)
+        return Table(replace(self.grid, n=n), values, self.names, self.running)
 
 
-def epoch_table(recording: Recording, epoch: float, *, start: float | None = None, progress: Callable[[str, float], None] | None = None) -> Table:
+def epoch_table(
+    recording: Recording, epoch: float, *, start: float | None = None, running: bool = False, progress: Callable[[str, float], None] | None = None
+) -> Table:
     """Features of every epoch of a recording, on the recording's own scale.
 
-    Streams of ``kind="features"`` are taken as they are where there are any; otherwise EEG/LFP, EOG, EMG and spikes.
+    Streams of ``kind="features"`` are taken as they are where there are any; otherwise EEG/LFP, EOG, EMG and spikes. With `running` the scale of an epoch is
+    that of what came before it and of itself: nothing later changes it, but for the second by which the last spectral window of an epoch reaches beyond it,
+    and the first five minutes, which have no scale yet, are left empty.
 
     Raises
     ------
@@ -85,16 +95,15 @@ def epoch_table(recording: Recording, epoch: float, *, start: float | None = Non
         raise MissingDataError(f"{recording.id}: staging needs EEG, LFP, EOG, EMG (>= 40 Hz), spikes or a features stream; the recording has {have}")
     grid = grid_of(recording, used, epoch, start)
     if streams:
-        parts = [_stream(name, s, grid) for name, s in streams.items()]
-        return Table(grid, *_joined(parts))
+        return _table(grid, [_stream(name, s, grid, running) for name, s in streams.items()], running)
     parts = []
     for i, (kind, signals) in enumerate(kinds.items()):
-        parts += _muscle(signals, grid) if kind == "emg" else _brain(kind, signals, grid)
+        parts += _muscle(signals, grid, running) if kind == "emg" else _brain(kind, signals, grid, running)
         if progress is not None:
             progress("features", (i + 1) / (len(kinds) + 1))
     if spikes is not None and len(spikes):
-        parts.append(_population(recording, grid))
-    return Table(grid, *_joined(parts))
+        parts.append(_population(recording, grid, running))
+    return _table(grid, parts, running)
 
 
 def add_context(values: NDArray[np.float64], epoch: float, stages: str, *, causal: bool = False) -> NDArray[np.float64]:
@@ -118,8 +127,16 @@ def add_context(values: NDArray[np.float64], epoch: float, stages: str, *, causa
     return np.concatenate(out, axis=1)
 
 
+def _table(grid: Grid, parts: list[tuple[NDArray[np.float64], list[str]]], running: bool) -> Table:
+    values, names = _joined(parts)
+    if running:
+        own = np.array([not n.startswith("raw ") for n in names])
+        values[~np.isfinite(values[:, own]).any(axis=1)] = np.nan
+    return Table(grid, values, names, running)
+
+
 # -- by kind --------------------------------------------------------------------------------------------------------
-def _brain(kind: str, signals: dict[str, Signal], grid: Grid) -> list[tuple[NDArray[np.float64], list[str]]]:
+def _brain(kind: str, signals: dict[str, Signal], grid: Grid, running: bool) -> list[tuple[NDArray[np.float64], list[str]]]:
     """Measures of EEG, LFP or EOG: each channel on its own scale, then the mean over channels; ratios also on their absolute scale."""
     names = [f"{kind}:{m}" for m in (*_SHAPES, *_RATIOS)] + [f"raw {kind}:{m}" for m in _RATIOS]
     if not signals:
@@ -128,16 +145,16 @@ def _brain(kind: str, signals: dict[str, Signal], grid: Grid) -> list[tuple[NDAr
     absolute: list[NDArray[np.float64]] = []
     for s in signals.values():
         which = np.unique(np.linspace(0, s.n_channels - 1, min(s.n_channels, 16)).astype(int))
-        m = brain_measures(s.pick(which) if len(which) < s.n_channels else s, grid)
+        m = brain_measures(s.pick(which) if len(which) < s.n_channels else s, grid, local=running)
         m |= {name: m[a] - m[b] for name, (a, b) in _RATIOS.items()}
         per = {k: grid.per_epoch(m[k]) for k in (*_SHAPES, *_RATIOS)}
-        own.append(np.stack([_own_scale(per[k]) for k in (*_SHAPES, *_RATIOS)], axis=2))  # (epoch, channel, measure)
+        own.append(np.stack([_own_scale(per[k], grid, running) for k in (*_SHAPES, *_RATIOS)], axis=2))  # (epoch, channel, measure)
         absolute.append(np.stack([per[k] for k in _RATIOS], axis=2))
     a, b = (_mean(np.concatenate(v, axis=1)) for v in (own, absolute))
     return [(np.concatenate([a, b], axis=1), names)]
 
 
-def _muscle(signals: dict[str, Signal], grid: Grid) -> list[tuple[NDArray[np.float64], list[str]]]:
+def _muscle(signals: dict[str, Signal], grid: Grid, running: bool) -> list[tuple[NDArray[np.float64], list[str]]]:
     names = ["emg:level", "emg:top", "emg:spread"]
     if not signals:
         return [(np.full((grid.n, 3), np.nan), names)]
@@ -146,11 +163,11 @@ def _muscle(signals: dict[str, Signal], grid: Grid) -> list[tuple[NDArray[np.flo
     finite = np.isfinite(frames)
     top = np.where(finite.any(1), np.where(finite, frames, -np.inf).max(1), np.nan)
     mean = grid.per_epoch(level)
-    own = [_mean(_own_scale(v)[:, :, None])[:, 0] for v in (mean, top, top - mean)]
+    own = [_mean(_own_scale(v, grid, running)[:, :, None])[:, 0] for v in (mean, top, top - mean)]
     return [(np.stack(own, axis=1), names)]
 
 
-def _population(recording: Recording, grid: Grid) -> tuple[NDArray[np.float64], list[str]]:
+def _population(recording: Recording, grid: Grid, running: bool) -> tuple[NDArray[np.float64], list[str]]:
     """What a population of unknown neurons tells: rate, share active, silent periods, and slow and theta modulation of the summed rate."""
     spikes = recording.spikes
     assert spikes is not None
@@ -166,7 +183,8 @@ def _population(recording: Recording, grid: Grid) -> tuple[NDArray[np.float64], 
         np.clip(((spikes.times[inside] - grid.start) / grid.epoch * bins).astype(np.int64), 0, grid.n * bins - 1), minlength=grid.n * bins
     ).reshape(grid.n, bins).astype(np.float64)  # fmt: skip
     total = counts.sum(1)
-    relative = counts / np.maximum(counts.mean(0), 1e-9)
+    usual = np.cumsum(counts, axis=0) / np.arange(1, grid.n + 1)[:, None] if running else counts.mean(0)
+    relative = counts / np.maximum(usual, 1e-9)
     power = np.abs(np.fft.rfft(fine - fine.mean(1, keepdims=True), axis=1)) ** 2
     f = np.fft.rfftfreq(bins, grid.epoch / bins)
     # Powers are set against what a Poisson train of the same rate would show, so rate and rhythm stay apart.
@@ -180,10 +198,10 @@ def _population(recording: Recording, grid: Grid) -> tuple[NDArray[np.float64], 
     x = np.stack(list(columns.values()), axis=1)
     first, last = spikes.times[0], spikes.times[-1]
     x[(edges[1:] <= first) | (edges[:-1] > last)] = np.nan
-    return _own_scale(x), [f"spikes:{k}" for k in columns]
+    return _own_scale(x, grid, running), [f"spikes:{k}" for k in columns]
 
 
-def _stream(name: str, s: Signal, grid: Grid) -> tuple[NDArray[np.float64], list[str]]:
+def _stream(name: str, s: Signal, grid: Grid, running: bool) -> tuple[NDArray[np.float64], list[str]]:
     """A features stream, averaged into epochs: on its own scale, and as it came."""
     names = [f"features:{name}/{c}" for c in s.names]
     x = np.full((grid.n, s.n_channels), np.nan)
@@ -197,12 +215,14 @@ def _stream(name: str, s: Signal, grid: Grid) -> tuple[NDArray[np.float64], list
         np.add.at(total, e[ok], np.where(np.isfinite(v[ok]), v[ok], 0.0))
         np.add.at(count, e[ok], np.isfinite(v[ok]))
     x = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    return np.concatenate([_own_scale(x), x], axis=1), names + [f"raw {n}" for n in names]
+    return np.concatenate([_own_scale(x, grid, running), x], axis=1), names + [f"raw {n}" for n in names]
 
 
 # -- arrays ---------------------------------------------------------------------------------------------------------
-def _own_scale(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Columns minus their median, over their 5th to 95th percentile; a column that does not vary is 0."""
+def _own_scale(x: NDArray[np.float64], grid: Grid, running: bool) -> NDArray[np.float64]:
+    """Columns minus their median, over their 5th to 95th percentile; a column that does not vary is 0. `running` as :func:`_running_scale`."""
+    if running:
+        return _running_scale(x, max(10, round(BURN_IN / grid.epoch)))
     finite = np.isfinite(x)
     if not finite.any():
         return x
@@ -210,6 +230,27 @@ def _own_scale(x: NDArray[np.float64]) -> NDArray[np.float64]:
     low, mid, high = np.nanpercentile(safe, [5, 50, 95], axis=0)
     span = high - low
     return np.where(finite, (x - mid) / np.where(span > 1e-9, span, 1.0), np.nan)
+
+
+def _running_scale(x: NDArray[np.float64], burn_in: int) -> NDArray[np.float64]:
+    """Columns minus the middle between the 5th and 95th percentile of their past, over the distance of these; NaN for the first `burn_in` values of a column.
+
+    The middle of the ends stands still while the median moves with how much of the past was sleep. Percentiles are taken anew whenever the past has grown
+    by a twentieth.
+    """
+    finite = np.isfinite(x)
+    enough = np.cumsum(finite, axis=0) >= burn_in
+    out = np.full_like(x, np.nan)
+    first = burn_in - 1
+    while first < len(x):
+        stop = min(len(x), max(first + 1, int(1.05 * first)))
+        here = enough[first]
+        if here.any():
+            low, high = np.nanpercentile(x[: first + 1, here], [5, 95], axis=0)
+            span = high - low
+            out[first:stop, here] = (x[first:stop, here] - 0.5 * (low + high)) / np.where(span > 1e-9, span, 1.0)
+        first = stop
+    return out
 
 
 def _mean(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,6 +14,9 @@ from brainmu.sleep.features import Table
 __all__ = ["Calibration"]
 
 _FEWEST = 20
+_LEAST_GAIN = 0.005
+"""Log likelihood an epoch; what gains less changes hardly a stage."""
+
 _STRENGTHS = (10.0, 30.0, 100.0, 300.0)
 _BLOCKS = 5
 
@@ -31,7 +34,7 @@ class Calibration:
     weight : float64 (feature, stage)
     bias : float64 (stage,)
     present : list of int
-        Stages that the labels hold; the others are neither favoured nor held back.
+        Stages that the labels hold; the others keep the probability that the stager gives them.
     gain : float
         Log likelihood gained an epoch on labelled blocks that were left out in turn; 0 where nothing was changed.
     n_epochs : int
@@ -59,7 +62,7 @@ class Calibration:
         """From features, probabilities (epoch, stage) and codes (epoch,) of one recording; negative codes are not labelled.
 
         The labelled epochs are cut into blocks in time, each left out in turn: among corrections of several strengths the one is taken that makes the
-        left-out labels likeliest, if it does so by more than the standard error over blocks; otherwise nothing is changed.
+        left-out labels likeliest, if it does so by 0.005 an epoch and by more than the standard error over blocks; otherwise nothing is changed.
 
         Raises
         ------
@@ -77,14 +80,14 @@ class Calibration:
             nothing.note = "nothing changed: the labels hold one stage only"
             return nothing
         blocks = np.array_split(np.arange(n), _BLOCKS)
-        before = np.array([_likelihood(logs[b], y[b]) for b in blocks])
-        best, chosen = 0.0, None
+        before = np.array([_likelihood(_normalised(logs[b]), y[b]) for b in blocks])
+        best, chosen = _LEAST_GAIN, None
         for strength in _STRENGTHS:
             gains = np.empty(len(blocks))
             for i, b in enumerate(blocks):
                 rest = np.setdiff1d(np.arange(n), b)
                 w, c = _solve(z[rest], logs[rest], y[rest], strength)
-                gains[i] = _likelihood(logs[b] + z[b] @ w + c, y[b]) - before[i]
+                gains[i] = _likelihood(_corrected(logs[b], z[b] @ w + c, np.unique(y[rest])), y[b]) - before[i]
             gain = float(gains.mean())
             if gain > best and gain > gains.std(ddof=1) / np.sqrt(len(blocks)):
                 best, chosen = gain, strength
@@ -92,7 +95,7 @@ class Calibration:
             nothing.note = f"nothing changed: on left-out blocks of the {n} labelled epochs no correction was better than none"
             return nothing
         weight, bias = _solve(z, logs, y, chosen)
-        note = f"corrected by {n} labelled epochs: left-out blocks gain {best:.2f} log likelihood an epoch"
+        note = f"corrected by {n} labelled epochs: labels of left-out blocks became {np.exp(best) - 1:.1%} likelier an epoch"
         return cls(table.names, centre, scale, weight, bias, nothing.present, best, n, note)
 
     def __call__(self, table: Table, proba: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -101,9 +104,8 @@ class Calibration:
             return proba
         at = {n: i for i, n in enumerate(table.names)}
         x = np.stack([table.values[:, at[n]] if n in at else np.full(len(proba), np.nan) for n in self.names], axis=1)
-        s = _log(proba) + _scaled(x, self.centre, self.scale) @ self.weight + self.bias
-        e = np.exp(s - s.max(axis=1, keepdims=True))
-        return np.where(np.isfinite(proba), e / e.sum(axis=1, keepdims=True), np.nan)
+        p = np.exp(_corrected(_log(proba), _scaled(x, self.centre, self.scale) @ self.weight + self.bias, np.array(self.present)))
+        return np.where(np.isfinite(proba), p, np.nan)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for YAML."""
@@ -142,11 +144,30 @@ def _solve(
     return weight, bias
 
 
-def _likelihood(s: NDArray[np.float64], y: NDArray[np.integer]) -> float:
-    """Mean log probability of codes (n,) under a softmax of scores (n, stage); a single epoch counts to 1e-3 at most."""
-    s = s - s.max(axis=1, keepdims=True)
-    p = np.exp(s) / np.exp(s).sum(axis=1, keepdims=True)
-    return float(np.log(np.maximum(p[np.arange(len(y)), y], 1e-3)).mean())
+def _corrected(logs: NDArray[np.float64], added: NDArray[np.float64], present: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Log probabilities (epoch, stage) with a correction of the stages that are present among each other; the others keep the probability they had.
+
+    Were all stages set against each other, whatever speaks for one of those that were labelled would speak against the others, of which nothing was learnt.
+    """
+    out = _normalised(logs)
+    mass = _log_sum(out[:, present])
+    out[:, present] = mass + _normalised(out[:, present] + added[:, present])
+    return out
+
+
+def _likelihood(log_p: NDArray[np.float64], y: NDArray[np.integer]) -> float:
+    """Mean of log probabilities (epoch, stage) at codes (epoch,); a single epoch counts to 1e-3 at most."""
+    return float(np.maximum(log_p[np.arange(len(y)), y], np.log(1e-3)).mean())
+
+
+def _normalised(s: NDArray[np.float64]) -> NDArray[np.float64]:
+    return s - _log_sum(s)
+
+
+def _log_sum(s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log of the sum of exponentials, (epoch, 1)."""
+    top = s.max(axis=1, keepdims=True)
+    return top + np.log(np.exp(s - top).sum(axis=1, keepdims=True))
 
 
 def _scales(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -80,11 +80,14 @@ def grid_of(recording: Recording, signals: list[Signal], epoch: float, start: fl
     return Grid(first, epoch, n, max(1, round(epoch / STEP)))
 
 
-def brain_measures(signal: Signal, grid: Grid, *, shape: bool = True, progress: Callable[[float], None] | None = None) -> dict[str, NDArray[np.float32]]:
+def brain_measures(
+    signal: Signal, grid: Grid, *, shape: bool = True, local: bool = False, progress: Callable[[float], None] | None = None
+) -> dict[str, NDArray[np.float32]]:
     """Measures (frame, channel) of EEG, LFP or EOG channels.
 
     ``log_<band>`` (log10 density), ``total`` (log10 power 0.5-45 Hz), ``slope`` (aperiodic, 4-90 Hz, as a positive steepness),
-    and with `shape` Hjorth ``mobility`` and ``complexity``, ``kurtosis``, ``permutation_entropy``.
+    and with `shape` Hjorth ``mobility`` and ``complexity``, ``kurtosis`` (about the mean of ten minutes,
+    or with `local` of the frame), ``permutation_entropy``.
     """
     _check_rate(signal, 20.0)
     out: dict[str, list[NDArray[np.float32]]] = {}
@@ -95,7 +98,7 @@ def brain_measures(signal: Signal, grid: Grid, *, shape: bool = True, progress: 
         for name, (low, high) in BANDS.items():
             part[f"log_{name}"] = _log(band_power(power, f, low, min(high, f[-1] + 1e-6) if name == "broad" else high, where=free if high > 40 else None))
         if shape:
-            part |= _hjorth(power, f, free) | _disorder(x, rate, first, round(min(WINDOW, len(x) / rate) * rate), grid.step)
+            part |= _hjorth(power, f, free) | _disorder(x, rate, first, round(min(WINDOW, len(x) / rate) * rate), grid.step, local)
         part["total"] = _log(power[..., (f >= 0.5) & (f < 45) & free].sum(-1) * (f[1] - f[0]))
         part["slope"] = -aperiodic_slope(power, f, 4.0, min(90.0, f[-1]))
         for name, value in part.items():
@@ -250,16 +253,19 @@ def _hjorth(power: NDArray[np.float32], f: NDArray[np.float64], free: NDArray[np
     return {"mobility": 0.5 * (_log(m2) - _log(m0)), "complexity": 0.5 * (_log(m4) - 2 * _log(m2) + _log(m0))}
 
 
-def _disorder(x: NDArray[np.float32], rate: float, first: NDArray[np.int64], window: int, step: float) -> dict[str, NDArray[np.float64]]:
+def _disorder(x: NDArray[np.float32], rate: float, first: NDArray[np.int64], window: int, step: float, local: bool) -> dict[str, NDArray[np.float64]]:
     """Permutation entropy and log10 kurtosis of each frame's own samples.
 
     The entropy is of the order of three values 10 ms apart, 1 for noise (Bandt & Pompe 2002, Phys. Rev. Lett. 88:174102).
     """
     length = min(max(round(step * rate), 8), window)
     begin = first + (window - length) // 2
-    mean = np.nanmean(x, axis=0, keepdims=True) if np.isfinite(x).any(axis=0).all() else np.float32(0)
-    square = (x - mean) ** 2
-    second, fourth = _sums(square, begin, length), _sums(square**2, begin, length)
+    if local:
+        second, fourth = _central_sums(x, begin, length)
+    else:
+        mean = np.nanmean(x, axis=0, keepdims=True) if np.isfinite(x).any(axis=0).all() else np.float32(0)
+        square = (x - mean) ** 2
+        second, fourth = _sums(square, begin, length), _sums(square**2, begin, length)
     lag = max(1, round(0.01 * rate))
     a, b, c = x[: -2 * lag], x[lag:-lag], x[2 * lag :]
     # The three comparisons of a triplet name its order; a missing value makes the sums, and so the entropy, missing.
@@ -282,6 +288,16 @@ def _sums(x: NDArray[np.generic], begin: NDArray[np.int64], length: int) -> NDAr
         bounds = np.stack([begin[ok], begin[ok] + length], axis=1).ravel()
         out[ok] = np.add.reduceat(padded, bounds, axis=0, dtype=np.int32 if x.dtype == bool else None)[::2]
     return out
+
+
+def _central_sums(x: NDArray[np.float32], begin: NDArray[np.int64], length: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sums (frame, channel) of the second and fourth powers about the frame's own mean."""
+    second, fourth = np.full((len(begin), x.shape[1]), np.nan), np.full((len(begin), x.shape[1]), np.nan)
+    for k in np.flatnonzero((begin >= 0) & (begin + length <= len(x))):
+        v = x[begin[k] : begin[k] + length].astype(np.float64)
+        square = (v - v.mean(axis=0)) ** 2
+        second[k], fourth[k] = square.sum(axis=0), (square**2).sum(axis=0)
+    return second, fourth
 
 
 def _log(x: NDArray[np.floating]) -> NDArray[np.float64]:

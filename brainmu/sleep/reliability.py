@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from brainmu.core.hypnogram import Hypnogram
+from brainmu.core.hypnogram import UNSCORED, Hypnogram
 from brainmu.core.metrics import accuracy, cohen_kappa, confusion
 from brainmu.errors import InputError, MissingDataError
 
-__all__ = ["THRESHOLDS", "abstention", "calibration"]
+__all__ = ["THRESHOLDS", "abstain_from", "abstention", "calibration", "doubts"]
 
 THRESHOLDS = (0.0, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 """Confidences at which abstention is told; 0 is every epoch."""
@@ -97,6 +97,35 @@ def abstention(hypnogram: Hypnogram | Pairs, reference: Hypnogram | None = None,
         of = {f"abstained_{s}_pct": 100 * float((~keep)[truth == i].mean()) if (truth == i).any() else float("nan") for i, s in enumerate(stages)}
         rows.append(row | of)
     return pd.DataFrame(rows)
+
+
+def doubts(h: Hypnogram) -> list[str]:
+    """What makes a hypnogram look wrong without any reference, in sentences: half an hour or more of one stage, or much that is missing.
+
+    A stager's probabilities are right for recordings like those it was fitted on. Noise or a dead channel is unlike them, and is staged with confidence.
+    """
+    scored = h.codes[h.codes >= 0]
+    said = []
+    if len(scored) * h.epoch >= 1800:
+        share = np.bincount(scored, minlength=len(h.stages)) / len(scored)
+        if share.max() > 0.97:
+            said.append(
+                f"{h.stages[int(share.argmax())]} makes {share.max():.0%} of {len(scored) * h.epoch / 60:.0f} min: noise and dead channels look like that"
+            )
+    if len(scored) < 0.8 * len(h):
+        said.append(f"{1 - len(scored) / len(h):.0%} of the recording is unscored: no data there, or (causal) no scale yet")
+    return said
+
+
+def abstain_from(h: Hypnogram, sure: NDArray[np.floating], confidence: float, share: float | None) -> None:
+    """Leave epochs of a hypnogram unscored: those with `sure` (epoch,) below `confidence`, or the least certain `share` of all; ``attrs`` say how many."""
+    doubtful = (h.codes >= 0) & (sure < confidence)
+    if share is not None:
+        scored = np.flatnonzero(h.codes >= 0)
+        doubtful = np.zeros(len(h.codes), dtype=bool)
+        doubtful[scored[np.argsort(sure[scored], kind="stable")[: int(share * len(h.codes) + 1e-9)]]] = True
+    h.codes[doubtful] = UNSCORED
+    h.attrs["abstained"] = float(doubtful.mean())
 
 
 def _pooled(hypnogram: Hypnogram | Pairs, reference: Hypnogram | None) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

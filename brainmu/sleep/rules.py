@@ -29,6 +29,9 @@ __all__ = ["RuleSettings", "stage_by_rules"]
 
 WAKE, NREM, REM = 0, 1, 2
 
+_LEAST = 0.1
+"""Share of the recording that a channel must cover to be used where none covers half of it."""
+
 
 @dataclass(frozen=True)
 class RuleSettings:
@@ -84,13 +87,13 @@ def stage_by_rules(
     Returns
     -------
     Hypnogram
-        WAKE NREM REM with probabilities. ``attrs``: ``quality`` ("good", "fair" or "poor"), ``reasons`` (sentences),
+        WAKE NREM REM with probabilities; UNS where a measure is missing. ``attrs``: ``quality`` ("good", "fair" or "poor"), ``reasons`` (sentences),
         ``thresholds`` (how each measure was split), ``channels``, ``muscle`` ("emg" or "lfp"), ``centred`` (True).
 
     Raises
     ------
     MissingDataError
-        Without EEG/LFP, or without any measure of muscle tone; the message says why.
+        Without EEG/LFP, or without any measure of muscle tone in a tenth of the recording; the message says why.
 
     References
     ----------
@@ -131,6 +134,8 @@ def _gather(recording: Recording, epoch: float, settings: RuleSettings, start: f
     measures, names = _brain(brain, grid, progress)
     muscle = _smooth(muscle, settings.smooth_muscle / grid.step)
     notes += _doubt_channels(names, measures)
+    if not _covering(measures["log_delta"]).any():
+        raise MissingDataError("rules found no EEG or LFP channel with data in a tenth of the frames or more: check for flat or missing channels")
     t_muscle = find_threshold(muscle, "muscle")
     slow, t_slow, slow_name = _best_slow(measures, names, muscle, settings.smooth / grid.step)
     theta, theta_name = _best_theta(measures, names, slow < t_slow.value, settings.smooth / grid.step)
@@ -145,25 +150,46 @@ def _gather(recording: Recording, epoch: float, settings: RuleSettings, start: f
 def _muscle(
     recording: Recording, brain: dict[str, Signal], emg: dict[str, Signal], correlated: dict[str, Signal], grid: Grid
 ) -> tuple[NDArray[np.float64], str, list[str]]:  # fmt: skip
-    """Muscle level (frame,), where it came from, and notes. An EMG comes first, then the correlation of LFP sites as it was stored or as it can be had."""
-    if emg:
-        levels, notes = [], []
-        for s in emg.values():
-            level, said = muscle_level(s, grid)
-            levels.append(level)
-            notes += said
-        level = np.concatenate(levels, axis=1).astype(np.float64)
-        usable = np.isfinite(level).mean(0) > 0.5
-        if usable.any():
-            z = level[:, usable] - np.nanmedian(level[:, usable], axis=0)
-            return np.nanmean(z, axis=1) if z.shape[1] > 1 else z[:, 0], "emg", notes
-        notes.append("every EMG channel is flat or missing")
-    why = "; ".join(notes) if emg else "no EMG channel"
+    """Muscle level (frame,), where it came from, and notes.
+
+    An EMG that covers half of the recording comes first, then the correlation of LFP sites as it was stored or as it can be had, then an EMG that covers less.
+    """
+    level, notes = _by_emg(emg, grid) if emg else (None, [])
+    if level is not None and np.isfinite(level).mean() >= 0.5:
+        return level, "emg", notes
+    by_sites, why = _by_sites(brain, correlated, grid)
+    if by_sites is not None:
+        return by_sites[0], "lfp", [by_sites[1]] + ([] if level is None else ["the EMG covers less than half of the recording and was left out"])
+    if level is not None:
+        return level, "emg", notes
+    said = "; ".join([*notes, "every EMG channel is flat or missing"]) if emg else "no EMG channel"
+    raise MissingDataError(f"{recording.id}: rules cannot tell REM from wakefulness without muscle tone ({said}{why})")
+
+
+def _by_emg(emg: dict[str, Signal], grid: Grid) -> tuple[NDArray[np.float64] | None, list[str]]:
+    """Mean level (frame,) of the EMG channels that cover enough of the recording, None where none does, and what was assumed of them."""
+    levels, notes = [], []
+    for s in emg.values():
+        level, said = muscle_level(s, grid)
+        levels.append(level)
+        notes += said
+    level = np.concatenate(levels, axis=1).astype(np.float64)
+    usable = _covering(level)
+    if not usable.any():
+        return None, notes
+    z = level[:, usable] - np.nanmedian(level[:, usable], axis=0)
+    count = np.isfinite(z).sum(axis=1)
+    return np.where(count > 0, np.nansum(z, axis=1) / np.maximum(count, 1), np.nan), notes
+
+
+def _by_sites(brain: dict[str, Signal], correlated: dict[str, Signal], grid: Grid) -> tuple[tuple[NDArray[np.float64], str] | None, str]:
+    """Muscle level (frame,) from LFP sites with a note, or None; and why not."""
+    why = ""
     for name, s in correlated.items():
         x, t = s.read()[:, 0].astype(np.float64), s.read_times()
         level = np.interp(grid.centres, t, x, left=np.nan, right=np.nan) if len(t) else np.full(len(grid.centres), np.nan)
         if np.isfinite(level).mean() > 0.5:
-            return level, "lfp", [f"muscle tone is read from {name!r}, the 300-600 Hz correlation of LFP sites"]
+            return (level, f"muscle tone is read from {name!r}, the 300-600 Hz correlation of LFP sites"), why
         why += f"; {name} is missing for most of the time"
     for name, s in brain.items():
         if "lfp" not in set(s.channels["kind"]):
@@ -173,8 +199,14 @@ def _muscle(
         except MissingDataError as error:
             why += f"; from {name}: {error}"
             continue
-        return level, "lfp", ["muscle tone is read from the 300-600 Hz correlation of LFP sites"]
-    raise MissingDataError(f"{recording.id}: rules cannot tell REM from wakefulness without muscle tone ({why})")
+        return (level, "muscle tone is read from the 300-600 Hz correlation of LFP sites"), why
+    return None, why
+
+
+def _covering(x: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Channels (channel,) of measures (frame, channel) to use: those that cover half of the frames, or where none does as many as the best of them."""
+    share = np.isfinite(x).mean(axis=0)
+    return (share >= min(0.5, float(share.max()))) & (share >= _LEAST)
 
 
 def _brain(brain: dict[str, Signal], grid: Grid, progress: Callable[[str, float], None] | None) -> tuple[dict[str, NDArray[np.float64]], list[str]]:
@@ -195,9 +227,10 @@ def _best_slow(m: dict[str, NDArray[np.float64]], names: list[str], muscle: NDAr
     """The slow-wave measure whose histogram is split best while it opposes muscle tone: delta share, delta power or spectral slope, of one channel."""
     candidates = {"delta share": m["log_delta"] - m["log_broad"], "delta power": m["log_delta"], "spectral slope": m["slope"]}
     best: tuple[float, NDArray[np.float64], Threshold, str] | None = None
+    use = _covering(m["log_delta"])
     for what, value in candidates.items():
         for c, name in enumerate(names):
-            if np.isfinite(value[:, c]).mean() < 0.5:
+            if not use[c]:
                 continue
             x = _smooth(value[:, c], sd)
             try:
@@ -211,14 +244,14 @@ def _best_slow(m: dict[str, NDArray[np.float64]], names: list[str], muscle: NDAr
             if best is None or score > best[0]:
                 best = (score, x, t, f"{what} of {name}")
     if best is None:
-        raise MissingDataError("rules found no EEG or LFP channel with data in half of the frames or more: check for flat or missing channels")
+        raise MissingDataError("rules found no EEG or LFP channel whose slow waves vary: check for flat or synthetic channels")
     return best[1], best[2], best[3]
 
 
 def _best_theta(m: dict[str, NDArray[np.float64]], names: list[str], not_slow: NDArray[np.bool_], sd: float) -> tuple[NDArray[np.float64], str]:
     """Theta share (5-10 of 2-20 Hz) of the channel where it reaches highest outside NREM (the hippocampus, or the cortex above it)."""
     share = m["log_rodent_theta"] - m["log_theta_surround"]
-    use = np.isfinite(share).mean(0) > 0.5
+    use = _covering(share)
     top = [np.nanpercentile(share[not_slow, c], 90) if use[c] and np.isfinite(share[not_slow, c]).any() else -np.inf for c in range(len(names))]
     c = int(np.argmax(top))
     return _smooth(share[:, c], sd), names[c]
@@ -252,7 +285,7 @@ def _theta_threshold(theta: NDArray[np.float64], slow: NDArray[np.bool_], restri
 
 
 def _doubt_channels(names: list[str], m: dict[str, NDArray[np.float64]]) -> list[str]:
-    missing = [n for n, share in zip(names, np.isfinite(m["log_delta"]).mean(0)) if share < 0.5]
+    missing = [n for n, use in zip(names, _covering(m["log_delta"])) if not use]
     return [f"channel {n} is flat or missing in most frames and was left out" for n in missing]
 
 
@@ -326,8 +359,11 @@ def _grade(e: Evidence, state: NDArray[np.int8]) -> tuple[str, list[str]]:
             mild.append(f"REM makes {share[REM]:.0%} of the time, 5-15 % is usual")
         if share[REM] == 0:
             mild.append("no REM was found")
-    if (state < 0).mean() > 0.2:
-        grave.append(f"{(state < 0).mean():.0%} of the recording is missing")
+    unscored = float((state < 0).mean())
+    if unscored > 0.02:
+        lacking = {"EEG or LFP": ~(np.isfinite(e.slow) & np.isfinite(e.theta)), "muscle tone": ~np.isfinite(e.muscle)}
+        which = " and ".join(f"{k} in {v.mean():.0%}" for k, v in lacking.items() if v.mean() > 0.005)
+        (grave if unscored > 0.2 else mild).append(f"{unscored:.0%} of the recording is unscored, for want of {which}")
     if len(state) * e.grid.step < 1800:
         mild.append(f"{len(state) * e.grid.step / 60:.0f} min is short for histograms, an hour or more is wanted")
     if e.chosen["muscle_from"] == "lfp":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import shutil
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from brainmu.errors import CheckpointError, InputError, NotFoundError, OutputExi
 if TYPE_CHECKING:
     from brainmu.models import StageModel
     from brainmu.sleep.decoding import Decoding
+    from brainmu.sleep.features import Table
     from brainmu.sleep.few_labels import Calibration
 
 __all__ = ["SleepStager"]
@@ -50,7 +51,8 @@ class SleepStager:
         Decode with the transitions and durations of the training hypnograms, as far as that helps held-out subjects (``encoder``: from four
         subjects on). Off for anything that serves as a causal outcome.
     causal : bool
-        Use nothing after an epoch: only the past as context, no decoding. The recording's scale is still that of the whole recording.
+        Use nothing after an epoch: only the past as context and as the recording's scale (so the first five minutes stay unscored), no decoding. Not for
+        rules; with an encoder the scale is still that of the whole recording. ``attrs["scale"]`` of a hypnogram says which.
     confidence : float
         ``predict(abstain=True)`` leaves epochs below this probability unscored.
     seed : int
@@ -87,6 +89,8 @@ class SleepStager:
             raise InputError("method='rules' stages rodents: pass stages='rodent3', or fit a stager on labelled nights")
         if method == "rules" and not 1.0 <= epoch <= 10.0:
             raise InputError(f"rules stage epochs of 1 to 10 s, got {epoch:g} s")
+        if method == "rules" and causal:
+            raise InputError("rules split the histograms of the whole recording, so they cannot be causal: leave causal out, or fit a stager with causal=True")
         if encoder is not None and method not in (None, "encoder"):
             raise InputError(f"an encoder was given with method={method!r}, which does not use one: leave method out or pass 'encoder'")
         if not 0 <= confidence <= 1:
@@ -101,8 +105,7 @@ class SleepStager:
     # -- scikit-learn manners ---------------------------------------------------------------------------------------
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The arguments it was made with."""
-        names = ("stages", "epoch", "method", "encoder", "mode", "duration", "causal", "confidence", "config", "seed")
-        return {n: getattr(self, n) for n in names}
+        return {n: getattr(self, n) for n in ("stages", "epoch", "method", "encoder", "mode", "duration", "causal", "confidence", "config", "seed")}
 
     def set_params(self, **params: Any) -> SleepStager:
         """Change arguments; an unfitted stager."""
@@ -129,11 +132,17 @@ class SleepStager:
             If a recording has no such hypnogram or nothing to stage from.
         InputError
             If the labels' stage set cannot become the stager's.
+
+        Warns
+        -----
+        UserWarning
+            If several recordings name no subject: each then counts as a subject of its own.
         """
         recordings = as_list(sessions)
         if not recordings:
             raise InputError("fit got no recordings, expected at least one with a hypnogram")
         hypnograms = [self._reference(r, labels) for r in recordings]
+        _warn_of_unnamed(recordings)
         self.classes_ = STAGE_SETS[self.stages]
         self.n_subjects_ = len({r.subject or r.id for r in recordings})
         self.n_epochs_ = int(sum((h.codes >= 0).sum() for h in hypnograms))
@@ -161,8 +170,10 @@ class SleepStager:
         -------
         Hypnogram
             ``attrs``: method, centred (whether epochs used their future), expected_error (share of the scored epochs that are wrong if the
-            probabilities are right), abstained (share left unscored, where asked for), and for rules quality and reasons.
+            probabilities are right), abstained (share left unscored, where asked for), reasons (for doubt), and for rules quality.
         """
+        from brainmu.sleep.reliability import abstain_from, doubts
+
         if not isinstance(session, Recording):
             raise InputError(f"predict takes one recording, got a {type(session).__name__}: call it for each")
         share = None if isinstance(abstain, (bool, np.bool_)) else float(abstain)
@@ -172,14 +183,15 @@ class SleepStager:
             h = self._by_rules(session, start, progress)
         else:
             p, first = self._probabilities(session, start, progress)
-            attrs = {"method": self.method_, "centred": not self.causal, "scale": "whole recording"}
+            attrs = {"method": self.method_, "centred": not self.causal, "scale": "past" if self._running() else "whole recording"}
             h = Hypnogram(_likeliest(p), self.stages, self.epoch, first, p.astype(np.float32), scorer=f"brainmu {self.method_}", attrs=attrs)
+            h.attrs["reasons"] = doubts(h)
         if self.calibration_ is not None:
             h.attrs["calibration"] = self.calibration_.note
         assert h.proba is not None
         sure = np.nan_to_num(h.proba).max(axis=1)
         if share is not None or abstain:
-            _abstain(h, sure, self.confidence, share)
+            abstain_from(h, sure, self.confidence, share)
         h.attrs["expected_error"] = float(1 - sure[h.codes >= 0].mean()) if (h.codes >= 0).any() else float("nan")
         return h
 
@@ -208,11 +220,10 @@ class SleepStager:
         Notes
         -----
         Added to the stager's log probabilities are a bias a stage and weights of the animal's features, held by a ridge. Strength, and whether anything
-        is changed at all, are decided on labelled blocks left out in turn. Stages that the minutes do not hold are neither favoured nor held back.
+        is changed at all, are decided on labelled blocks left out in turn. Stages that the minutes do not hold keep their probability.
         """
         import copy
 
-        from brainmu.sleep.features import epoch_table
         from brainmu.sleep.few_labels import Calibration
 
         self._fitted()
@@ -225,8 +236,7 @@ class SleepStager:
         codes = h.at(first + (np.arange(len(p)) + 0.5) * self.epoch).astype(np.int64)
         if minutes is not None:
             codes[np.cumsum(codes >= 0) * self.epoch > minutes * 60 + 1e-6] = UNSCORED
-        table = epoch_table(session, self.epoch, start=first).resized(len(p))
-        out.calibration_ = Calibration.fit(table, p, codes)
+        out.calibration_ = Calibration.fit(self._table(session, first).resized(len(p)), p, codes)
         return out
 
     def predict_proba(self, session: Recording) -> NDArray[np.float32]:
@@ -271,7 +281,7 @@ class SleepStager:
         tables, codes, groups = [], [], []
         for i, (r, h) in enumerate(zip(recordings, hypnograms)):
             # Epochs are cut where the scorer cut them, however late the scoring begins.
-            t = epoch_table(r, self.epoch, start=_aligned(h, r, self.epoch))
+            t = epoch_table(r, self.epoch, start=_aligned(h, r, self.epoch), running=self.causal)
             tables.append(t)
             codes.append(h.at(t.grid.start + (np.arange(t.grid.n) + 0.5) * self.epoch))
             groups.append(r.subject or r.id)
@@ -319,13 +329,12 @@ class SleepStager:
         return {d.subject for d in held} - {d.subject for d in training}
 
     def _by_rules(self, recording: Recording, start: float | None, progress: Progress | None) -> Hypnogram:
-        from brainmu.sleep.features import epoch_table
         from brainmu.sleep.rules import stage_by_rules
 
         h = stage_by_rules(recording, self.epoch, start=start, progress=progress)
         if self.calibration_ is not None and self.calibration_.changes:
             assert h.proba is not None
-            p = self.calibration_(epoch_table(recording, self.epoch, start=h.start).resized(len(h)), h.proba.astype(np.float64))
+            p = self.calibration_(self._table(recording, h.start).resized(len(h)), h.proba.astype(np.float64))
             h.codes, h.proba = _likeliest(p), p.astype(np.float32)
         return h
 
@@ -338,10 +347,8 @@ class SleepStager:
 
     def _evidence(self, recording: Recording, start: float | None, progress: Progress | None) -> tuple[NDArray[np.float64], float]:
         """What is known of each epoch (epoch, stage) before decoding, with the calibration where there is one, and where the first begins, s."""
-        from brainmu.sleep.features import epoch_table
-
         if self.method_ in ("boosting", "combined"):
-            table = epoch_table(recording, self.epoch, start=start, progress=progress)
+            table = self._table(recording, start, progress)
             p, first = self.model_.evidence(table), table.grid.start
             return (p if self.calibration_ is None else self.calibration_(table, p)), first
         if self.method_ == "rules":
@@ -351,8 +358,17 @@ class SleepStager:
         found, first, _ = self.model_.predict_proba(recording, start=start, progress=progress)
         p = np.asarray(found, dtype=np.float64)
         if self.calibration_ is not None and self.calibration_.changes:
-            p = self.calibration_(epoch_table(recording, self.epoch, start=float(first)).resized(len(p)), p)
+            p = self.calibration_(self._table(recording, float(first)).resized(len(p)), p)
         return p, float(first)
+
+    def _table(self, recording: Recording, start: float | None, progress: Progress | None = None) -> Table:
+        from brainmu.sleep.features import epoch_table
+
+        return epoch_table(recording, self.epoch, start=start, running=self._running(), progress=progress)
+
+    def _running(self) -> bool:
+        """Whether features are on the scale of the past; causal stagers of earlier versions were fitted on that of the whole recording."""
+        return self.method_ in ("boosting", "combined") and self.model_.running
 
     # -- storing ----------------------------------------------------------------------------------------------------
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -386,9 +402,7 @@ class SleepStager:
         if method in ("boosting", "combined"):
             settings, arrays = self.model_.to_parts()
             config[method] = settings
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, **arrays)
-            (partial / "trees.npz").write_bytes(buffer.getvalue())
+            np.savez_compressed(partial / "trees.npz", **arrays)
         elif method == "encoder":
             self.model_.save(partial / "encoder")
         (partial / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
@@ -463,6 +477,14 @@ def _aligned(h: Hypnogram, recording: Recording, epoch: float) -> float:
     return h.start + np.floor((first - h.start) / epoch + 1e-6) * epoch
 
 
+def _warn_of_unnamed(recordings: list[Recording]) -> None:
+    """Say that recordings without a subject count as a subject each, where there are several."""
+    unnamed = [r.id for r in recordings if not r.subject]
+    if len(unnamed) > 1:
+        warnings.warn(f"{len(unnamed)} recordings name no subject ({', '.join(unnamed[:3])}{', …' if len(unnamed) > 3 else ''}): each counts as a subject of "
+                      "its own, and held-out subjects decide how to decode: set Recording.subject", stacklevel=3)  # fmt: skip
+
+
 def _table_model(method: str) -> Any:
     """The class that stages tables of features."""
     from brainmu.sleep.boosting import BoostedStager
@@ -473,14 +495,3 @@ def _table_model(method: str) -> Any:
 
 def _likeliest(p: NDArray[np.float64]) -> NDArray[np.int8]:
     return np.where(np.isfinite(p).all(axis=1), np.nan_to_num(p).argmax(axis=1), UNSCORED).astype(np.int8)
-
-
-def _abstain(h: Hypnogram, sure: NDArray[np.floating], confidence: float, share: float | None) -> None:
-    """Leave epochs unscored: those below `confidence`, or the least certain `share` of all."""
-    doubtful = (h.codes >= 0) & (sure < confidence)
-    if share is not None:
-        scored = np.flatnonzero(h.codes >= 0)
-        doubtful = np.zeros(len(h.codes), dtype=bool)
-        doubtful[scored[np.argsort(sure[scored], kind="stable")[: int(share * len(h.codes) + 1e-9)]]] = True
-    h.codes[doubtful] = UNSCORED
-    h.attrs["abstained"] = float(doubtful.mean())

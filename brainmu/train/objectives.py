@@ -50,6 +50,8 @@ class MaskConfig:
         for name in ("time", "channel", "unit", "modality", "context"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"masks: {name} is {getattr(self, name)}, expected a share in [0, 1]")
+        if self.context == 0:
+            raise ConfigError("masks: context is 0, which hides no summary and so leaves the context nothing to predict: expected a share above 0")
         if not (math.isfinite(self.longest) and self.longest > 0):
             raise ConfigError(f"masks: longest is {self.longest}, expected seconds > 0")
 

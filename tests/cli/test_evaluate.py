@@ -53,6 +53,12 @@ def test_a_stager_is_scored(folder, capsys):
     assert json.loads(capsys.readouterr().out)["kappa"] > 0.5
 
 
+def test_a_packaged_stage_model_is_scored_by_name(folder, capsys):
+    assert main(["evaluate", str(folder / "stores" / "m0.zarr"), "--model", "brainmu-tiny-rodent3", "--json", "--quiet"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["n"] == 120 and 0 <= found["accuracy"] <= 1
+
+
 def test_disagreements_are_drawn(folder, tmp_path, capsys):
     picture = tmp_path / "differ.png"
     args = ["evaluate", str(folder / "stores"), "--model", "rules", "--quiet", "--plot", str(picture)]

@@ -9,6 +9,7 @@ import pytest
 
 import brainmu as bm
 from brainmu.cli import main
+from brainmu.cli.stage import unused
 from brainmu.core import Hypnogram, Recording
 
 
@@ -36,12 +37,34 @@ def test_packaged_model_with_a_few_minutes(store, tmp_path, capsys):
     assert out.is_file()
 
 
+def test_epochs_that_calibrate_are_not_scored(store, tmp_path, capsys):
+    given = ["stage", str(store), "--calibrate", "few", "--labels", "scoring", "--out", str(tmp_path / "m.tsv")]
+    assert main([*given, "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)["scores"]
+    assert scores["n"] == 160 - 64 and scores["left_out"] == 64
+    minutes = ["stage", str(store), "--calibrate", "scoring", "--calibrate-minutes", "6", "--labels", "scoring", "--out", str(tmp_path / "n.tsv")]
+    assert main(minutes) == 0
+    assert "n = 70 epochs, without the 90 that calibrated the stager" in capsys.readouterr().out
+
+
+def test_an_epoch_that_reaches_into_a_calibrating_one_is_left_out():
+    reference = Hypnogram(np.array([0, 1, 1, -2, 2, 0]), "rodent3", 4.0, start=2.0)
+    left, n = unused(reference, Hypnogram(np.array([-2, -2, 1, 1, -2]), "rodent3", 2.5, start=1.0), None, 0.0)  # scores 6.0 to 11.0 s
+    assert left.codes.tolist() == [0, -2, -2, -2, 2, 0] and n == 2
+    assert unused(reference, Hypnogram(np.array([0, 0]), "rodent3", 4.0, start=50.0), None, 0.0)[1] == 0
+    # Minutes are counted from where there are data to calibrate by.
+    late = Hypnogram(np.zeros(10, int), "rodent3", 4.0)
+    assert unused(late, late, 8 / 60, 20.0)[0].codes.tolist() == [0] * 5 + [-2] * 2 + [0] * 3
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--abstain", "--abstain-rate", "0.1"], "leave one of them out"),
         (["--abstain-rate", "1.5"], "abstain is 1.5"),
         (["--calibrate", "nobody"], "nobody"),
+        (["--calibrate", "scoring", "--labels", "scoring"], "every epoch that it scores calibrates the stager"),
+        (["--calibrate-minutes", "5"], "goes with --calibrate NAME"),
         (["--model", "brainmu-tiny"], "fit one with brainmu finetune"),
     ],
 )

@@ -10,7 +10,7 @@ from brainmu.core.hypnogram import Hypnogram
 from brainmu.errors import InputError, MissingDataError
 from brainmu.sleep import SleepStager
 from brainmu.sleep.combining import FEWEST_SUBJECTS, CombinedStager, Stack
-from brainmu.sleep.decoding import Decoding, fit_temperature, tempered
+from brainmu.sleep.decoding import Decoding, fit_offset, fit_temperature, tempered
 from brainmu.sleep.durations import Durations
 from brainmu.sleep.features import epoch_table
 from brainmu.sleep.sequences import SequenceNet
@@ -119,6 +119,44 @@ def test_decoding_is_chosen_by_what_helps_held_out_subjects():
     sharp = {i: tempered(p, 0.2) for i, p in fresh.items()}
     t = fit_temperature(codes, sharp, known)
     assert t > 2 and np.array_equal(tempered(sharp[0], t).argmax(1), sharp[0].argmax(1))
+
+
+def test_a_rare_and_doubtful_stage_is_told_as_often_as_it_occurs():
+    # The third stage is rare and looks like the second: the likeliest stage is hardly ever it, however right the probabilities are.
+    rng = np.random.default_rng(4)
+    centre = np.array([[4.0, 0.0], [0.0, 0.0], [0.0, 1.2]])
+    prior = np.array([0.4, 0.5, 0.1])
+
+    def subjects(n: int) -> tuple[list[np.ndarray], dict[int, np.ndarray]]:
+        codes = [rng.choice(3, 800, p=prior) for _ in range(n)]
+        x = [centre[c] + rng.standard_normal((800, 2)) for c in codes]
+        logs = [np.log(prior) - 0.5 * ((v[:, None] - centre) ** 2).sum(2) for v in x]
+        return codes, {i: np.exp(v) / np.exp(v).sum(1, keepdims=True) for i, v in enumerate(logs)}
+
+    codes, told = subjects(12)
+    known = [np.ones(800, bool)] * 12
+    groups = [f"s{i}" for i in range(12)]
+    d = Decoding.fit(codes, told, known, groups, 3, False)
+    assert d.offset is not None and d.offset[2] > 0.2
+    fresh_codes, fresh = subjects(12)
+    wanted = np.bincount(np.concatenate(fresh_codes), minlength=3) / 9600
+    before, after = (np.bincount(np.concatenate([f(p).argmax(1) for p in fresh.values()]), minlength=3) / 9600 for f in (lambda p: p, d))
+    assert np.abs(before - wanted)[2] > 0.03 and np.abs(after - wanted).mean() < 0.6 * np.abs(before - wanted).mean()
+    right = [np.mean([(f(p).argmax(1) == c).mean() for p, c in zip(fresh.values(), fresh_codes)]) for f in (lambda p: p, d)]
+    assert right[1] > right[0] - 0.02
+    back = Decoding.from_dict(d.to_dict())
+    np.testing.assert_allclose(back(fresh[0]), d(fresh[0]))
+    np.testing.assert_allclose(d(fresh[0]).sum(1), 1)
+    # What earlier versions saved has no offset; two subjects tell nothing of a third.
+    assert Decoding.from_dict({"durations": None, "temperature": 1.5}).offset is None
+    assert fit_offset(codes[:2], {i: told[i] for i in range(2)}, known[:2], groups[:2], 3) is None
+
+
+def test_right_fractions_are_left_alone():
+    rng = np.random.default_rng(5)
+    codes = [rng.integers(0, 3, 400) for _ in range(6)]
+    sharp = {i: 0.01 + 0.97 * np.eye(3)[c] for i, c in enumerate(codes)}
+    assert fit_offset(codes, sharp, [np.ones(400, bool)] * 6, list("abcdef"), 3) is None
 
 
 def test_hypnogram_codes_are_left_as_they_were(make_night):

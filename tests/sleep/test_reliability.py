@@ -8,6 +8,7 @@ import pytest
 from brainmu.core import Hypnogram
 from brainmu.errors import InputError, MissingDataError
 from brainmu.sleep import abstention, calibration, evaluate, evaluate_many
+from brainmu.sleep.reliability import doubts
 
 
 def _pair(seed: int, sharpen: float = 1.0, n: int = 3000) -> tuple[Hypnogram, Hypnogram]:
@@ -62,3 +63,11 @@ def test_refusals():
         calibration(h, Hypnogram(np.full(20, -2), "rodent3", 4.0))
     with pytest.raises(InputError, match="bins"):
         calibration(h, ref, bins=0)
+
+
+def test_one_stage_all_the_time_is_doubted():
+    mixed, one = (Hypnogram(c, "rodent3", 4.0) for c in (np.arange(600) % 3, np.r_[np.zeros(595, int), 1, 1, 2, -2, -2]))
+    assert doubts(mixed) == []
+    assert len(doubts(one)) == 1 and "WAKE makes 99% of 40 min" in doubts(one)[0]
+    assert doubts(Hypnogram(np.zeros(60, int), "rodent3", 4.0)) == []
+    assert "25% of the recording is unscored" in doubts(Hypnogram(np.where(np.arange(600) < 450, np.arange(600) % 3, -2), "rodent3", 4.0))[0]

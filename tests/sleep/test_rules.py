@@ -60,6 +60,29 @@ def test_without_muscle_is_refused_with_the_reason(make_mouse):
         stage_by_rules(Recording.from_arrays("lfp", signals={"lfp": lfp}), 4.0)
 
 
+@pytest.mark.parametrize("share", [0.9, 0.45, 0.3])
+def test_where_the_emg_is_missing_nothing_is_scored_and_the_grade_says_so(make_mouse, share):
+    rec = make_mouse(1, epochs=900)
+    emg = rec.signals["emg"].values.copy()
+    emg[int(share * len(emg)) :] = np.nan
+    signals = {"eeg": rec.signals["eeg"], "emg": {"values": emg, "rate": 200.0, "kind": "emg"}}
+    h = stage_by_rules(Recording.from_arrays("unplugged", signals=signals, labels=rec.labels), 4.0)
+    last = int(share * 900)
+    assert (h.codes[: last - 1] >= 0).all() and (h.codes[last + 2 :] == -2).all()
+    assert evaluate(h, rec.labels["scoring"])["kappa"] > 0.85
+    assert h.attrs["quality"] == ("fair" if share == 0.9 else "poor")
+    assert any(f"unscored, for want of muscle tone in {1 - share:.0%}" in r for r in h.attrs["reasons"])
+
+
+def test_an_emg_of_a_few_minutes_is_no_muscle_tone(make_mouse):
+    rec = make_mouse(1)
+    emg = rec.signals["emg"].values.copy()
+    emg[len(emg) // 20 :] = np.nan
+    signals = {"eeg": rec.signals["eeg"], "emg": {"values": emg, "rate": 200.0, "kind": "emg"}}
+    with pytest.raises(MissingDataError, match="every EMG channel is flat or missing"):
+        stage_by_rules(Recording.from_arrays("short", signals=signals), 4.0)
+
+
 def test_emg_from_lfp_finds_shared_muscle():
     rng = np.random.default_rng(4)
     rate, epochs = 1250.0, 200

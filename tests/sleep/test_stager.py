@@ -83,7 +83,7 @@ def test_spikes_alone(make_mouse):
 def test_causal_ignores_the_future(mice):
     s = SleepStager(stages="rodent3", causal=True).fit(mice[:2])
     assert s.predict(mice[3]).attrs["centred"] is False
-    assert s.model_.durations is None
+    assert s.model_.decoding.durations is None
     from brainmu.sleep.features import add_context
 
     x = np.random.default_rng(0).standard_normal((50, 2))
@@ -91,6 +91,46 @@ def test_causal_ignores_the_future(mice):
     y[30:] += 5
     assert np.array_equal(add_context(x, 4.0, "rodent3", causal=True)[:30], add_context(y, 4.0, "rodent3", causal=True)[:30], equal_nan=True)
     assert not np.array_equal(add_context(x, 4.0, "rodent3")[:30], add_context(y, 4.0, "rodent3")[:30], equal_nan=True)
+
+
+def test_a_causal_stager_keeps_past_stages_whatever_follows(mice, make_mouse, tmp_path):
+    s = SleepStager(stages="rodent3", method="boosting", causal=True).fit(mice[:2])
+    r, rate, epoch = mice[3], 100.0, 150
+    other = {}
+    for name, signal in r.signals.items():
+        x = signal.values.copy()
+        x[int((epoch * 4 + 1.5) * rate) :] *= 20.0  # the last spectral window of an epoch reaches a second beyond it
+        x[int((epoch * 4 + 200) * rate) :] = np.nan
+        other[name] = {"values": x, "rate": rate, "unit": "uV", "kind": signal.kind}
+    changed = Recording.from_arrays("later", "later", "mouse", signals=other)
+    a, b = s.predict(r), s.predict(changed)
+    np.testing.assert_allclose(a.proba[:epoch], b.proba[:epoch], atol=1e-6)
+    assert not np.allclose(np.nan_to_num(a.proba[epoch:]), np.nan_to_num(b.proba[epoch:]), atol=0.01)
+    assert (a.codes[:74] == -2).all() and (a.codes[75:] >= 0).all()
+    assert a.attrs["scale"] == "past" and evaluate(a, r.labels["scoring"])["kappa"] > 0.75
+    # A causal stager that an earlier version saved knows the scale of the whole recording only, and says so.
+    import yaml
+
+    config = yaml.safe_load((s.save(tmp_path / "new") / "config.yaml").read_text())
+    del config["boosting"]["running"], config["boosting"]["offset"]
+    (tmp_path / "new" / "config.yaml").write_text(yaml.safe_dump(config))
+    assert SleepStager.load(tmp_path / "new").predict(r).attrs["scale"] == "whole recording"
+
+
+def test_confidence_is_learnt_without_durations_too(make_night):
+    nights = [make_night(k, epochs=100, signal=0.5) for k in range(4)]
+    for options in ({"duration": False}, {"causal": True}):
+        d = SleepStager(method="boosting", **options).fit(nights).model_.decoding
+        assert d.durations is None and d.temperature > 1
+
+
+def test_recordings_without_a_subject_are_said_to_count_each(make_night):
+    nights = [make_night(k, epochs=40) for k in range(3)]
+    for r in nights[:2]:
+        r.subject = ""
+    with pytest.warns(UserWarning, match="2 recordings name no subject") as caught:
+        SleepStager(method="boosting", duration=False).fit(nights)
+    assert len(caught) == 1
 
 
 def test_abstains_only_when_asked(stager, mice):
@@ -137,6 +177,8 @@ def test_wrong_use(mice, make_night, tmp_path):
         SleepStager(stages="aasm")
     with pytest.raises(InputError, match="rodent3"):
         SleepStager(stages="aasm5", method="rules")
+    with pytest.raises(InputError, match="cannot be causal"):
+        SleepStager(stages="rodent3", method="rules", causal=True)
     with pytest.raises(InputError, match="labels are WAKE NREM REM"):
         SleepStager(stages="aasm5").fit(mice[0])
     with pytest.raises(MissingDataError, match="no hypnogram named 'other'"):
