@@ -62,7 +62,7 @@ class TestFinetune:
         tests = [animal(i) for i in (100, 101)]
         model = finetune([animal(i) for i in range(4)], config=QUICK, out=tmp_path / "m")
         assert kappa(model, tests) > 0.85
-        assert "4 subjects" in model.card and model.history
+        assert "of 3 recordings of 3 subjects" in model.card and "of 1 recording of 1 subject" in model.card and model.history
         again = StageModel.load(tmp_path / "m")
         np.testing.assert_allclose(again.predict_proba(tests[0])[0], model.predict_proba(tests[0])[0], atol=1e-6)
         # One modality less at test time is still read.
