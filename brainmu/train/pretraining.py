@@ -285,7 +285,7 @@ def _write(
     (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
     config = {"type": "encoder", "encoder": plain(c.encoder), "training": {"seed": seed, **plain(c)}}
     whole = _Whole(engine.encoder, window, context)
-    n_weights = sum(p.numel() for p in whole.parameters())
+    n_weights = sum(v.numel() for v in whole.state_dict().values())
     write_checkpoint(folder, whole, config, _card(engine, report, n_weights, _stopped(engine, c), seed), overwrite=True)
 
 
