@@ -57,10 +57,16 @@ def pretrain(
     sessions = open_sessions(stores, common)
     with progress(common, "pretrain") as report:
         status = _Status(report) if report is not None else None
-        run = brainmu.train.pretrain(
-            sessions, out, max_minutes=max_minutes, resume=resume, seed=common.seed, devices=devices, nodes=nodes, strategy=strategy,
-            progress=status, on_log=None if status is None else status.log, **options,
-        )  # fmt: skip
+        try:
+            run = brainmu.train.pretrain(
+                sessions, out, max_minutes=max_minutes, resume=resume, seed=common.seed, devices=devices, nodes=nodes, strategy=strategy,
+                progress=status, on_log=None if status is None else status.log, **options,
+            )  # fmt: skip
+        except SystemExit as end:
+            # Lightning ends the process, without a word, where it is interrupted.
+            if isinstance(end.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
     if not is_first_process():
         return 0
     result = {"out": str(run.path), "report": run.report, "held_out": run.held_out, "n_windows": run.n_windows, "stopped": run.stopped}
@@ -117,6 +123,7 @@ class _Status:
         self.report = report
         self.every = every if every is not None else 0.0 if sys.stderr.isatty() else 30.0
         self.stage, self.text, self.began, self.from_, self.told = "", "", 0.0, 0.0, 0.0
+        self.fraction = self.shown = 0.0
         self.row: dict[str, Any] = {}
 
     def log(self, row: dict[str, Any]) -> None:
@@ -125,15 +132,23 @@ class _Status:
 
     def __call__(self, stage: str, fraction: float) -> None:
         now = time.monotonic()
+        if stage != self.stage and self.shown < self.fraction and self.row.get("stage") == self._name():
+            self.report(f"{self._name()}{self._seen()}", self.fraction)  # an end before the last step, by --max-minutes
         if stage != self.stage:
+            self.shown = fraction
             self.stage, self.text, self.began, self.from_, self.told = stage, stage.removeprefix("pretrain: "), now, fraction, now
         elif (now - self.told >= self.every or fraction >= 1) and fraction > self.from_:
-            self.told = now
+            self.told, self.shown = now, fraction
             left = (1 - fraction) * (now - self.began) / (fraction - self.from_)
-            name = stage.removeprefix("pretrain: ")
-            seen = f", {self.row['hours']:.1f} h of recording seen" if self.row.get("stage") == name else ""
-            self.text = f"{name}{seen}" + (f", {_clock(left)} left" if fraction < 1 else "")
+            self.text = f"{self._name()}{self._seen()}" + (f", {_clock(left)} left" if fraction < 1 else "")
+        self.fraction = fraction
         self.report(self.text, fraction)
+
+    def _name(self) -> str:
+        return self.stage.removeprefix("pretrain: ")
+
+    def _seen(self) -> str:
+        return f", {self.row['hours']:.1f} h of recording seen" if self.row.get("stage") == self._name() else ""
 
 
 def _clock(seconds: float) -> str:

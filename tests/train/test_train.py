@@ -272,7 +272,8 @@ class TestPretrain:
         rows = _rows(whole.path)
         assert [(r["stage"], int(r["step"])) for r in rows] == [("window", i) for i in range(1, 7)] + [("context", i) for i in range(1, 5)]
         card = (whole.path / "card.md").read_text()
-        assert "Held out for the table: m" in card and json.loads((whole.path / "report.json").read_text()) == whole.report
+        assert "Held out, and not trained on: 1 subject (m" in card and f"{whole.n_windows} held-out windows" in card and not whole.stopped
+        assert whole.held_out in card and "the file 100,723 with the heads" in card and json.loads((whole.path / "report.json").read_text()) == whole.report
 
     def test_an_interrupted_run_resumes_to_the_same_weights(self, data, whole, tmp_path):
         class Interrupt(Exception):
