@@ -18,7 +18,7 @@ import yaml
 
 from brainmu.errors import ConfigError, NotFoundError
 
-__all__ = ["load_config", "read_yaml", "resource", "resource_names", "suggest"]
+__all__ = ["load_config", "plural", "read_yaml", "resource", "resource_names", "suggest"]
 
 T = TypeVar("T")
 _PACKAGE = Path(__file__).resolve().parent
@@ -50,12 +50,26 @@ def resource(kind: str, name: str) -> Path:
         if (path / "config.yaml").is_file() if kind == "checkpoints" else path.is_file():
             return path
     have = resource_names(kind)
-    raise NotFoundError(f"{name}: no {kind.rstrip('s')} of that name; packaged are {', '.join(have) or 'none'}{suggest(wanted, have)}")
+    near = suggest(wanted, have)
+    raise NotFoundError(f"{name}: no {kind.rstrip('s')} of that name{near}{' Packaged' if near else '; packaged'} are {_shown(wanted, have)}")
+
+
+def _shown(wanted: str, have: list[str]) -> str:
+    """The names to choose from: those of the group that was named (``pretrain/``), else the first of all."""
+    group = [n for n in have if "/" in wanted and n.split("/")[0] == wanted.split("/")[0]]
+    names = group or have
+    return (", ".join(names[:12]) + (f", … ({len(names)} in all)" if len(names) > 12 else "")) or "none"
+
+
+def plural(n: int, thing: str) -> str:
+    """``1 subject``, ``2 subjects``."""
+    return f"{n:,} {thing}{'' if n == 1 else 's'}"
 
 
 def suggest(word: str, known: typing.Iterable[str]) -> str:
-    """``: did you mean 'rate'?`` or nothing."""
-    close = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.6)
+    """``: did you mean 'rate'?``, or nothing where none is near."""
+    # At difflib's usual 0.6, "nothere.edf" would be "note.md".
+    close = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.7)
     return f": did you mean {close[0]!r}?" if close else ""
 
 
@@ -82,7 +96,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 def read_settings(source: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file, or in the packaged config of that name."""
     path = Path(source)
-    return read_yaml(path if path.suffix in (".yaml", ".yml") and path.exists() else resource("configs", str(source)))
+    if path.suffix in (".yaml", ".yml") and (path.exists() or path.with_suffix("").as_posix() not in resource_names("configs")):
+        return read_yaml(path)
+    return read_yaml(resource("configs", str(source)))
 
 
 def load_config(cls: type[T], source: str | Path | dict[str, Any] | None = None, **overrides: Any) -> T:

@@ -39,6 +39,9 @@ def load(path: str | Path) -> Any:
     if not folder.exists():
         folder = resource("checkpoints", str(path))
     elif not (folder / "config.yaml").is_file():
+        from brainmu.models.checkpoint import refuse_unfinished
+
+        refuse_unfinished(folder)
         raise NotFoundError(f"{folder}: holds no config.yaml, expected the folder of a saved stager or model (a store is opened with brainmu.open)")
     kind = read_yaml(folder / "config.yaml").get("type")
     if kind not in _TYPES:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-__all__ = ["Common", "emit", "key_values", "note", "open_sessions", "progress", "refuse_existing", "warn"]
+__all__ = ["Common", "emit", "key_values", "note", "open_sessions", "progress", "refuse_existing", "refuse_folder", "warn"]
 
 
 @Parameter(name="*")
@@ -94,8 +94,8 @@ def key_values(given: list[str] | None, flag: str) -> dict[str, Any]:
     return out
 
 
-def open_sessions(paths: list[Path]) -> list[Any]:
-    """Open stores; a folder of stores stands for all of them.
+def open_sessions(paths: list[Path], common: Common | None = None) -> list[Any]:
+    """Open stores; a folder of stores stands for all of them. A store that comes twice, by its path or as a copy, is opened once, and a note says so.
 
     Raises NotFoundError where a path holds no store.
     """
@@ -112,7 +112,20 @@ def open_sessions(paths: list[Path]) -> list[Any]:
             if not inside:
                 raise NotFoundError(f"{p}: holds no store (*.zarr): make one with brainmu preprocess {p} --out {p.name}.zarr")
             found += inside
-    return [brainmu.store.open(p) for p in found]
+    seen: dict[str, Path] = {}
+    sessions = []
+    for p in found:
+        place = str(p) if is_url(p) else str(p.resolve())
+        session = None if place in seen else brainmu.store.open(p)
+        identity = place if session is None else str(session.provenance.get("identity", place))
+        first = seen.get(place, seen.get(identity))
+        if first is not None:
+            same = "comes twice" if place in seen else f"is a copy of {first}"
+            note(common or Common(), f"note: {p} {same}: it counts once")
+        elif session is not None:
+            sessions.append(session)
+            seen[place] = seen[identity] = p
+    return sessions
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
@@ -131,3 +144,30 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise NotFoundError(f"{path}: its folder {path.parent} does not exist: make it first")
     if not os.access(path.parent, os.W_OK):
         raise StoreError(f"{path}: its folder {path.parent} cannot be written to: choose another --out")
+
+
+def refuse_folder(path: Path, overwrite: bool = False) -> None:
+    """Refuse before any work is done a folder for results that holds something (unless --overwrite) or cannot be made."""
+    import tempfile
+
+    from brainmu.errors import OutputExistsError, StoreError
+
+    if path.exists() and not path.is_dir():
+        raise OutputExistsError(f"{path}: is a file, expected a folder: choose another --out")
+    if path.is_dir() and any(path.iterdir()):
+        if not overwrite:
+            raise OutputExistsError(f"{path}: exists already: choose another --out, or pass --overwrite")
+        if not (path / "config.yaml").is_file():
+            raise OutputExistsError(f"{path}: holds no config.yaml, so it is no saved model and is not replaced: choose another --out")
+    made: list[Path] = []
+    try:
+        for p in [*reversed(path.parents), path]:
+            if not p.exists():
+                p.mkdir()
+                made.append(p)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise StoreError(f"{path}: no folder can be made or written to there ({error.strerror}): choose another --out") from None
+    finally:
+        for p in reversed(made):
+            p.rmdir()

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from brainmu.cli.console import Common, emit, note, open_sessions, progress, refuse_existing, warn
+from brainmu.cli.console import Common, emit, note, open_sessions, progress, refuse_folder, warn
 from brainmu.cli.evaluate import score_lines, score_stager
 
 COMMON = Common()
@@ -46,19 +46,22 @@ def finetune(
 
     brainmu finetune stores/ --from brainmu-tiny --mode adapters --settings mine.yaml --out stager/
     """
+    from brainmu.config import plural
     from brainmu.errors import UsageError
+    from brainmu.models.checkpoint import find_checkpoint
     from brainmu.sleep import SleepStager
-    from brainmu.windows import split
 
     if from_ is not None and method != "encoder":
         raise UsageError(f"--from {from_} is an encoder, --method {method} uses none: leave one of them out")
     if method != "encoder" and (mode is not None or settings is not None):
         raise UsageError(f"--{'mode' if mode is not None else 'settings'} says how an encoder is trained, --method {method} uses none: leave one of them out")
-    refuse_existing(out, overwrite)
-    sessions = open_sessions(stores)
-    train, test = (
-        (sessions, []) if held_out == 0 or len({s.subject or s.id for s in sessions}) < 2 else split(sessions, by="subject", test=held_out, seed=common.seed)
-    )
+    if not 0 <= held_out < 1:
+        raise UsageError(f"--held-out {held_out:g}: expected a share of the subjects from 0 to below 1, such as 0.25; 0 trains on all")
+    refuse_folder(out, overwrite)
+    if from_ is not None:
+        find_checkpoint(from_)
+    sessions = open_sessions(stores, common)
+    train, test = _sides(sessions, held_out, common.seed)
     if not test:
         note(common, "note: no subject is held out, so the stager is not scored on an animal it has not seen")
     options = {} if mode is None else {"mode": mode}
@@ -74,7 +77,10 @@ def finetune(
         "n_test": len(test),
         "subjects_test": sorted({s.subject or s.id for s in test}),
     }
-    lines = [f"{stager!r} fitted on {stager.n_epochs_} epochs of {stager.n_subjects_} subjects"]
+    # Trees count what is scored; a model what is scored and holds data.
+    n = stager.model_.n_epochs if method == "encoder" else stager.n_epochs_
+    result["n_epochs"] = n
+    lines = [f"{stager!r} fitted on {plural(n, 'epoch')} of {plural(stager.n_subjects_, 'subject')}"]
     if method == "encoder":
         warn(common, stager.model_.notes)
         result |= {"mode": mode or ("full" if from_ is None else "context"), "n_weights_trained": stager.model_.n_trained, "notes": stager.model_.notes}
@@ -82,6 +88,25 @@ def finetune(
     if test:
         scores = score_stager(stager, test, labels)
         result["held_out"] = scores
-        lines += ["held-out subjects:", *score_lines(scores)]
+        names = result["subjects_test"]
+        lines += [f"scored on {plural(len(names), 'held-out subject')} ({', '.join(names)}):", *score_lines(scores)]
     emit(common, result, "\n".join(lines))
     return 0
+
+
+def _sides(sessions: list[Any], held_out: float, seed: int) -> tuple[list[Any], list[Any]]:
+    """What is trained on, and what is kept aside and scored."""
+    from brainmu.errors import InputError
+    from brainmu.windows import split
+
+    if held_out == 0 or len(sessions) < 2:
+        return sessions, []
+    nameless = [s for s in sessions if not s.subject]
+    if nameless:
+        raise InputError(
+            f"{nameless[0].path}: names no subject, so no subject can be held out: write subject: into its manifest (brainmu.yaml) and preprocess it again, "
+            "or pass --held-out 0"
+        )
+    if len({s.subject for s in sessions}) < 2:
+        return sessions, []
+    return split(sessions, by="subject", test=held_out, seed=seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,10 +14,10 @@ COMMON = Common()
 
 
 def info(
-    path: Annotated[Path, Parameter(help="A recording file or folder, a store (*.zarr or a URL), or a checkpoint folder or its packaged name.")],
+    path: Annotated[Path, Parameter(help="A recording file or folder, a store (*.zarr or a URL) or a folder of them, a checkpoint folder or packaged name.")],
     /,
     *,
-    verify: Annotated[bool, Parameter(negative="", help="Check every byte of a store against its checksums.")] = False,
+    verify: Annotated[bool, Parameter(negative="", help="Check every byte of a store against its checksums, or that a checkpoint loads.")] = False,
     write_manifest: Annotated[bool, Parameter(negative="", help="Draft a brainmu.yaml into a folder of arrays, to be filled in.")] = False,
     manifest: Annotated[Path | None, Parameter(help="A brainmu.yaml that lies elsewhere.")] = None,
     option: Annotated[list[str] | None, Parameter(help="key=value for the reader of the format, as in rate=30000 (repeatable).", negative="")] = None,
@@ -38,14 +39,23 @@ def info(
 
     brainmu info tracking.csv --option rate=30 --option pixels_per_cm=8
     """
+    from brainmu.errors import UsageError
+    from brainmu.models.checkpoint import is_unfinished
     from brainmu.store.places import url_of
 
     if write_manifest:
         return _write_manifest(path, overwrite, common)
     if (url := url_of(path)) or (path / "zarr.json").exists() or path.suffix == ".partial":
         return _store(url or path, verify, key_values(storage_option, "--storage-option"), common)
+    if is_unfinished(path):
+        return _unfinished(path, common)
     if (folder := _checkpoint_folder(path)) is not None:
-        return _checkpoint(folder, common)
+        return _checkpoint(folder, verify, common)
+    _refuse_absent(path)
+    if stores := sorted(p for p in path.glob("*.zarr") if (p / "zarr.json").is_file()):
+        return _folder_of_stores(path, stores, verify, common)
+    if verify:
+        raise UsageError(f"--verify checks stores and checkpoints, and {path} is neither: leave it out")
     reader = key_values(option, "--option") | ({"manifest": manifest} if manifest else {})
     return _recording(path, reader, common)
 
@@ -90,7 +100,84 @@ def _checkpoint_folder(path: Path) -> Path | None:
     return resource("checkpoints", str(path)) if not path.exists() and str(path).removeprefix("checkpoints/") in resource_names("checkpoints") else None
 
 
-def _checkpoint(folder: Path, common: Common) -> int:
+def _refuse_absent(path: Path) -> None:
+    """Say what a name that is no path may have meant: a packaged checkpoint. A wrong path is for the readers to refuse."""
+    from brainmu.config import resource_names, suggest
+    from brainmu.errors import NotFoundError
+
+    if not path.exists() and len(path.parts) == 1 and (near := suggest(str(path), resource_names("checkpoints"))):
+        raise NotFoundError(f"{path}: no file or folder, and no packaged checkpoint of that name{near}")
+
+
+def _folder_of_stores(path: Path, stores: list[Path], verify: bool, common: Common) -> int:
+    """A line a store."""
+    import brainmu.store
+    from brainmu.config import plural
+
+    rows: list[dict[str, Any]] = []
+    lines = [f"{path}: folder of {plural(len(stores), 'store')}"]
+    for p in stores:
+        problems = brainmu.store.verify(p) if verify else None
+        s = brainmu.store.open(p)
+        rows.append({"path": str(p), "id": s.id, "subject": s.subject, "species": s.species, "duration": s.duration, "signals": list(s.signals),
+                     "n_units": 0 if s.spikes is None else s.spikes.n_units, "labels": list(s.labels)})  # fmt: skip
+        what = [*s.signals, *([plural(s.spikes.n_units, "unit")] if s.spikes is not None else [])]
+        who = ", ".join(x for x in (f"subject {s.subject}" if s.subject else "", s.species) if x) or "no subject"
+        lines.append(f"  {p.name}: {s.id} ({who}), {s.duration / 3600:.2f} h: {', '.join(what)}; labels {', '.join(s.labels) or 'none'}")
+        if problems is not None:
+            rows[-1] |= {"verified": not problems, "problems": problems}
+            lines += [f"    PROBLEM: {x}" for x in problems] or ["    verified: every byte matches its checksum"]
+    hours = sum(r["duration"] for r in rows) / 3600
+    subjects = len({r["subject"] or r["id"] for r in rows})
+    lines[0] += f" of {plural(subjects, 'subject')}, {hours:.1f} h"
+    emit(common, {"format": "folder of stores", "path": str(path), "stores": rows}, "\n".join(lines))
+    return 1 if any(r.get("problems") for r in rows) else 0
+
+
+def _unfinished(path: Path, common: Common) -> int:
+    """A pretraining run that was interrupted, or is still going on: how far it came."""
+    import csv
+
+    steps: dict[str, int] = {}
+    if (path / "metrics.csv").is_file():
+        with (path / "metrics.csv").open(encoding="utf-8") as f:
+            steps = {row["stage"]: int(row["step"]) for row in csv.DictReader(f)}
+    kept = [stage for stage in ("window", "context") if (path / "resume" / f"{stage}.ckpt").is_file()]
+    far = ", ".join(f"step {n} of stage {stage}" for stage, n in steps.items()) or "no step"
+    held = f"kept to resume from: stage {' and '.join(kept)}" if kept else "nothing is kept yet: it would begin again"
+    lines = [
+        f"{path}: unfinished run of brainmu pretrain, logged to {far}; {held}",
+        f"  go on: brainmu pretrain STORES --out {path} --resume (with its own --config and --seed)",
+    ]
+    emit(common, {"format": "unfinished run", "path": str(path), "steps": steps, "kept": kept}, "\n".join(lines))
+    return 0
+
+
+def _verified(folder: Path) -> str:
+    """Load a checkpoint wholly; what matched. Raises CheckpointError where it does not, or weights are not finite."""
+    import torch
+
+    import brainmu.loading
+    from brainmu.errors import CheckpointError
+
+    loaded = brainmu.loading.load(folder)
+    model = getattr(loaded, "model_", loaded)
+    if isinstance(model, torch.nn.Module):
+        broken = [k for k, v in model.state_dict().items() if not bool(torch.isfinite(v).all())]
+        if broken:
+            raise CheckpointError(f"{folder}: {len(broken)} of its weights are not finite ({broken[0]}): fetch or train it again")
+    report = getattr(model, "load_report", None)
+    return "verified: it loads" + (f"; {report}" if report is not None else "")
+
+
+def _parts(shapes: dict[str, int], kind: Any) -> str:
+    """Numbers of weights of the encoder and of what stands on it, where there are both."""
+    inner = sum(n for k, n in shapes.items() if k.startswith("encoder."))
+    rest = sum(shapes.values()) - inner
+    return f" ({inner:,} of the encoder, {rest:,} of {'the heads of pretraining' if kind == 'encoder' else 'the head'})" if inner and rest else ""
+
+
+def _checkpoint(folder: Path, verify: bool, common: Common) -> int:
     from brainmu.config import read_yaml
     from brainmu.errors import CheckpointError
 
@@ -102,17 +189,15 @@ def _checkpoint(folder: Path, common: Common) -> int:
 
         try:
             with safe_open(weights, framework="np") as f:
-                shapes = {k: f.get_slice(k).get_shape() for k in f.keys()}  # noqa: SIM118  (not a mapping)
+                sizes = {k: math.prod(f.get_slice(k).get_shape()) for k in f.keys()}  # noqa: SIM118  (not a mapping)
         except SafetensorError as error:
             raise CheckpointError(f"{weights}: not readable as safetensors ({error}): it is truncated or corrupt, fetch or save it again") from None
-        n = 0
-        for shape in shapes.values():
-            size = 1
-            for k in shape:
-                size *= k
-            n += size
-        result.setdefault("weights", {})[weights.relative_to(folder).as_posix()] = {"tensors": len(shapes), "parameters": n}
-        lines.append(f"  {weights.relative_to(folder)}: {len(shapes)} tensors, {n:,} parameters")
+        n = sum(sizes.values())
+        result.setdefault("weights", {})[weights.relative_to(folder).as_posix()] = {"tensors": len(sizes), "parameters": n}
+        lines.append(f"  {weights.relative_to(folder)}: {len(sizes)} tensors, {n:,} numbers{_parts(sizes, config.get('type'))}")
+    if verify:
+        result["verified"] = True
+        lines.append("  " + _verified(folder))
     card = folder / "card.md"
     if card.is_file():
         result["card"] = card.read_text(encoding="utf-8")

@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from brainmu.cli.console import Common, emit, note, open_sessions, progress
+from brainmu.cli.console import Common, emit, note, open_sessions, progress, refuse_folder
+
+if TYPE_CHECKING:
+    from brainmu.train import Run
 
 COMMON = Common()
 
@@ -38,38 +41,89 @@ def pretrain(
     brainmu pretrain stores/ --out run/ --config pretrain/tiny --max-minutes 10
     """
     import brainmu.train
+    from brainmu.config import load_config
+    from brainmu.errors import UsageError
     from brainmu.train.processes import is_first_process
 
     if not is_first_process():  # one of several speaks
         common = replace(common, quiet=True)
-    sessions = open_sessions(stores)
-    options = {"config": str(common.config)} if common.config is not None else {}
+    if max_minutes is not None and not max_minutes > 0:
+        raise UsageError(f"--max-minutes {max_minutes:g}: expected minutes above 0")
+    if is_first_process():
+        _refuse_run(out, resume)
+    options = {}
+    if common.config is not None:  # read before recordings are
+        options["config"] = load_config(brainmu.train.PretrainConfig, str(common.config))
+    sessions = open_sessions(stores, common)
     with progress(common, "pretrain") as report:
         status = _Status(report) if report is not None else None
-        run = brainmu.train.pretrain(
-            sessions, out, max_minutes=max_minutes, resume=resume, seed=common.seed, devices=devices, nodes=nodes, strategy=strategy,
-            progress=status, on_log=None if status is None else status.log, **options,
-        )  # fmt: skip
+        try:
+            run = brainmu.train.pretrain(
+                sessions, out, max_minutes=max_minutes, resume=resume, seed=common.seed, devices=devices, nodes=nodes, strategy=strategy,
+                progress=status, on_log=None if status is None else status.log, **options,
+            )  # fmt: skip
+        except SystemExit as end:
+            # Lightning ends the process, without a word, where it is interrupted.
+            if isinstance(end.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
     if not is_first_process():
         return 0
-    lines = [f"held-out losses of {run.path} (trivial baselines beside them):"]
-    for target, losses in run.report.items():
-        lines.append(f"  {target}: " + ", ".join(f"{name} {value:.4g}" for name, value in losses.items()))
-    emit(common, {"out": str(run.path), "report": run.report}, "\n".join(lines))
+    result = {"out": str(run.path), "report": run.report, "held_out": run.held_out, "n_windows": run.n_windows, "stopped": run.stopped}
+    emit(common, result, "\n".join(_lines(run)))
+    if run.stopped:
+        note(common, f"note: stopped {run.stopped.replace('max_minutes', '--max-minutes')}: the learning rate had not come down")
+    if unlearnt := _unlearnt(run.report):
+        note(common, f"note: not learned yet: {', '.join(unlearnt)} (model not below mean and interpolation): train longer")
     note(common, f"wrote {out}")
     return 0
+
+
+def _refuse_run(out: Path, resume: bool) -> None:
+    """Refuse before any recording is read a folder that cannot take this run."""
+    from brainmu.errors import OutputExistsError
+    from brainmu.models.checkpoint import is_unfinished
+
+    if out.is_dir() and any(out.iterdir()):
+        if resume:
+            return
+        if is_unfinished(out):
+            raise OutputExistsError(f"{out}: holds an unfinished run: go on with it by --resume, or choose another --out")
+        raise OutputExistsError(f"{out}: exists already and is not empty: choose another --out (--resume goes on with an interrupted run)")
+    refuse_folder(out)
+
+
+def _lines(run: Run) -> list[str]:
+    """The report for people: targets below one another, so that columns are compared at a glance."""
+    from brainmu.config import plural
+
+    names = ("model", "mean", "interpolation", "last")
+    lines = [
+        f"losses of {run.path} on hidden parts of {plural(run.n_windows, 'held-out window')}: {run.held_out}",
+        "(mean squared error of standardised values; spikes: nats a bin and unit; lower is better)",
+        f"  {'':<12}" + "".join(f"{name:>14}" for name in names),
+    ]
+    for target, losses in run.report.items():
+        lines.append(f"  {target:<12}" + "".join(f"{losses[n]:>14.4g}" if n in losses else f"{'–':>14}" for n in names))
+    return lines
+
+
+def _unlearnt(report: dict[str, dict[str, float]]) -> list[str]:
+    """Targets whose loss is not below that of the mean and of interpolation."""
+    return [target for target, row in report.items() if not all(row["model"] < row[k] for k in ("mean", "interpolation") if k in row)]
 
 
 class _Status:
     """Progress with the time that is left in the stage and the hours of recording seen.
 
-    A terminal shows every change; elsewhere each new text is a new line, so it changes once in half a minute.
+    A terminal shows every change; elsewhere each new text is a new line, so it changes once in half a minute, and at the end of a stage.
     """
 
     def __init__(self, report: Callable[[str, float], None], every: float | None = None) -> None:
         self.report = report
         self.every = every if every is not None else 0.0 if sys.stderr.isatty() else 30.0
         self.stage, self.text, self.began, self.from_, self.told = "", "", 0.0, 0.0, 0.0
+        self.fraction = self.shown = 0.0
         self.row: dict[str, Any] = {}
 
     def log(self, row: dict[str, Any]) -> None:
@@ -78,15 +132,23 @@ class _Status:
 
     def __call__(self, stage: str, fraction: float) -> None:
         now = time.monotonic()
+        if stage != self.stage and self.shown < self.fraction and self.row.get("stage") == self._name():
+            self.report(f"{self._name()}{self._seen()}", self.fraction)  # an end before the last step, by --max-minutes
         if stage != self.stage:
+            self.shown = fraction
             self.stage, self.text, self.began, self.from_, self.told = stage, stage.removeprefix("pretrain: "), now, fraction, now
-        elif now - self.told >= self.every and fraction > self.from_:
-            self.told = now
+        elif (now - self.told >= self.every or fraction >= 1) and fraction > self.from_:
+            self.told, self.shown = now, fraction
             left = (1 - fraction) * (now - self.began) / (fraction - self.from_)
-            name = stage.removeprefix("pretrain: ")
-            seen = f", {self.row['hours']:.1f} h of recording seen" if self.row.get("stage") == name else ""
-            self.text = f"{name}{seen}, {_clock(left)} left"
+            self.text = f"{self._name()}{self._seen()}" + (f", {_clock(left)} left" if fraction < 1 else "")
+        self.fraction = fraction
         self.report(self.text, fraction)
+
+    def _name(self) -> str:
+        return self.stage.removeprefix("pretrain: ")
+
+    def _seen(self) -> str:
+        return f", {self.row['hours']:.1f} h of recording seen" if self.row.get("stage") == self._name() else ""
 
 
 def _clock(seconds: float) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from brainmu.models.encoder import Encoder
 
-__all__ = ["LoadReport", "find_checkpoint", "fit_weights", "load_encoder", "read_checkpoint", "write_checkpoint"]
+__all__ = ["LoadReport", "find_checkpoint", "fit_weights", "is_unfinished", "load_encoder", "read_checkpoint", "refuse_unfinished", "write_checkpoint"]
 
 
 @dataclass
@@ -82,14 +82,29 @@ def find_checkpoint(path_or_name: str | Path) -> Path:
     """
     path = Path(path_or_name)
     if path.is_dir():
+        refuse_unfinished(path)
         if not (path / "config.yaml").is_file():
             raise NotFoundError(f"{path}: holds no config.yaml, expected a checkpoint folder (model.safetensors, config.yaml, card.md)")
         return path
+    if path.is_file():
+        raise NotFoundError(f"{path}: is a file, expected a checkpoint folder (model.safetensors, config.yaml, card.md)")
     return resource("checkpoints", str(path_or_name))
 
 
+def is_unfinished(folder: str | Path) -> bool:
+    """Whether a folder holds a pretraining run that was interrupted, or is still going on."""
+    path = Path(folder)
+    return (path / "resume" / "run.json").is_file() and not (path / "config.yaml").is_file()
+
+
+def refuse_unfinished(folder: Path) -> None:
+    """Raise NotFoundError, which says how to go on, where `folder` holds an unfinished pretraining run."""
+    if is_unfinished(folder):
+        raise NotFoundError(f"{folder}: is an unfinished pretraining run, no checkpoint yet: end it with brainmu pretrain STORES --out {folder} --resume")
+
+
 def read_checkpoint(path_or_name: str | Path, kinds: Iterable[str]) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
-    """Folder, config and weights of a checkpoint whose ``type`` is one of `kinds`.
+    """Folder, config and weights of a checkpoint whose ``type`` is one of `kinds`; of a fitted stager, those of the model inside it.
 
     Raises
     ------
@@ -102,6 +117,11 @@ def read_checkpoint(path_or_name: str | Path, kinds: Iterable[str]) -> tuple[Pat
     path = find_checkpoint(path_or_name)
     config = read_yaml(path / "config.yaml")
     wanted = tuple(kinds)
+    if config.get("type") == "SleepStager":
+        if not (path / "encoder" / "config.yaml").is_file():
+            raise CheckpointError(f"{path}: is a stager of method {config.get('method')!r}, which has no encoder, expected {' or '.join(wanted)}")
+        path = path / "encoder"
+        config = read_yaml(path / "config.yaml")
     if config.get("type") not in wanted:
         raise CheckpointError(f"{path}: is a checkpoint of type {config.get('type')!r}, expected {' or '.join(wanted)}")
     if type(config.get("format")) is not int or not 1 <= config["format"] <= FORMAT:

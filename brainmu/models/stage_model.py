@@ -72,6 +72,8 @@ class StageModel(nn.Module):
         What that training has to say: what decided when to stop, what was unusual. Empty once loaded; the card keeps it.
     n_trained : int
         Weights that it trained; 0 once loaded.
+    n_epochs : int
+        Scored epochs with data that it was given; 0 once loaded.
 
     Notes
     -----
@@ -92,6 +94,7 @@ class StageModel(nn.Module):
         self.history: list[dict[str, float]] = []
         self.notes: list[str] = []
         self.n_trained = 0
+        self.n_epochs = 0
         self.load_report: LoadReport | None = None
 
     @property

@@ -173,9 +173,10 @@ class Stream:
     def warnings(self, said: Sequence[str] = ()) -> Iterator[str]:
         """What a reader of the store must know about this signal, beyond what was `said` of the recording."""
         s = self.signal
-        if self.voltage and self.unit != "uV":
-            hint = unit_hint(s.unit) or "; expected V, mV, uV or nV"
-            yield f"signal {self.name!r}: unit {s.unit or 'unknown'!r} is not one of voltage, values are kept unscaled{hint}"
+        hint = unit_hint(s.unit)
+        # The reader of a format may have said it already; a likely unit is worth saying once more.
+        if self.voltage and self.unit != "uV" and (hint or not any(w.startswith(f"signal {self.name}:") and "not a voltage" in w for w in said)):
+            yield f"signal {self.name!r}: unit {s.unit or 'unknown'!r} is not one of voltage, values are kept unscaled{hint or '; expected V, mV, uV or nV'}"
         # A position derived from another has its unit, and says so by itself.
         known = "derived" in s.attrs or any(s.unit in w.split() and (self.name in w or "position" in w.lower()) for w in map(_words, said))
         if s.kind == "position" and self.unit != "m" and not known:

@@ -42,6 +42,9 @@ class Engine:
     ) -> None:  # fmt: skip
         self.folder, self.c, self.seed, self.devices, self.strategy, self.progress = folder, c, seed, devices, strategy, progress
         self.nodes, self.on_log = nodes, on_log
+        # Steps taken in each stage, and held-out windows in the report.
+        self.taken: dict[str, int] = {}
+        self.n_reported = 0
         train, held = _hold_out(recordings, c.held_out, seed)
         # One budget for all recordings; what is held out is read once and has no part in it.
         budget = CacheBudget(c.cache_mib << 20)
@@ -99,6 +102,7 @@ class Engine:
         self.encoder.to("cpu").eval()
         sampler = WindowSampler(self.held, min(128, sum(len(g) for g in self.held)), seed=self.seed)
         count = max(1, min(8, sampler.n_windows // sampler.size))
+        self.n_reported = count * sampler.size
         table = self.window_task.compare([sampler.batch(i) for i in range(count)], self.seed)
         cached = [self.encoder.summaries(g) for g in self.held]
         spans = SummarySpans(cached, self.c.masks, self.c.encoder.window, self.seed + 1)
@@ -121,6 +125,7 @@ class Engine:
         done = 0 if state is None else int(state["global_step"])
         if state is not None and (done >= steps or state.get("brainmu_finished", False)):
             _restore(task, state, kept)
+            self.taken[name] = done
             return
         if state is not None:
             _restore(task, state, kept)
@@ -139,6 +144,7 @@ class Engine:
             with _told_of_interrupts(watch):
                 trainer.fit(fitted, train_dataloaders=loader, ckpt_path=kept if state is not None else None, **_trusting())
             watch.keep(trainer, finished=True)
+            self.taken[name] = trainer.global_step
             self.is_first_process = trainer.is_global_zero
         if fitted is not task:
             task.load_state_dict(whole(fitted.state_dict()))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from brainmu.config import load_config
+from brainmu.config import load_config, plural
 from brainmu.core import metrics
 from brainmu.core.hypnogram import STAGE_SETS
 from brainmu.core.recording import Recording, as_list
@@ -24,7 +24,7 @@ from brainmu.models.checkpoint import load_encoder
 from brainmu.models.encoder import Encoder, EncoderConfig
 from brainmu.models.stage_model import STAGE_KINDS, StageConfig, StageModel
 from brainmu.models.tokens import Hidden
-from brainmu.train.labelled import Labelled, hold_out, labelled
+from brainmu.train.labelled import Labelled, hold_out, holds_data, labelled, leave_out
 from brainmu.train.schedule import optimiser, warm_cosine
 from brainmu.windows.batch import Batch, collate
 from brainmu.windows.grid import CacheBudget
@@ -162,12 +162,12 @@ def finetune(
     Returns
     -------
     StageModel
-        With its ``history``, ``notes``, ``n_trained`` and card. Adapters are folded in. Where rounds were scored, the weights are those of the best.
+        With ``history``, ``notes``, ``n_trained``, ``n_epochs`` and card. Adapters are folded in. Where rounds were scored, the weights are those of the best.
 
     Raises
     ------
     MissingDataError
-        If a recording lacks the labels or anything the model reads, no epoch with data is scored, or all are of one stage.
+        If a recording lacks the labels or anything the model reads, fewer than 20 scored epochs hold data, or all are of one stage.
     InputError
         If an argument is not known, the labels cannot be brought to `stages`, or what ``stop_on`` names cannot be held out.
 
@@ -203,10 +203,11 @@ def finetune(
         elif mode != "full":
             notes.append(f"The encoder is untrained and mode {mode!r} does not train all of it: name one to begin from, or use mode 'full'.")
         trainer = _Trainer(model, training, held, c, mode, seed, fresh=encoder is None)
+        notes = list(dict.fromkeys(notes + trainer.prepare(progress)))
         trainer.run(progress)
     merge_adapters(model).eval()
-    model.history, model.notes, model.n_trained = trainer.history, notes, trainer.n_trained
-    model.card = _card(model, recordings, trainer, mode, encoder, seed)
+    model.history, model.notes, model.n_trained, model.n_epochs = trainer.history, notes, trainer.n_trained, trainer.n_epochs
+    model.card = _card(model, trainer, mode, encoder, seed)
     if out is not None:
         model.save(out)
     return model
@@ -300,15 +301,24 @@ class _Trainer:
         self.schedule = warm_cosine(self.optimiser, c.steps, warm=max(1, c.steps // 20))
         self.sampler = SpanSampler([len(d.codes) for d in training], c.span, c.batch, seed)
         self.frozen: list[tuple[Tensor, Tensor]] | None = None
+        self.frozen_held: list[tuple[Tensor, Tensor]] | None = None
+        self.n_epochs = 0
         # Summaries of whole recordings by the encoder as it was, for steps of more windows than gradients pass through.
         self.stale: dict[int, tuple[Tensor, Tensor]] = {}
-        self.learnt = False
+
+    def prepare(self, progress: Progress | None) -> list[str]:
+        """Encode once what stays as it is, and leave out epochs without data; sentences where there are such epochs."""
+        if self.mode in ("probe", "context"):
+            self.frozen, self.frozen_held = self._summaries(self.training, progress), self._summaries(self.held, progress)
+            present = [ok.numpy() for _, ok in [*self.frozen, *self.frozen_held]]
+        else:
+            present = [holds_data(d.grid) for d in [*self.training, *self.held]]
+        self.n_epochs, absent = leave_out(self.training, self.held, present)
+        if not absent:
+            return []
+        return [f"{absent} of {self.n_epochs + absent} scored epochs hold no data: they were left out.", *_weigh(self.model, self.training, self.c.balance)]
 
     def run(self, progress: Progress | None) -> None:
-        cached = self.mode in ("probe", "context")
-        if cached:
-            self.frozen = self._summaries(self.training, progress)
-        held = self._summaries(self.held, progress) if self.held and cached else None
         rounds = max(1, self.c.steps // 10)
         best, best_state, waited = -np.inf, None, 0
         steps = iter(self._batches())
@@ -321,7 +331,7 @@ class _Trainer:
             self.stale.clear()
             entry = {"step": step + 1, "loss": loss}
             if self.held:
-                entry["held_out_kappa"] = score = self._score(held)
+                entry["held_out_kappa"] = score = self._score(self.frozen_held)
                 if score > best:
                     best, waited = score, 0
                     best_state = {k: v.clone() for k, v in self.model.state_dict().items()}
@@ -330,7 +340,6 @@ class _Trainer:
             self.history.append(entry)
             if waited >= self.c.patience:
                 break
-        self._check_learnt()
         if best_state is not None:
             self.model.load_state_dict(best_state)
 
@@ -338,13 +347,7 @@ class _Trainer:
         epoch = 0
         while True:
             yield from self.sampler.epoch(epoch)
-            self._check_learnt()
             epoch += 1
-
-    def _check_learnt(self) -> None:
-        if not self.learnt:
-            names = ", ".join(d.grid.recording.id for d in self.training[:3])
-            raise MissingDataError(f"finetune: no scored epoch holds data the model reads ({names}): check the gaps of the signals")
 
     def _summaries(self, data: list[Labelled], progress: Progress | None) -> list[tuple[Tensor, Tensor]]:
         """Frozen summaries (window, width) and presence of each recording, encoded once."""
@@ -368,7 +371,6 @@ class _Trainer:
         target[~present] = -100
         if not bool((target >= 0).any()):
             return float("nan")
-        self.learnt = True
         if self.c.noise:
             summaries = summaries + self.c.noise * torch.randn_like(summaries)
         context = self.model.encoder.context(summaries, time, present, self.model.config.epoch, within=within)
@@ -472,13 +474,15 @@ def _drawn(lengths: list[int], most: int, rng: np.random.Generator) -> list[NDAr
     return [chosen[(chosen >= a) & (chosen < b)] - a for a, b in pairwise(edges)]
 
 
-def _card(model: StageModel, recordings: list[Recording], trainer: _Trainer, mode: str, encoder: Any, seed: int) -> str:
-    subjects = {r.subject or r.id for r in recordings}
-    hours = sum(len(d.codes) for d in trainer.training + trainer.held) * model.config.epoch / 3600
+def _card(model: StageModel, trainer: _Trainer, mode: str, encoder: Any, seed: int) -> str:
+    epoch = model.config.epoch
+    trained, held = (sum(int((d.codes >= 0).sum()) for d in part) for part in (trainer.training, trainer.held))
     lines = [
         "# Stage model", "",
-        f"- Predicts {' '.join(STAGE_SETS[model.config.stages])} in epochs of {model.config.epoch:g} s from {', '.join(model.config.kinds)}.",
-        f"- Trained on {len(recordings)} recordings of {len(subjects)} subjects, {hours:.1f} h, mode {mode}, seed {seed}; {_trained(model, trainer)}.",
+        f"- Predicts {' '.join(STAGE_SETS[model.config.stages])} in epochs of {epoch:g} s from {', '.join(model.config.kinds)}.",
+        f"- Trained on {trained:,} epochs ({trained * epoch / 3600:.1f} h) of {_whose(trainer.training)}, mode {mode}, seed {seed};",
+        f"  {_trained(model, trainer)}.",
+        *([f"- Held out to decide when to stop: {held:,} epochs ({held * epoch / 3600:.1f} h) of {_whose(trainer.held)}."] if held else []),
         f"- Encoder: {'untrained' if encoder is None else encoder if isinstance(encoder, (str, Path)) else 'given in memory'}, "
         f"{'causal' if model.causal else 'bidirectional'}, {model.encoder.n_parameters:,} parameters.",
         *(f"- {note}" for note in model.notes),
@@ -488,6 +492,10 @@ def _card(model: StageModel, recordings: list[Recording], trainer: _Trainer, mod
         lines.append(f"- Kept are the weights of step {best['step']}: held-out mean kappa {best['held_out_kappa']:.3f} (optimistic).")
     lines += ["- Limits: not validated on any recording outside the training set; score it on your own subjects first.", ""]
     return "\n".join(lines)
+
+
+def _whose(data: list[Labelled]) -> str:
+    return f"{plural(len(data), 'recording')} of {plural(len({d.subject for d in data}), 'subject')}"
 
 
 def _trained(model: StageModel, trainer: _Trainer) -> str:

@@ -12,7 +12,10 @@ from brainmu.errors import InputError, MissingDataError
 from brainmu.models.stage_model import StageModel
 from brainmu.windows.grid import CacheBudget, WindowGrid
 
-__all__ = ["Labelled", "hold_out", "labelled"]
+__all__ = ["Labelled", "hold_out", "holds_data", "labelled", "leave_out"]
+
+FEWEST = 20
+"""Scored epochs with data that a head is fitted on at least, as boosted trees are."""
 
 
 @dataclass
@@ -55,6 +58,42 @@ def labelled(model: StageModel, recording: Recording, labels: str, budget: Cache
     if not (codes >= 0).any():
         raise MissingDataError(f"{recording.id}: no epoch of label {labels!r} is scored")
     return Labelled(recording.subject or recording.id, grid, codes)
+
+
+def holds_data(grid: WindowGrid) -> NDArray[np.bool_]:
+    """Which windows (n,) hold anything a model reads; their features are kept where there is room."""
+    out = np.zeros(len(grid), dtype=bool)
+    for first in range(0, len(grid), 256):
+        for s in grid.batch(slice(first, min(first + 256, len(grid)))).streams:
+            out[first + s.rows.numpy()] |= s.valid.flatten(1).any(1).numpy()
+    return out
+
+
+def leave_out(data: list[Labelled], held: list[Labelled], present: list[NDArray[np.bool_]]) -> tuple[int, int]:
+    """Make epochs without data unscored, in place; how many scored ones hold data, and how many do not.
+
+    Parameters
+    ----------
+    data, held : what is trained on, and what decides when to stop
+    present : bool (window,) of each, those of `data` first
+
+    Raises
+    ------
+    MissingDataError
+        If fewer than 20 scored epochs hold data.
+    """
+    n, absent = [0, 0], 0
+    for i, (d, ok) in enumerate(zip([*data, *held], present, strict=True)):
+        scored, there = d.codes >= 0, ok[: len(d.codes)]
+        n[i >= len(data)] += int((scored & there).sum())
+        absent += int((scored & ~there).sum())
+        d.codes = np.where(there, d.codes, -1)
+    names = ", ".join(d.grid.recording.id for d in data[:3])
+    if n[0] == 0:
+        raise MissingDataError(f"finetune: no scored epoch holds data the model reads ({names}): check the gaps of the signals")
+    if sum(n) < FEWEST:
+        raise MissingDataError(f"finetune: {sum(n)} scored epochs hold data ({names}), expected at least {FEWEST} to fit a stager: check the labels' times")
+    return sum(n), absent
 
 
 def hold_out(data: list[Labelled], stop_on: str, share: float, guard: float, seed: int) -> tuple[list[Labelled], list[Labelled], list[str]]:

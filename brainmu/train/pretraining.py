@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainmu.config import load_config
+from brainmu.config import load_config, plural
 from brainmu.core.recording import Recording, as_list
 from brainmu.errors import BrainmuError, CheckpointError, ConfigError, InputError, OutputExistsError
 from brainmu.models.encoder import Encoder, EncoderConfig
 from brainmu.train.objectives import MaskConfig
 
 if TYPE_CHECKING:
+    from brainmu.train.engine import Engine
     from brainmu.train.tasks import ContextTask, WindowTask
     from brainmu.windows.grid import WindowGrid
 
@@ -122,10 +123,19 @@ class Run:
         The checkpoint folder: model.safetensors, config.yaml, card.md, metrics.csv, report.json.
     report : dict
         Held-out loss by target ("spectrum", "waveform", "spikes", "context", …) of the model and of the trivial baselines.
+    held_out : str
+        What the report was measured on.
+    n_windows : int
+        Windows of it that the report drew; the context encoder reads them all.
+    stopped : str
+        Where `max_minutes` ended the stages; empty where they took all their steps.
     """
 
     path: Path
     report: dict[str, dict[str, float]]
+    held_out: str = ""
+    n_windows: int = 0
+    stopped: str = ""
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -220,9 +230,9 @@ def pretrain(
     context = engine.train_context(None if max_minutes is None else 0.2 * max_minutes)
     report = engine.report()
     if engine.is_first_process:
-        _write(folder, engine.encoder, window, context, c, report, recordings, engine.held, seed)
+        _write(folder, engine, window, context, c, report, seed)
     wait_for_all()
-    return Run(folder, report)
+    return Run(folder, report, _held_out(engine.grids, engine.held), engine.n_reported, _stopped(engine, c))
 
 
 def _weights(recordings: list[Recording], weights: Sequence[float]) -> dict[str, float]:
@@ -304,29 +314,54 @@ class _Whole:
 
 
 def _write(
-    folder: Path, encoder: Encoder, window: WindowTask, context: ContextTask, c: PretrainConfig, report: dict[str, dict[str, float]],
-    recordings: list[Recording], held: list[WindowGrid], seed: int,
+    folder: Path, engine: Engine, window: WindowTask, context: ContextTask, c: PretrainConfig, report: dict[str, dict[str, float]], seed: int
 ) -> None:  # fmt: skip
     from brainmu.models.checkpoint import plain, write_checkpoint
 
     (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
     config = {"type": "encoder", "encoder": plain(c.encoder), "training": {"seed": seed, **plain(c)}}
-    write_checkpoint(folder, _Whole(encoder, window, context), config, _card(encoder, report, recordings, held, seed), overwrite=True)
+    whole = _Whole(engine.encoder, window, context)
+    n_weights = sum(v.numel() for v in whole.state_dict().values())
+    write_checkpoint(folder, whole, config, _card(engine, report, n_weights, _stopped(engine, c), seed), overwrite=True)
 
 
-def _card(encoder: Encoder, report: dict[str, dict[str, float]], recordings: list[Recording], held: list[WindowGrid], seed: int) -> str:
-    hours = sum(r.duration for r in recordings) / 3600
-    subjects = {r.subject or r.id for r in recordings}
-    species = ", ".join(sorted({r.species or "unknown" for r in recordings}))
-    kept = ", ".join(sorted({g.recording.subject or g.recording.id for g in held}))
+def _card(engine: Engine, report: dict[str, dict[str, float]], n_weights: int, stopped: str, seed: int) -> str:
+    encoder, trained = engine.encoder, [g.recording for g in engine.grids]
+    subjects = {r.subject or r.id for r in trained}
+    species = ", ".join(sorted({r.species or "unknown" for r in trained}))
+    hours = sum(r.duration for r in trained) / 3600
     names = ("model", "mean", "interpolation", "last")
     lines = [
-        "# Encoder", "", f"- {encoder.n_parameters:,} weights, windows of {encoder.config.window:g} s.",
-        f"- Pretrained by masking on {len(recordings)} recordings of {len(subjects)} subjects ({species}), {hours:.1f} h, seed {seed}.",
-        f"- Held out for the table: {kept}.", "",
-        "Loss on hidden parts of held-out windows (mean squared error of standardised values; spikes: nats a bin and unit); lower is better:", "",
+        "# Encoder", "",
+        f"- The encoder has {encoder.n_parameters:,} weights, the file {n_weights:,} with the heads of pretraining; windows of {encoder.config.window:g} s.",
+        f"- Pretrained by masking on {plural(len(trained), 'recording')} of {plural(len(subjects), 'subject')} ({species}), {hours:.1f} h, seed {seed}.",
+        *([f"- Stopped {stopped}: the learning rate had not come down."] if stopped else []),
+        f"- Held out, and not trained on: {_held_out(engine.grids, engine.held)}.", "",
+        f"Loss on hidden parts of {engine.n_reported:,} held-out windows (mean squared error of standardised values; spikes: nats a bin and unit);",
+        "lower is better:", "",
         "| target | model | mean | interpolation | last value |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for target, row in report.items():
         lines.append(f"| {target} | {' | '.join(f'{row[k]:.4f}' if np.isfinite(row.get(k, np.nan)) else '–' for k in names)} |")
     return "\n".join([*lines, "", "For spikes, `mean` is each unit's own rate over the recording, known exactly.", ""])
+
+
+def _held_out(trained: list[WindowGrid], held: list[WindowGrid]) -> str:
+    """What the report was measured on, in words."""
+    hours = sum(g.recording.duration for g in held) / 3600
+    subjects = sorted({g.recording.subject or g.recording.id.removesuffix(".test") for g in held})
+    names = ", ".join(subjects[:6]) + (", …" if len(subjects) > 6 else "")
+    if not {g.recording.subject for g in held} & {g.recording.subject for g in trained}:
+        return f"{plural(len(subjects), 'subject')} ({names}; {plural(len(held), 'recording')}, {hours:.1f} h)"
+    # Cut in time: the guard is what lies between the two parts of a recording.
+    guard = min(h.recording.start - g.recording.stop for g, h in zip(trained, held))
+    what = f"the last part ({hours:.2g} h, in time) of {plural(len(held), 'recording')} of {names}"
+    return f"{what}, with a guard of {guard:.0f} s before it: that says nothing of new animals"
+
+
+def _stopped(engine: Engine, c: PretrainConfig) -> str:
+    """Where `max_minutes` ended the stages; empty where they took all their steps."""
+    asked = {"window": c.steps, "context": c.context_steps}
+    if all(engine.taken[k] >= n for k, n in asked.items()):
+        return ""
+    return "by max_minutes at step " + ", ".join(f"{engine.taken[k]} of {n} ({k})" for k, n in asked.items())

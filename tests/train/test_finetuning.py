@@ -289,6 +289,25 @@ class TestBadData:
         for mode in ("probe", "full"):
             with pytest.raises(MissingDataError, match=r"no scored epoch holds data .*holed"):
                 finetune([half], mode=mode, config=QUICK)
+            with pytest.raises(MissingDataError, match=r"19 scored epochs hold data .*at least 20"):
+                finetune([holed(0, 21)], mode=mode, config=QUICK)
+        for mode in ("probe", "adapters", "full"):
+            model = finetune([holed(5, 15)], mode=mode, config=QUICK)
+            assert model.n_epochs == 30 and "10 of 40 scored epochs hold no data: they were left out." in model.notes
+            assert "Trained on 30 epochs" in model.card
+
+    def test_what_the_labels_say_of_epochs_without_data_changes_nothing(self, data):
+        """They are neither trained on nor counted in the weights of classes."""
+        signals = {k: dict(values=np.array(data[0].signals[k].values), rate=100.0, kind=k) for k in ("lfp", "emg")}
+        for s in signals.values():
+            s["values"][5 * 400 : 15 * 400] = np.nan
+        stages = ["WAKE", "NREM", "REM"] * 13 + ["WAKE"]
+        for mode in ("context", "full"):
+            made = []
+            for there in (stages[5:15], ["NREM"] * 10):
+                scoring = Hypnogram.from_stages([*stages[:5], *there, *stages[15:]], epoch=4.0)
+                made.append(finetune([Recording.from_arrays("r", "m", signals=signals, labels={"scoring": scoring})], mode=mode, config=QUICK))
+            assert all(torch.equal(a, b) for a, b in zip(*(m.state_dict().values() for m in made)))
 
 
 class TestCommand:
@@ -312,6 +331,24 @@ class TestCommand:
         assert (result["mode"], result["n_weights_trained"], result["notes"]) == ("adapters", model.n_trained, model.notes)
         assert "note: All steps were taken: 2 subjects are too few" in err
 
+    def test_goes_on_from_a_stager_and_names_whom_it_scored(self, stores, tmp_path, capsys):
+        settings = tmp_path / "settings.yaml"
+        settings.write_text("steps: 3\nspan: 32\n")
+        args = ["finetune", str(stores), "--mode", "probe", "--settings", str(settings), "--held-out", "0.5"]
+        assert main([*args, "--from", "brainmu-tiny", "--out", str(tmp_path / "runs" / "a")]) == 0
+        out = capsys.readouterr().out
+        assert "fitted on 40 epochs of 1 subject\n" in out and "scored on 1 held-out subject (m" in out
+        assert main([*args, "--from", str(tmp_path / "runs" / "a"), "--out", str(tmp_path / "runs" / "a"), "--quiet"]) == 1
+        assert "--overwrite" in capsys.readouterr().err
+        assert main([*args, "--from", str(tmp_path / "runs" / "a"), "--out", str(tmp_path / "runs" / "a"), "--overwrite", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["n_epochs"] == 40
+
+    def test_a_store_without_subject_names_the_manifest(self, stores, tmp_path, capsys):
+        nameless = dataclasses.replace(animal(7), subject="")
+        bm.preprocess(nameless, stores / "nameless.zarr")
+        assert main(["finetune", str(stores), "--out", str(tmp_path / "o"), "--quiet"]) == 1
+        assert "nameless.zarr: names no subject" in (err := capsys.readouterr().err) and "subject:" in err and "by=" not in err
+
     def test_wrong_usage(self, stores, tmp_path, capsys):
         for args, status, says in (
             (["--method", "boosting", "--mode", "probe"], 2, "uses none"),
@@ -319,6 +356,8 @@ class TestCommand:
             (["--mode", "adapter"], 2, "adapter"),
             (["--settings", "finetune/stag"], 1, "did you mean 'finetune/stage'"),
             (["--labels", "expert"], 1, "expert"),
+            (["--held-out", "1.5"], 2, "--held-out 1.5"),
+            (["--from", "brainmu-tinny"], 1, "did you mean 'brainmu-tiny'"),
         ):
             assert main(["finetune", str(stores), "--out", str(tmp_path / "o"), "--quiet", *args]) == status
             err = capsys.readouterr().err

@@ -62,7 +62,7 @@ class TestFinetune:
         tests = [animal(i) for i in (100, 101)]
         model = finetune([animal(i) for i in range(4)], config=QUICK, out=tmp_path / "m")
         assert kappa(model, tests) > 0.85
-        assert "4 subjects" in model.card and model.history
+        assert "of 3 recordings of 3 subjects" in model.card and "of 1 recording of 1 subject" in model.card and model.history
         again = StageModel.load(tmp_path / "m")
         np.testing.assert_allclose(again.predict_proba(tests[0])[0], model.predict_proba(tests[0])[0], atol=1e-6)
         # One modality less at test time is still read.
@@ -272,7 +272,8 @@ class TestPretrain:
         rows = _rows(whole.path)
         assert [(r["stage"], int(r["step"])) for r in rows] == [("window", i) for i in range(1, 7)] + [("context", i) for i in range(1, 5)]
         card = (whole.path / "card.md").read_text()
-        assert "Held out for the table: m" in card and json.loads((whole.path / "report.json").read_text()) == whole.report
+        assert "Held out, and not trained on: 1 subject (m" in card and f"{whole.n_windows} held-out windows" in card and not whole.stopped
+        assert whole.held_out in card and "the file 100,723 with the heads" in card and json.loads((whole.path / "report.json").read_text()) == whole.report
 
     def test_an_interrupted_run_resumes_to_the_same_weights(self, data, whole, tmp_path):
         class Interrupt(Exception):
