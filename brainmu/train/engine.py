@@ -123,12 +123,11 @@ class Engine:
         kept = self.folder / "resume" / f"{name}.ckpt"
         state = _kept(kept)
         done = 0 if state is None else int(state["global_step"])
-        if state is not None and (done >= steps or state.get("brainmu_finished", False)):
-            _restore(task, state, kept)
-            self.taken[name] = done
-            return
         if state is not None:
             _restore(task, state, kept)
+            if done >= steps or state.get("brainmu_finished", False):
+                self.taken[name] = done
+                return
         loader = Steps(batches, done * self.c.accumulate, steps * self.c.accumulate, workers)
         watch = Watch(name, self.folder, kept, steps, self.c, minutes, loader, self._stage(name), self.on_log)
         # Sharing the weights out changes a module for good, so a copy is trained.

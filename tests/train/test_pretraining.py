@@ -322,7 +322,10 @@ class TestNothingToLearnFrom:
         assert any(float(r["loss"]) == 0 for r in found if r["stage"] == "window")  # one such batch at least was drawn
 
     def test_a_context_that_was_asked_nothing_has_no_score(self, data, tmp_path):
-        brief = [Recording.from_arrays(r.id, r.subject, signals={"lfp": dict(values=r.signals["lfp"].values[:500], rate=100.0, unit="uV", kind="lfp")}) for r in data]
+        brief = []
+        for r in data:
+            lfp = dict(values=r.signals["lfp"].values[:500], rate=100.0, unit="uV", kind="lfp")
+            brief.append(Recording.from_arrays(r.id, r.subject, signals={"lfp": lfp}))
         run = pretrain(brief, tmp_path / "r", config=BRIEF | dict(steps=1, context_steps=1))
         assert "context" not in run.report and "spectrum" in run.report
 

@@ -239,7 +239,9 @@ class TestObjectives:
             hidden = draw_spans(n, 0.3, 32, rng)
             assert hidden.any() and not hidden.all()
 
-    @pytest.mark.parametrize("bad", [{"time": 1.1}, {"context": 1.5}, {"context": 0.0}, {"modality": -0.1}, {"unit": float("nan")}, {"longest": 0.0}, {"longest": float("inf")}])
+    @pytest.mark.parametrize(
+        "bad", [{"time": 1.1}, {"context": 1.5}, {"context": 0.0}, {"modality": -0.1}, {"unit": np.nan}, {"longest": 0.0}, {"longest": np.inf}]
+    )
     def test_shares_that_cannot_be_are_refused(self, bad):
         with pytest.raises(ConfigError, match=f"masks: {next(iter(bad))} is"):
             MaskConfig(**bad)
