@@ -1,4 +1,4 @@
-"""brainmu finetune: a stager from labelled stores."""
+"""brainmu finetune: a stager, or a detector of replay, from labelled stores."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ def finetune(
     stores: Annotated[list[Path], Parameter(help="Labelled stores, or folders of stores.", negative="")],
     /,
     *,
-    out: Annotated[Path, Parameter(help="Folder for the fitted stager; brainmu stage --model takes it.")],
+    out: Annotated[Path, Parameter(help="Folder for what is fitted; brainmu stage --model or brainmu replay --model takes it.")],
     from_: Annotated[str | None, Parameter(name="--from", help="Pretrained encoder: a folder, or a packaged checkpoint's name.")] = None,
-    task: Annotated[Literal["stage"], Parameter(help="What the head predicts.")] = "stage",
-    labels: Annotated[str, Parameter(help="Name of the hypnogram in the stores.")] = "scoring",
+    task: Annotated[Literal["stage", "replay"], Parameter(help="What the head predicts: sleep stages, or events.")] = "stage",
+    labels: Annotated[
+        str | None, Parameter(help="Name of the hypnogram (default: scoring) or of the events (default: reactivation; ripple, burst and hse are found).")
+    ] = None,
+    within: Annotated[str | None, Parameter(help="Replay: label of the epochs in which all events are marked (default: everywhere).")] = None,
     stages: Annotated[Literal["rodent3", "aasm5"], Parameter(help="WAKE NREM REM, or W N1 N2 N3 R.")] = "rodent3",
     epoch: Annotated[float | None, Parameter(help="Epoch, s (4 for rodents, 30 for people).")] = None,
     method: Annotated[Literal["encoder", "boosting"], Parameter(help="A head on the encoder, or boosted trees on classical features.")] = "encoder",
@@ -32,7 +35,7 @@ def finetune(
     overwrite: Annotated[bool, Parameter(negative="", help="Replace an earlier stager.")] = False,
     common: Common = COMMON,
 ) -> int:
-    """Fit a sleep-stage head on labelled stores, from an encoder or from scratch.
+    """Fit a head on labelled stores: sleep stages from an encoder or from scratch, or replay on a frozen encoder.
 
     Subjects are split, never recordings of one subject; those held out are scored with n, chance and an interval.
     An interrupted run begins again: nothing is written before the end.
@@ -42,20 +45,27 @@ def finetune(
     brainmu finetune stores/ --from brainmu-tiny --labels scoring --out stager/
 
     brainmu finetune stores/ --from brainmu-tiny --mode adapters --settings mine.yaml --out stager/
+
+    brainmu finetune stores/ --from brainmu-tiny --task replay --labels reactivation --within rest --out detector/
     """
     from brainmu.errors import UsageError
     from brainmu.sleep import SleepStager
-    from brainmu.windows import split
 
+    if task == "replay":
+        given = {"stages": stages != "rodent3", "epoch": epoch, "method": method != "encoder", "mode": mode, "settings": settings}
+        for name in (k for k, v in given.items() if v):
+            raise UsageError(f"--{name} is for --task stage: the detector's encoder stays as it is, and it has no stages or epochs")
+        return _replay(stores, out, from_, labels or "reactivation", within, held_out, overwrite, common)
+    if within is not None:
+        raise UsageError(f"--within {within} is for --task replay: a hypnogram says itself which epochs are scored")
+    labels = labels or "scoring"
     if from_ is not None and method != "encoder":
         raise UsageError(f"--from {from_} is an encoder, --method {method} uses none: leave one of them out")
     if method != "encoder" and (mode is not None or settings is not None):
         raise UsageError(f"--{'mode' if mode is not None else 'settings'} says how an encoder is trained, --method {method} uses none: leave one of them out")
     refuse_existing(out, overwrite)
     sessions = open_sessions(stores)
-    train, test = (
-        (sessions, []) if held_out == 0 or len({s.subject or s.id for s in sessions}) < 2 else split(sessions, by="subject", test=held_out, seed=common.seed)
-    )
+    train, test = _divided(sessions, held_out, common)
     if not test:
         note(common, "note: no subject is held out, so the stager is not scored on an animal it has not seen")
     options = {} if mode is None else {"mode": mode}
@@ -80,5 +90,47 @@ def finetune(
         scores = score_stager(stager, test, labels)
         result["held_out"] = scores
         lines += ["held-out subjects:", *score_lines(scores)]
+    emit(common, result, "\n".join(lines))
+    return 0
+
+
+def _divided(sessions: list[Any], held_out: float, common: Common) -> tuple[list[Any], list[Any]]:
+    """Sessions to fit on and those of held-out subjects; none of these where there is one subject."""
+    from brainmu.windows import split
+
+    if held_out == 0 or len({s.subject or s.id for s in sessions}) < 2:
+        return sessions, []
+    return split(sessions, by="subject", test=held_out, seed=common.seed)
+
+
+def _replay(stores: list[Path], out: Path, encoder: str | None, labels: str, within: str | None, held_out: float, overwrite: bool, common: Common) -> int:
+    """A detector of events, and how well it does on subjects that it has not seen."""
+    from brainmu.replay import ReplayDetector
+
+    refuse_existing(out, overwrite)
+    train, test = _divided(open_sessions(stores), held_out, common)
+    if len({s.subject or s.id for s in train}) < 2 and test:
+        train, test = [*train, *test], []
+    if not test:
+        note(common, "note: no subject is held out, so the detector is not scored on an animal it has not seen")
+    detector = ReplayDetector(encoder, seed=common.seed)
+    with progress(common, "finetune") as report:
+        detector.fit(train, labels, within=within, progress=report)
+    detector.save(out, overwrite=overwrite)
+    note(common, f"wrote {out}")
+    warn(common, detector.notes_)
+    left_out = {k: {"calibration_error": c.error, "n_events": c.n_events, "minutes": c.minutes} for k, c in detector.calibration_.items()}
+    result: dict[str, Any] = {
+        "out": str(out), "task": "replay", "labels": labels, "n_train": len(train), "n_test": len(test), "n_events": detector.n_events_, "left_out": left_out,
+        "subjects_test": sorted({s.subject or s.id for s in test}), "notes": detector.notes_,
+    }  # fmt: skip
+    lines = [f"{detector!r} fitted on {detector.n_events_} events ({labels}) of {detector.n_subjects_} subjects"]
+    lines += [
+        f"{k}: calibration error {c.error:.3f} in subjects left out in turn ({c.n_events} events, {c.minutes:.0f} min)"
+        for k, c in detector.calibration_.items()
+    ]
+    if test:
+        result["held_out"] = {"average_precision": detector.score(test, labels, within=within)}
+        lines.append(f"held-out subjects: average precision {result['held_out']['average_precision']:.3f}")
     emit(common, result, "\n".join(lines))
     return 0
