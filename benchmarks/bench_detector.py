@@ -1,6 +1,6 @@
 """The learned replay detector beside the classical chain (ripples, population bursts and both) on synthetic animals that neither has seen.
 
-Run: python benchmarks/bench_detector.py [--train 12] [--test 8] [--hours 0.3]
+Run: python benchmarks/bench_detector.py [--train 9] [--test 8] [--hours 0.2]
 
 Planted: every reactivation in rest and replay in pauses on the track, in easy, typical and hard recordings of mice and rats. What imitates replay (shuffled
 cells, bursts in no order) counts as false for every method; the column "without decoys" leaves detections on it out. "burst and ripple" weighs the z-scores
@@ -193,10 +193,10 @@ def reliability(found: list[Found], cases: list[Case]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--train", type=int, default=12)
+    parser.add_argument("--train", type=int, default=9)
     parser.add_argument("--test", type=int, default=8)
-    parser.add_argument("--hours", type=float, default=0.3)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--hours", type=float, default=0.2)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--quick", action="store_true", help="few short sessions and steps: the numbers are rougher")
     args = parser.parse_args()
     if args.quick:

@@ -76,7 +76,7 @@ class ReplayDetector:
 
     def __init__(
         self, encoder: str | Path | None = "brainmu-tiny", *, modalities: Sequence[str] = MODALITIES, probability: float = 0.5, shortest: float = 0.02,
-        longest: float = 1.0, steps: int = 600, folds: int = 3, seed: int = 0,
+        longest: float = 1.0, steps: int = 300, folds: int = 3, seed: int = 0,
     ) -> None:  # fmt: skip
         wanted = (modalities,) if isinstance(modalities, str) else tuple(modalities)
         if not wanted or set(wanted) - set(MODALITIES):

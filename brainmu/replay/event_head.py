@@ -37,7 +37,7 @@ class EventHead(nn.Module):
     mean: Tensor
     sd: Tensor
 
-    def __init__(self, latents: int, width: int = 32) -> None:
+    def __init__(self, latents: int, width: int = 24) -> None:
         super().__init__()
         self.enter = nn.Conv1d(N_TRACES + 2, width, 5, padding=2)
         self.context = nn.Conv1d(latents, width, 1, bias=False) if latents else None
@@ -52,9 +52,6 @@ class EventHead(nn.Module):
         x = self.enter(torch.cat([traces.transpose(1, 2), known], dim=1))
         if self.context is not None:
             z = self.context(((latents - self.mean) / self.sd).clamp(-5, 5).transpose(1, 2))
-            if self.training:
-                # Every other segment goes without: latents tell animals apart, and a few animals are soon learnt by heart.
-                z = z * (torch.rand(len(z), 1, 1) < 0.5)
             x = x + F.interpolate(z, size=traces.shape[1], mode="linear", align_corners=False)
         for layer in self.layers:
             x = x + self.dropout(layer(F.gelu(x)))
@@ -67,7 +64,7 @@ class EventHead(nn.Module):
 
 
 def trained(
-    examples: Sequence[Example], *, steps: int, batch: int = 24, learning_rate: float = 3e-3, seed: int = 0, progress: Callable[[float], None] | None = None
+    examples: Sequence[Example], *, steps: int, batch: int = 16, learning_rate: float = 3e-3, seed: int = 0, progress: Callable[[float], None] | None = None
 ) -> EventHead:
     """A head fitted to examples: half of its segments hold an event, and each comes with a set of modalities by chance, so that it works with either."""
     torch.manual_seed(seed)

@@ -12,7 +12,7 @@ from brainmu.replay.traces import BIN
 __all__ = ["FEATURES", "FLOOR", "events_in"]
 
 FEATURES = ("peak_log_odds", "mean_log_odds", "log_duration")
-FLOOR = 0.005
+FLOOR = 0.02
 """Least probability of a bin, before calibration, at which there may be a candidate."""
 _SIGMA = 1.5
 _APART = 0.05
