@@ -1,4 +1,4 @@
-"""brainmu replay: decoding error, reactivated content of candidate events, and assemblies."""
+"""brainmu replay: decoding error, reactivated content of candidate events, assemblies, and a detector that was fitted."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from brainmu.core import Recording
 
 COMMON = Common()
+METHOD_LOOKS = {"assembly": "assemblies are looked for all through the rest", "detector": "the detector finds its own"}
 
 
 def replay(
@@ -22,7 +23,13 @@ def replay(
     out: Annotated[Path | None, Parameter(help="Replay events as BIDS events.tsv with score, p_value, q_value, content, direction.")] = None,
     cross_validate: Annotated[bool, Parameter(negative="", help="Only say how well the spikes decode position (or --decode), by cross-validation.")] = False,
     decode: Annotated[str, Parameter(help="With --cross-validate: position, heading (head direction), or a label whose classes to tell apart.")] = "position",
-    method: Annotated[Literal["sequence", "assembly"], Parameter(help="Trajectories of candidate events, or activations of cell assemblies.")] = "sequence",
+    method: Annotated[
+        Literal["sequence", "assembly", "detector"],
+        Parameter(help="Trajectories of candidate events, activations of cell assemblies, or what a detector finds that finetune --task replay fitted."),
+    ] = "sequence",
+    model: Annotated[Path | None, Parameter(help="Detector: its folder.")] = None,
+    probability: Annotated[float | None, Parameter(help="Detector: least probability of an event (default: the detector's, 0.5).")] = None,
+    false_rate: Annotated[float | None, Parameter(help="Detector: instead, events a minute that were false in animals it had not seen.")] = None,
     templates: Annotated[Path | None, Parameter(help="Assemblies: use the templates in this file (.npz), such as yesterday's, matched by unit id.")] = None,
     save_templates: Annotated[Path | None, Parameter(help="Assemblies: write the templates fitted in the running epochs to this file (.npz).")] = None,
     run: Annotated[str, Parameter(help="Label of the running epochs (derived from speed where absent, and said).")] = "run",
@@ -47,16 +54,26 @@ def replay(
     brainmu replay s.zarr --out replay.tsv
 
     brainmu replay s.zarr --method assembly --out assemblies.tsv --save-templates day1.npz
+
+    brainmu replay s.zarr --method detector --model detector/ --false-rate 1 --out replay.tsv
     """
     import brainmu.replay
     from brainmu.errors import UsageError
 
     if not cross_validate and out is None:
         raise UsageError("replay: say where the events go (--out FILE.tsv), or ask for the decoding error only (--cross-validate)")
-    if method == "sequence" and (templates or save_templates):
+    if method != "assembly" and (templates or save_templates):
         raise UsageError("replay: --templates and --save-templates are for assemblies: add --method assembly")
-    if method == "assembly" and candidates:
-        raise UsageError("replay: --candidates is for --method sequence: assemblies are looked for all through the rest")
+    if method != "sequence" and candidates:
+        raise UsageError(f"replay: --candidates is for --method sequence: {METHOD_LOOKS[method]}")
+    if (method == "detector") != (model is not None):
+        raise UsageError("replay: --method detector and --model FOLDER go together: give both")
+    if method != "detector" and (probability is not None or false_rate is not None):
+        raise UsageError("replay: --probability and --false-rate are for --method detector")
+    if probability is not None and false_rate is not None:
+        raise UsageError("replay: --probability and --false-rate both given, expected one: the false rate sets the least probability")
+    if method == "detector" and cross_validate:
+        raise UsageError("replay: --cross-validate says how well position is decoded, --method detector decodes none: leave one of them out")
     if templates and save_templates:
         raise UsageError("replay: --templates reads templates and --save-templates writes those that are fitted: give one of them")
     if decode != "position" and not cross_validate:
@@ -68,6 +85,8 @@ def replay(
     if cross_validate and out is None:
         return _cross_validate(session, decode, run, bin_size, folds, common)
     assert out is not None
+    if model is not None:
+        return _detected(session, out, model, rest, probability, false_rate, common)
     if method == "assembly":
         return _assemblies(session, out, run, rest, templates, save_templates, common)
     with progress(common, "replay") as report:
@@ -130,6 +149,32 @@ def _assemblies(session: Recording, out: Path, run: str, rest: str, templates: P
             text.append(f"{row.assembly}: strength in rest {row.strength:.3f} ({row.null_mean:.3f} with dealt units, p {row.p_value:.3g}){rate}")
     emit(common, result, "\n".join(text))
     note(common, f"wrote {out}" + (f" and {save}" if save else ""))
+    return 0
+
+
+def _detected(session: Recording, out: Path, model: Path, rest: str, probability: float | None, false_rate: float | None, common: Common) -> int:
+    """What a fitted detector finds in the label of rest, or in all of the recording where there is none."""
+    from brainmu.core import Intervals
+    from brainmu.replay import ReplayDetector
+
+    detector = ReplayDetector.load(model)
+    spans = session.labels.get(rest)
+    if not isinstance(spans, Intervals):
+        spans = None
+        note(common, f"note: no label {rest!r} of epochs in {session.id}: all of it is looked at")
+    with progress(common, "detect") as report:
+        found = detector.predict(session, spans, probability=probability, false_rate=false_rate, progress=report)
+    found.to_bids(out)
+    result = {"out": str(out), "n": len(found), **found.attrs, "within": rest if spans is not None else "everywhere"}
+    read = " and ".join(found.attrs["modalities"]) or "nothing"
+    text = [f"{len(found)} {detector.kind} events in {found.seconds / 60:.1f} min: {found.rate:.2f} / min, read from {read}"]
+    text += [f"{m} not used: {why}" for m, why in found.absent.items()]
+    text += [f"nothing said about {s:.1f} s: {why}" for why, s in found.abstained.items()]
+    if len(found):
+        d, p = sorted(found.duration * 1000), sorted(found.probability)
+        text.append(f"duration median {d[len(d) // 2]:.0f} ms; probability median {p[len(p) // 2]:.2f}; content {found.attrs['content']}")
+    emit(common, result, "\n".join(text))
+    note(common, f"wrote {out}")
     return 0
 
 

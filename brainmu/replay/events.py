@@ -16,7 +16,7 @@ from brainmu.replay.position import moving, position_of, speed_threshold
 from brainmu.replay.ripples import RippleSettings, find_ripples, find_ripples_by_channel
 from brainmu.replay.vetoes import artefact_spans, emg_spans, movement_spans
 
-__all__ = ["KINDS", "find_events"]
+__all__ = ["KINDS", "find_events", "lfp_channels"]
 
 KINDS = ("ripple", "burst", "hse", "spindle", "slow_wave")
 _LEAST_BASELINE = 30.0
@@ -90,7 +90,10 @@ def find_events(
         raise InputError(f"event kind is {kind!r}{suggest(kind, KINDS)}; expected one of {', '.join(KINDS)}")
     scored = _hypnogram(session, hypnogram)
     if kind in ("spindle", "slow_wave"):
-        return _sleep_events(session, kind, within, channels, scored, threshold, settings)
+        for name, value in (("artefacts", artefacts), ("emg", emg), ("per_channel", per_channel or None)):
+            if value is not None:
+                raise InputError(f"{name} is for ripples, bursts and high-synchrony events, not for {kind} events: leave it out")
+        return _sleep_events(session, kind, within, channels, scored, threshold, seed, progress, settings)
     spans = within if within is not None else Intervals([[session.start, session.stop]]) if session.duration > 0 else Intervals()
     about: dict[str, Any] = {"within": "given" if within is not None else "everywhere"}
     reference, about["baseline"] = _baseline(session, baseline, scored, kind)
@@ -100,7 +103,7 @@ def find_events(
     if kind in ("burst", "hse"):
         table = _spike_events(session, kind, still, reference, about["baseline"] == "session", threshold, seed, settings)
     else:
-        signal, about["selection"] = _channels(session, channels, reference, settings.get("band"))
+        signal, about["selection"] = lfp_channels(session, channels, reference, settings.get("band"))
         ripple = _ripple_settings(session, threshold, settings)
         signal_spans = still.intersect(Intervals([[signal.start, signal.stop]])) if signal.n_samples else Intervals()
         finder = find_ripples_by_channel if per_channel else find_ripples
@@ -166,13 +169,14 @@ def _ripple_settings(session: Recording, threshold: float | None, settings: dict
 
 def _sleep_events(
     session: Recording, kind: str, within: Intervals | None, channels: Sequence[str] | None, scored: Hypnogram | None, threshold: float | None,
-    settings: dict[str, Any],
+    seed: int, progress: Callable[[str, float], None] | None, settings: dict[str, Any],
 ) -> EventTable:  # fmt: skip
     from brainmu.sleep.events import find_slow_waves, find_spindles
 
-    more = {"threshold": threshold} if threshold is not None else {}
+    more: dict[str, Any] = {"threshold": threshold} if threshold is not None else {}
+    more |= {"seed": seed} if kind == "spindle" else {}  # slow waves draw nothing
     finder = find_spindles if kind == "spindle" else find_slow_waves
-    return finder(session, within=within, channels=channels, hypnogram=scored, **more, **settings)
+    return finder(session, within=within, channels=channels, hypnogram=scored, progress=progress, **more, **settings)
 
 
 def _hypnogram(session: Recording, given: Hypnogram | str | None) -> Hypnogram | None:
@@ -215,7 +219,7 @@ def _some(spans: Intervals, name: str, session: Recording) -> Intervals:
     return spans
 
 
-def _channels(session: Recording, channels: Sequence[str] | None, baseline: Intervals, band: Any, most: int = 8) -> tuple[Signal, str]:
+def lfp_channels(session: Recording, channels: Sequence[str] | None, baseline: Intervals, band: Any, most: int = 8) -> tuple[Signal, str]:
     """The LFP signal to search with only the chosen channels, and how they were chosen."""
     found = session.signals_of("lfp") or session.signals_of("eeg")
     if not found:

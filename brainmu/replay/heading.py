@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from brainmu.core import Intervals, Recording, Spikes
 from brainmu.errors import InputError, MissingDataError
+from brainmu.replay import tracked
 from brainmu.replay.decode import bins_within, counts_in, cut_folds, log_likelihood, normalise
 from brainmu.replay.epochs import epochs_of, spikes_of
 from brainmu.replay.fields import select_units
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["HeadDirection", "HeadTuning", "cross_validated_angular_error", "decode_angle", "head_direction_of", "head_tuning"]
 
 _NAMES = ("heading", "head_direction", "headdirection", "hd", "yaw", "angle")
-_GAP = 0.5
 _PRIOR_SECONDS = 0.5
 _SMOOTHING = (3.0, 5.0, 8.0, 12.0, 18.0, 26.0)
 METHODS = ("memoryless", "state_space")
@@ -57,23 +57,18 @@ class HeadDirection:
     @property
     def dwell(self) -> NDArray[np.float64]:
         """Time that each sample stands for (n,), s; holes longer than 0.5 s count for nobody."""
-        step = np.diff(self.times)
-        step = np.where(step > _GAP, 0.0, step)
-        return (np.r_[step, 0.0] + np.r_[0.0, step]) / 2
+        return tracked.dwell(self.times)
 
     @property
     def known(self) -> Intervals:
         """When it is known."""
-        cut = np.flatnonzero(np.diff(self.times) > _GAP)
-        start, stop = self.times[np.r_[0, cut + 1]], self.times[np.r_[cut, len(self.times) - 1]]
-        return Intervals(np.c_[start, stop][stop > start])
+        return tracked.known(self.times)
 
     def at(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
         """Angle (n,), rad, at `times`, along the shorter way between samples; NaN outside the record and inside holes."""
         t = np.asarray(times, dtype=np.float64)
         out = np.interp(t, self.times, np.unwrap(self.angle), left=np.nan, right=np.nan)
-        after = np.clip(np.searchsorted(self.times, t, side="right"), 1, len(self.times) - 1)
-        out[self.times[after] - self.times[after - 1] > _GAP] = np.nan
+        out[tracked.in_hole(self.times, t)] = np.nan
         return np.mod(out, 2 * np.pi)
 
 

@@ -11,11 +11,10 @@ from brainmu.core import Intervals, Recording
 from brainmu.core.units import unit_factor
 from brainmu.dsp.filters import smooth
 from brainmu.errors import InputError, MissingDataError
+from brainmu.replay.tracked import dwell, in_hole, stretches
 
 __all__ = ["Position", "position_of", "run_and_rest", "speed_threshold"]
 
-_GAP = 0.5
-"""Longest hole in the position, s, that is bridged; across longer ones there is no position and no speed."""
 _AXES = ("x", "y")
 
 
@@ -47,16 +46,13 @@ class Position:
     @property
     def dwell(self) -> NDArray[np.float64]:
         """Time that each sample stands for (n,), s; holes longer than 0.5 s count for nobody."""
-        step = np.diff(self.times)
-        step = np.where(step > _GAP, 0.0, step)
-        return (np.r_[step, 0.0] + np.r_[0.0, step]) / 2
+        return dwell(self.times)
 
     def at(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
         """Position (n, d) at `times` by linear interpolation; NaN outside the track record and inside holes."""
         t = np.asarray(times, dtype=np.float64)
         out = np.stack([np.interp(t, self.times, v, left=np.nan, right=np.nan) for v in self.values.T], axis=1)
-        after = np.clip(np.searchsorted(self.times, t, side="right"), 1, len(self.times) - 1)
-        out[self.times[after] - self.times[after - 1] > _GAP] = np.nan
+        out[in_hole(self.times, t)] = np.nan
         return out
 
 
@@ -135,7 +131,7 @@ def _smoothed(times: NDArray[np.float64], values: NDArray[np.float64], sigma: fl
         return values
     step = float(np.median(np.diff(times)))
     out = values.copy()
-    for i, j in _stretches(times):
+    for i, j in stretches(times):
         centre = values[i:j].mean(0)  # float32 in `smooth` keeps its digits for the deviations
         out[i:j] = centre + smooth(values[i:j] - centre, sigma / step)
     return out
@@ -143,15 +139,10 @@ def _smoothed(times: NDArray[np.float64], values: NDArray[np.float64], sigma: fl
 
 def _speed(times: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
     speed = np.zeros(len(times))
-    for i, j in _stretches(times):
+    for i, j in stretches(times):
         if j - i >= 2:
             speed[i:j] = np.linalg.norm(np.gradient(values[i:j], times[i:j], axis=0), axis=1)
     return speed
-
-
-def _stretches(times: NDArray[np.float64]) -> list[tuple[int, int]]:
-    cut = np.flatnonzero(np.diff(times) > _GAP) + 1
-    return list(zip(np.r_[0, cut].tolist(), np.r_[cut, len(times)].tolist()))
 
 
 def _spans(times: NDArray[np.float64], mask: NDArray[np.bool_]) -> Intervals:
@@ -159,7 +150,7 @@ def _spans(times: NDArray[np.float64], mask: NDArray[np.bool_]) -> Intervals:
     if len(times) != len(mask):
         raise InputError(f"{len(times)} times and {len(mask)} mask values: give one each")
     rows = []
-    for i, j in _stretches(times):
+    for i, j in stretches(times):
         middle = np.r_[times[i], (times[i + 1 : j] + times[i : j - 1]) / 2, times[j - 1]]
         edge = np.flatnonzero(np.diff(np.r_[False, mask[i:j], False].astype(np.int8))).reshape(-1, 2)
         rows.append(middle[edge])

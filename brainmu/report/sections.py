@@ -21,7 +21,7 @@ __all__ = ["draw_events_alone", "draw_recording", "draw_sleep_alone"]
 
 _BANDS = {"ripple": (150.0, 250.0), "replay": (150.0, 250.0), "burst": (150.0, 250.0), "spindle": (9.0, 16.0), "slow_wave": (0.3, 4.0)}
 _PADS = {"spindle": 1.0, "slow_wave": 1.0}
-_SIGNAL_KINDS = ("ripple", "burst", "spindle", "slow_wave", "replay")
+_SIGNAL_KINDS = ("ripple", "burst", "hse", "spindle", "slow_wave", "replay", "assembly")
 Heading = Callable[..., None]
 
 

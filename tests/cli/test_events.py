@@ -1,4 +1,4 @@
-"""brainmu events: slow waves say which way up they were read."""
+"""brainmu events: slow waves say which way up they were read; every kind with the settings that are its own, and no others."""
 
 import json
 
@@ -35,3 +35,77 @@ def test_slow_waves_are_written_and_their_side_is_said(store, tmp_path, capsys):
     first, second = (bm.EventTable.from_bids(tmp_path / f"{k}_events.tsv") for k in "ab")
     assert found["against"] == "mean" and found["threshold"] == 2.0 and len(second) == found["n"] <= len(first)
     assert len(first) > 50
+
+
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory):
+    """Ninety seconds of LFP with ripples on the first of two channels, units that fire together in them, loud EMG for three seconds, and a marked artefact."""
+    rng = np.random.default_rng(1)
+    n, at = 90 * 1000, np.arange(3.0, 88.0, 2.5)
+    t = np.arange(n) / 1000
+    x = rng.standard_normal((n, 2))
+    x[:, 0] += sum(4 * np.exp(-0.5 * ((t - a) / 0.02) ** 2) * np.sin(2 * np.pi * 180 * t) for a in at)
+    emg = rng.standard_normal((n, 1)) * np.where((t > 40) & (t < 43), 30, 1)[:, None]
+    spikes = np.r_[rng.uniform(0, 90, 1800), np.repeat(at, 40) + rng.normal(0, 0.02, 40 * len(at))]
+    unit = np.r_[rng.integers(0, 20, 1800), np.tile(np.arange(40) % 20, len(at))]
+    signals = {"lfp": {"values": x, "rate": 1000.0, "unit": "uV", "kind": "lfp"}, "emg": {"values": emg, "rate": 1000.0, "unit": "uV", "kind": "emg"}}
+    rec = bm.Recording.from_arrays("b", "b", "mouse", signals=signals, spikes={"times": spikes, "unit": unit}, labels={"pops": bm.Intervals([[70.0, 75.0]])})
+    path = tmp_path_factory.mktemp("events") / "b.zarr"
+    bm.preprocess(rec, path, lfp_rate=None)
+    return path
+
+
+def found_by(capsys, store, out, *args):
+    assert main(["events", str(store), "--out", str(out), "--json", "--quiet", *args]) == 0
+    return json.loads(capsys.readouterr().out), bm.EventTable.from_bids(out)
+
+
+def test_high_synchrony_events_at_a_false_rate_without_artefacts_and_muscle(busy, tmp_path, capsys):
+    plain, table = found_by(capsys, busy, tmp_path / "a.tsv", "--kind", "hse")
+    assert plain["n"] >= 30 and set(table.kind) == {"hse"} and plain["false_rate"] is None
+    set_by, fewer = found_by(capsys, busy, tmp_path / "b.tsv", "--kind", "hse", "--false-rate", "1", "--emg", "6", "--artefacts", "pops")
+    assert set_by["false_rate"] == 1.0 and set_by["threshold"] != plain["threshold"]
+    assert 2.5 < set_by["vetoed_seconds"]["emg"] < 4 and set_by["vetoed_seconds"]["artefacts"] == pytest.approx(5.1)
+    assert len(table.within(bm.Intervals([[70, 75]]))) and not len(fewer.within(bm.Intervals([[70, 75]]))) and not len(fewer.within(bm.Intervals([[40, 43]])))
+    assert main(["events", str(busy), "--kind", "burst", "--false-rate", "1", "--out", str(tmp_path / "c.tsv"), "--quiet"]) == 0
+    assert "in trains shifted by their own draws" in capsys.readouterr().out
+
+
+def test_ripples_of_each_channel(busy, tmp_path, capsys):
+    result, table = found_by(capsys, busy, tmp_path / "a.tsv", "--kind", "ripple", "--per-channel")
+    names = result["channels"]
+    assert set(result["surrogate_rate"]) == set(names) and (table.channel == names[0]).sum() > 25 > 3 > (table.channel == names[1]).sum()
+    assert main(["events", str(busy), "--kind", "ripple", "--per-channel", "--out", str(tmp_path / "b.tsv"), "--quiet"]) == 0
+    assert f"{names[1]}: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--kind", "hse", "--per-channel"], "--per-channel is for ripples"),
+        (["--kind", "spindle", "--emg", "3"], "--emg is for ripples, bursts"),
+        (["--kind", "slow_wave", "--false-rate", "1"], "--false-rate is for ripples, bursts"),
+        (["--kind", "burst", "--channels", "a"], "--channels is for events of the LFP"),
+        (["--kind", "burst", "--false-rate", "1", "--threshold", "2"], "expected one"),
+        (["--kind", "ripple", "--emg", "-1"], "expected a positive number"),
+        (["--kind", "ripple", "--artefacts", "none", "bad"], "or none alone"),
+    ],
+)
+def test_settings_of_another_kind_are_one_line(tmp_path, capsys, args, says):
+    assert main(["events", "x.zarr", *args, "--out", str(tmp_path / "a.tsv"), "--quiet"]) == 2
+    err = capsys.readouterr().err
+    assert says in err and err.strip().count("\n") == 0
+
+
+def test_spindles_keep_the_seed_and_tell_how_far_they_are(busy):
+    session, told = bm.open(busy), []
+    one, again, other = (
+        bm.find_events(
+            session, "spindle", channels=["lfp_0"] if "lfp_0" in session.signals["lfp"].names else None, seed=s, progress=lambda what, done: told.append(done)
+        )
+        for s in (0, 0, 7)
+    )
+    assert told and told[-1] == 1.0
+    assert one.surrogate_rate == again.surrogate_rate and (one.start == other.start).all()
+    with pytest.raises(bm.BrainmuError, match="emg is for ripples"):
+        bm.find_events(session, "spindle", emg=3.0)
