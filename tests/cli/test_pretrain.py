@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -71,8 +70,9 @@ def test_refuses_before_recordings_are_read(tmp_path, monkeypatch, capsys, args,
 def test_an_interrupt_ends_it_with_a_word(store, tmp_path):
     (tmp_path / "c.yaml").write_text(SMALL + "steps: 100000\n")
     command = [sys.executable, "-m", "brainmu", "pretrain", str(store), "--out", str(tmp_path / "r"), "--config", str(tmp_path / "c.yaml")]
-    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}  # a shell's background jobs ignore it
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ, **heard)
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, as in a shell's background jobs, it would be ignored there too
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, heard)
     while not (tmp_path / "r" / "metrics.csv").exists() and process.poll() is None:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
