@@ -10,9 +10,10 @@ from brainmu.explain.intervention import intervene
 
 _LATER = {
     "ablate": "brainmu.explain.ablation", "patch": "brainmu.explain.ablation", "tap_names": "brainmu.explain.taps",
+    "agreement": "brainmu.explain.checks", "recovery": "brainmu.explain.checks",
 }  # fmt: skip
 
-__all__ = ["ablate", "attribute", "intervene", "patch", "tap_names"]
+__all__ = ["ablate", "agreement", "attribute", "intervene", "patch", "recovery", "tap_names"]
 
 
 def __getattr__(name: str) -> Any:
