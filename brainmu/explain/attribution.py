@@ -16,7 +16,7 @@ from brainmu.explain.asking import Answer, ask, differentiable, target_columns
 from brainmu.explain.bands import BANDS
 from brainmu.explain.checks import curves, ranked, similarity, verdict
 from brainmu.explain.occlusion import occlude, shifted_odds
-from brainmu.explain.parts import Map, Part, door_odds, doors_of, feature_ablation
+from brainmu.explain.parts import Map, Part, door_odds, doors_of, feature_ablation, randomised
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -34,7 +34,7 @@ Progress = Callable[[str, float], None]
 
 def attribute(
     stager: Any, session: Recording, target: str = "REM", *, method: str | None = None, max_epochs: int = 32, shifts: int = 2, check: bool = True,
-    control: Any = None, labels: str | None = None, seed: int = 0, progress: Progress | None = None,
+    control: Any = None, labels: str | None = None, epochs: Sequence[int] | None = None, seed: int = 0, progress: Progress | None = None,
 ) -> xr.Dataset:  # fmt: skip
     """What the stager used to tell `target` from the other stages.
 
@@ -59,6 +59,8 @@ def attribute(
         A stager fitted to shuffled labels: the map must differ from its map of the same epochs. Needs an encoder.
     labels : str or None
         Hypnogram that the stager's skill is checked against; the only one of the session where None, if there is one.
+    epochs : sequence of int or None
+        Which epochs to explain, whatever the stager takes them for (to compare stagers); None: those it takes for the target.
     seed : int
 
     Returns
@@ -93,9 +95,7 @@ def attribute(
     say("stage", 0.0)
     answer = ask(stager, session)
     columns = target_columns(answer.stages, target)
-    taken = np.isin(np.nan_to_num(answer.proba, nan=-1.0).argmax(1), columns) & np.isfinite(answer.proba).all(1)
-    if not taken.any():
-        raise MissingDataError(f"{session.id}: the stager takes no epoch for {target}, so there is nothing to explain: choose another target")
+    taken = _taken(session, answer, columns, target, epochs)
     rng = np.random.default_rng(seed)
     attrs: dict[str, Any] = {"recording": session.id, "target": target, "method": method, "unit": "log odds", "stages": list(answer.stages)}
     if method == "occlusion":
@@ -116,7 +116,7 @@ def attribute(
         if check:
             say("check", 0.0)
             attrs |= _curves(_door_odds(model, session, runs, columns), maps, 8, 5, rng)
-            random, _ = _by_encoder(_randomised(model, seed), session, runs, columns, method, lambda f: say("check", f), quick=True)
+            random, _ = _by_encoder(randomised(model, seed), session, runs, columns, method, lambda f: say("check", f), quick=True)
             attrs["randomised_weights_correlation"] = similarity(maps, random)
         if control is not None:
             other = differentiable(control)
@@ -128,6 +128,20 @@ def attribute(
         attrs["verdict"] = verdict(attrs)
     attrs["beats_random"] = int(attrs["beats_random"]) if "beats_random" in attrs else None
     return _dataset(maps, answer, chosen, {k: v for k, v in attrs.items() if v is not None})
+
+
+def _taken(session: Recording, answer: Answer, columns: NDArray[np.intp], target: str, epochs: Sequence[int] | None) -> NDArray[np.bool_]:
+    """Which epochs are explained."""
+    there = np.isfinite(answer.proba).all(1)
+    if epochs is None:
+        taken = np.isin(np.nan_to_num(answer.proba, nan=-1.0).argmax(1), columns) & there
+        if not taken.any():
+            raise MissingDataError(f"{session.id}: the stager takes no epoch for {target}, so there is nothing to explain: choose another target")
+        return taken
+    rows = np.asarray(epochs, dtype=np.int64)
+    if rows.ndim != 1 or not len(rows) or rows.min() < 0 or rows.max() >= len(there) or not there[rows].all():
+        raise InputError(f"{session.id}: epochs are to be indices with data in 0..{len(there) - 1}")
+    return np.isin(np.arange(len(there)), rows)
 
 
 def _method(stager: Any, model: StageModel | None, method: str | None) -> str:
@@ -195,21 +209,6 @@ def _runs(taken: NDArray[np.bool_], most: int) -> list[tuple[int, int]]:
     n = max(1, min(len(pieces), most // RUN))
     spread = [pieces[i] for i in np.unique(np.linspace(0, len(pieces) - 1, n).round().astype(int))]
     return [(a, min(b, a + most)) for a, b in spread]
-
-
-def _randomised(model: Any, seed: int) -> Any:
-    """The same network with weights that learned nothing, of the same spread, layer by layer."""
-    import copy
-
-    import torch
-
-    other = copy.deepcopy(model)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in other.parameters():
-            # Shuffled in place: each layer keeps its distribution of weights and loses their arrangement.
-            p.copy_(p.flatten()[torch.randperm(p.numel(), generator=generator)].view_as(p))
-    return other.eval()
 
 
 def _dataset(maps: Map, answer: Answer, chosen: NDArray[np.intp], attrs: dict[str, Any]) -> xr.Dataset:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from brainmu.models import StageModel
     from brainmu.models.door import Door
 
-__all__ = ["Part", "door_odds", "door_parts", "doors_of", "feature_ablation"]
+__all__ = ["Part", "door_odds", "door_parts", "doors_of", "feature_ablation", "randomised"]
 
 Part = tuple[str, int, int]
 """Stream, member (channel or unit) and band; the band is -1 where the stream has none."""
@@ -86,6 +86,21 @@ def feature_ablation(
         if report is not None:
             report((i + 1) / len(runs))
     return out
+
+
+def randomised(model: StageModel, seed: int = 0) -> StageModel:
+    """The same network with weights that learned nothing, of the same spread, layer by layer."""
+    import copy
+
+    import torch
+
+    other = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in other.parameters():
+            # Shuffled in place: each layer keeps its distribution of weights and loses their arrangement.
+            p.copy_(p.flatten()[torch.randperm(p.numel(), generator=generator)].view_as(p))
+    return other.eval()
 
 
 def _versions(door: Door, without: Sequence[Collection[Part]]) -> tuple[Tensor, ...]:
