@@ -37,3 +37,12 @@ def test_a_file_of_events_goes_with_one_store(folder, capsys):
     assert main(["intervene", str(folder / "m1.zarr"), *args]) == 0
     assert main(["intervene", str(folder / "m1.zarr"), str(folder / "m2.zarr"), *args]) == 2
     assert "name of an event label" in capsys.readouterr().err
+
+
+def test_attribute_prints_its_verdict(folder, capsys):
+    args = ["attribute", str(folder / "m1.zarr"), "--model", str(folder / "model"), "--target", "NREM", "--max-epochs", "4", "--quiet"]
+    assert main([*args, "--method", "feature_ablation", "--control", str(folder / "model"), "--out", str(folder / "m.nc")]) == 0
+    out = capsys.readouterr().out
+    assert "checks failed: " in out and "shuffled labels 1.00" in out and "deletion" in out and (folder / "m.nc").is_file()
+    assert main([*args, "--method", "feature_ablation", "--no-check", "--json"]) == 0
+    assert "verdict" not in json.loads(capsys.readouterr().out)
