@@ -103,8 +103,11 @@ def intervene(
         raise InputError(f"placebos is {placebos}, expected at least 1: an edit without its placebo cannot be judged")
     if not (np.isfinite(blank) and blank >= 0):
         raise InputError(f"blank is {blank:g} s, expected a number >= 0")
+    if not all(np.isfinite(h) and h > 0 for h in hazards):
+        raise InputError(f"hazards are {list(hazards)} s, expected numbers > 0")
+    parts = parts_of(what)
     q = Question(
-        operation, parts_of("spikes" if operation == "permute" and what == ("spikes", "ripple") else what), source, aim, horizon, placebos, max_events,
+        operation, ("spikes",) if operation == "permute" and "spikes" in parts else parts, source, aim, horizon, placebos, max_events,
         _names(content), _doses(dose), factor, blank, blind, tuple(float(h) for h in hazards), gate, seed,
     )  # fmt: skip
     sessions = as_list(session)

@@ -106,6 +106,10 @@ def test_refusals(untrained, sessions):
         intervene(untrained, sessions[0], "ripples", content="C")
     with pytest.raises(InputError, match="some of spikes, ripple"):
         intervene(untrained, sessions[0], "ripples", what="theta")
+    with pytest.raises(InputError, match="leaves them out"):
+        intervene(untrained, sessions[0], "ripples", "permute", what="ripple")
+    with pytest.raises(InputError, match="hazards"):
+        intervene(untrained, sessions[0], "ripples", hazards=[0.0])
     with pytest.raises(InputError, match="blank"):
         intervene(untrained, sessions[0], "ripples", blank=-1.0)
     with pytest.raises(InputError, match="needs a stager with an encoder"):
