@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -18,9 +18,14 @@ def attribute(
     *,
     model: Annotated[str, Parameter(help="A stager folder, or a packaged checkpoint's name.")],
     target: Annotated[str, Parameter(help="The stage to explain: WAKE, NREM, REM, W, N1, N2, N3, R.")],
-    method: Annotated[Literal["integrated_gradients", "occlusion"] | None, Parameter(help="Integrated gradients where the stager holds an encoder.")] = None,
+    method: Annotated[
+        Literal["integrated_gradients", "feature_ablation", "occlusion"] | None, Parameter(help="Integrated gradients where the stager holds an encoder.")
+    ] = None,
     out: Annotated[Path | None, Parameter(help="Write the map (log odds by channel, band, time, unit) as netCDF (.nc).")] = None,
-    max_epochs: Annotated[int, Parameter(help="Integrated gradients: explain at most this many epochs.")] = 32,
+    max_epochs: Annotated[int, Parameter(help="With an encoder: explain at most this many epochs.")] = 32,
+    check: Annotated[bool, Parameter(help="Check whether the map is true, and mark it where it is not.")] = True,
+    control: Annotated[str | None, Parameter(help="A stager fitted to shuffled labels: the map must differ from its.")] = None,
+    labels: Annotated[str | None, Parameter(help="Hypnogram that the stager's skill is checked against; the only one where not given.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing file.")] = False,
     common: Common = COMMON,
 ) -> int:
@@ -41,16 +46,16 @@ def attribute(
     session = open_sessions([store])[0]
     stager = brainmu.loading.load(model)
     with progress(common, "attribute") as report:
-        maps = brainmu.explain.attribute(stager, session, target, method=method, max_epochs=max_epochs, seed=common.seed, progress=report)
+        maps = brainmu.explain.attribute(
+            stager, session, target, method=method, max_epochs=max_epochs, check=check, control=None if control is None else brainmu.loading.load(control),
+            labels=labels, seed=common.seed, progress=report,
+        )  # fmt: skip
     mean = {name: v.mean(v.dims[0]) for name, v in maps.data_vars.items()}
     lines = [f"{target} in {session.id}: {maps.attrs['n_epochs']} epochs, {maps.attrs['method']}, mean share in log odds"]
     for name, m in mean.items():
         flat = m.to_series().sort_values(key=abs, ascending=False)
         lines += [f"  {name} {' '.join(map(str, key if isinstance(key, tuple) else (key,)))}: {value:+.3f}" for key, value in flat.head(5).items()]
-    if "completeness_error" in maps.attrs:
-        lines.append(f"completeness error {maps.attrs['completeness_error']:.2%}")
-    if "randomised_weights_correlation" in maps.attrs:
-        lines.append(f"rank correlation with the map of randomised weights {maps.attrs['randomised_weights_correlation']:.2f} (near 1: the map says nothing)")
+    lines += _checks(maps.attrs)
     result = {**maps.attrs, "shares": {str(n): {"index": list(m.dims), "values": m.to_series().reset_index().to_numpy().tolist()} for n, m in mean.items()}}
     if out is not None:
         save_map(maps, out)
@@ -58,3 +63,21 @@ def attribute(
         note(common, f"wrote {out}")
     emit(common, result, "\n".join(lines))
     return 0
+
+
+def _checks(attrs: dict[str, Any]) -> list[str]:
+    """Lines that say whether the map is true."""
+    lines = []
+    if "completeness_error" in attrs:
+        lines.append(f"completeness error {attrs['completeness_error']:.2%}")
+    if "deletion_auc" in attrs:
+        lines.append(
+            f"deletion {attrs['deletion_auc']:.2f}, insertion {attrs['insertion_auc']:.2f} (in random order "
+            f"{attrs['random_deletion_auc']:.2f}, {attrs['random_insertion_auc']:.2f})"
+        )
+    for key, name in (("randomised_weights_correlation", "randomised weights"), ("randomised_labels_correlation", "shuffled labels")):
+        if key in attrs:
+            lines.append(f"rank correlation with the map of {name} {attrs[key]:.2f} (near 1: the map says nothing)")
+    if "skill" in attrs:
+        lines.append(f"AUROC of the stager for the target {attrs['skill']:.2f}")
+    return lines + ([f"checks {attrs['verdict']}"] if "verdict" in attrs else [])

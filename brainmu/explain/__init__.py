@@ -1,6 +1,24 @@
 """What a model used, and what happens inside it when an event is taken away."""
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 from brainmu.explain.attribution import attribute
 from brainmu.explain.intervention import intervene
 
-__all__ = ["attribute", "intervene"]
+_LATER = {
+    "ablate": "brainmu.explain.ablation", "patch": "brainmu.explain.ablation", "tap_names": "brainmu.explain.taps",
+    "agreement": "brainmu.explain.checks", "recovery": "brainmu.explain.checks",
+}  # fmt: skip
+
+__all__ = ["ablate", "agreement", "attribute", "intervene", "patch", "recovery", "tap_names"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        value = getattr(importlib.import_module(_LATER[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'brainmu.explain' has no attribute {name!r}")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from brainmu.core import Recording
 from brainmu.explain.bands import BANDS, band_index
+from brainmu.explain.parts import doors_of
 
 if TYPE_CHECKING:
     from brainmu.models import StageModel
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["integrate"]
 
-SURROUND = 32
-"""Epochs of context on either side of a run; they stay as they are."""
 STEPS = ((1, 32), (16, 6), (32, 6), (32, 16))
 """Pieces of the path and integration steps on each, tried in turn until the map is complete."""
 COMPLETE = 0.01
@@ -51,12 +50,10 @@ def integrate(
     ----------
     Sundararajan M, Taly A, Yan Q (2017) Axiomatic attribution for deep networks. ICML.
     """
-    statistics = model.grid(recording).statistics
     parts: dict[str, list[NDArray[np.float64]]] = {}
     about: dict[str, tuple[tuple[str, ...], str]] = {}
     errors, used = [], 0
-    for i, (first, last) in enumerate(runs):
-        door = model.door(recording, first, last, domain="fourier", surround=SURROUND, statistics=statistics)
+    for i, door in enumerate(doors_of(model, recording, runs)):
         maps, error, n = _complete(door, columns, steps)
         errors.append(error)
         used = max(used, n)

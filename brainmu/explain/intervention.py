@@ -1,175 +1,358 @@
-"""In-silico interventions: take an event away, ask the model again, and compare with placebo edits. An effect in the model only."""
+"""In-silico interventions: change an event, ask the model again, and compare with placebo edits. An effect in the model only."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainmu.core import Effect, EventTable, Intervals, Recording
+from brainmu.core import Effect, EventTable, Recording
+from brainmu.core.recording import as_list
 from brainmu.errors import InputError, MissingDataError
-from brainmu.explain.asking import Answer, ask, differentiable, target_columns
-from brainmu.explain.edits import Edit, apply_edits, placebo_edits, removal_edits
+from brainmu.explain.asking import target_columns
+from brainmu.explain.edits import Edit
+from brainmu.explain.operations import OPERATIONS, Operation, operation_of, parts_of
+from brainmu.explain.placing import Places, choose
+from brainmu.explain.reader import Reader, Reading
+from brainmu.explain.readouts import Readout, readouts
+from brainmu.explain.verdict import effect_of
 
 __all__ = ["OPERATIONS", "intervene"]
 
-OPERATIONS = ("remove",)
-GUARD = 0.5
-"""Placebo edits stay this far from any event, s."""
+HAZARDS = (10.0, 20.0, 60.0)
+"""Look-ahead of the hazard of the next transition, s."""
+LONGEST = 60.0
+"""How far ahead the expected length of a bout is followed, s."""
+
+Say = Callable[[str, float], None]
 
 
 def intervene(
-    stager: Any, session: Recording, events: EventTable, operation: str = "remove", *, what: Sequence[str] = ("spikes", "ripple"),
-    outcome: str = "NREM->WAKE", horizon: float | None = None, placebos: int = 19, max_events: int = 200, seed: int = 0,
-    progress: Callable[[str, float], None] | None = None,
+    stager: Any, session: Recording | Sequence[Recording], events: EventTable | str | Sequence[EventTable], operation: str = "remove", *,
+    what: str | Sequence[str] = ("spikes", "ripple"), outcome: str = "NREM->WAKE", horizon: float | None = None, placebos: int = 19,
+    max_events: int = 200, content: str | Sequence[str] | None = None, dose: float | Sequence[float] = 1.0, factor: float = 0.5, blank: float = 0.0,
+    blind: bool = False, hazards: Sequence[float] = HAZARDS, gate: str | Path | None = None, seed: int = 0, progress: Say | None = None,
 ) -> Effect:  # fmt: skip
     """Edit events inside the model and read out what it predicts afterwards, beside placebo edits.
 
-    Each event's spikes and ripple are taken out of the input. The model is asked again, and the change of the predicted
-    probability of the outcome stage is read in the epochs after the event's own, which are themselves not edited. The same is
-    done with placebo edits of equal duration and norm at random other times of the same stage, away from any event (see
-    :func:`brainmu.explain.edits.placebo_edits`). The estimate is the mean change by events minus the mean change by placebos.
+    The model is asked again with the events changed, and the change of the predicted probability of the outcome stage is read in the
+    epochs after the event's own, which are themselves not edited. The same is done with placebo edits of equal duration and norm at
+    random other times of the same stage, away from any event. The estimate is the mean change by events minus that by placebos.
 
     Parameters
     ----------
     stager : SleepStager or StageModel
-    session : Recording or Session
-    events : EventTable
+    session : Recording or Session, or several
+    events : EventTable, name of an event label, or a table a session
         Events that start in an epoch which the model takes for the first stage of `outcome` are edited.
-    operation : {"remove"}
-    what : some of "spikes", "ripple"
+    operation : {"remove", "replace", "shift", "permute", "scale", "insert"}
+        Take the event out; put a moment of the same stage in its place, of like power and spike rate; let it change places with a quiet
+        moment of the bout; give its spikes to other units, rates kept; multiply it by `factor`; put a synthetic one, modelled on
+        `events`, where there is none.
+    what : some of "spikes", "ripple", or "both"
     outcome : str
         FROM->TO, such as "NREM->WAKE".
     horizon : float or None, s
-        How long after the event's epoch the prediction is read; three epochs where None. A multiple of the epoch.
+        How long the prediction is read; three epochs where None. A multiple of the epoch.
     placebos : int
-        Placebo edits of each event; the p-value cannot be below 1 / (placebos + 1).
+        Placebo edits of each event; with one animal the p-value cannot be below 1 / (placebos + 1).
     max_events : int
-        At most this many events are edited, drawn at random and far enough apart not to reach into each other's read-out.
+        At most this many events a session are edited, drawn at random and far enough apart not to reach into each other's read-out.
+    content : str, sequence of str, or None
+        Only events of this content (all stay out of the way of placebos). What a synthetic event carries, with "insert".
+    dose : float or sequence of float
+        Share of the events that are edited; all are read. Of several doses the greatest gives the estimate, ``diagnostics["doses"]`` has each.
+    factor : float
+        For "scale".
+    blank : float, s
+        Epochs that begin sooner than this after the event are not read.
+    blind : bool
+        Epochs that are read do not see the edited streams themselves: their windows are encoded without them.
+    hazards : sequence of float, s
+        Look-ahead of the chance of the transition (``diagnostics["readouts"]``), rounded up to whole epochs.
+    gate : path, packaged name, or None
+        A pretrained encoder (such as "brainmu-tiny"): how far its pretraining loss moves by the edits is reported, and flags them.
     seed : int
 
     Returns
     -------
     Effect
-        Level "model". ``null`` holds the placebo replicates around their mean; ``diagnostics`` the edits, their norms, how far they
-        moved the model's summaries (off-manifold gate) and warnings.
+        Level "model". With one animal, interval and p are over events and placebo replicates, and ``null`` holds the replicates around
+        their mean. With several, each counts once: a t interval over animals, ``null`` their sign flips. ``diagnostics``: ``readouts``
+        (hazards, bout, latents), ``course`` (change of each stage, epoch by epoch), ``doses``, ``gate``, ``leakage``, norms and warnings.
 
     Raises
     ------
     MissingDataError
-        If no event starts in the stage, or no place for placebo edits is left.
+        If no event starts in the stage, none is left with that content, or no place for placebo edits is.
     InputError
-        If the operation, the outcome or the horizon cannot be.
+        If the operation, the outcome, the horizon or the dose cannot be.
+
+    Examples
+    --------
+    >>> intervene(stager, session, ripples, "remove", what="ripple", content="A")  # doctest: +SKIP
     """
     if operation not in OPERATIONS:
         raise InputError(f"operation is {operation!r}, expected one of {', '.join(OPERATIONS)}")
     source, aim = _outcome(outcome)
     if placebos < 1:
         raise InputError(f"placebos is {placebos}, expected at least 1: an edit without its placebo cannot be judged")
-    say = progress or (lambda _label, _fraction: None)
-    rng = np.random.default_rng(seed)
-    say("ask", 0.0)
-    reader = _Reader(stager, session)
-    base = reader.answer
-    ahead = _epochs_ahead(horizon, base.epoch)
-    aims, from_stage = target_columns(base.stages, aim), target_columns(base.stages, source)
-    best = np.nan_to_num(base.proba, nan=-1.0).argmax(1)
-    at_risk = np.isin(best, from_stage) & np.isfinite(base.proba).all(1)
-    chosen = _choose(events, base, at_risk, ahead, max_events, rng)
-    if not len(chosen):
-        raise MissingDataError(f"{session.id}: none of the {len(events)} events starts in an epoch the model takes for {source} with {ahead} epochs after it")
-    say("edit", 0.0)
-    edits = removal_edits(session, chosen, what)
-    room = _room(events, base, at_risk)
-    change, shift = reader.change(edits, aims, ahead)
-    draws, shifts, lost = [], [], 0
-    for r in range(placebos):
-        placed = placebo_edits(session, edits, [room] * len(edits), rng)
-        lost += sum(p is None for p in placed)
-        delta, moved = reader.change(placed, aims, ahead)
-        draws.append(delta)
-        shifts.append(moved)
-        say("placebo edits", (r + 1) / placebos)
-    placebo = np.array(draws)  # (replicate, event)
-    if not np.isfinite(placebo).any():
-        raise MissingDataError(f"{session.id}: no time in {source} away from the {len(events)} events is left for placebo edits: give fewer or shorter events")
-    return _effect(
-        session, change, placebo, chosen, operation=operation, what=what, source=source, aim=aim, ahead=ahead, answer=base, lost=lost,
-        summary_shift=(shift, float(np.nanmedian(shifts)) if np.isfinite(shifts).any() else float("nan")), causal=reader.causal, edits=edits, rng=rng,
+    if not (np.isfinite(blank) and blank >= 0):
+        raise InputError(f"blank is {blank:g} s, expected a number >= 0")
+    if not all(np.isfinite(h) and h > 0 for h in hazards):
+        raise InputError(f"hazards are {list(hazards)} s, expected numbers > 0")
+    parts = parts_of(what)
+    q = Question(
+        operation, ("spikes",) if operation == "permute" and "spikes" in parts else parts, source, aim, horizon, placebos, max_events,
+        _names(content), _doses(dose), factor, blank, blind, tuple(float(h) for h in hazards), gate, seed,
     )  # fmt: skip
+    sessions = as_list(session)
+    if not sessions:
+        raise InputError("intervene: no recordings came, expected at least one")
+    tables = _tables(sessions, events)
+    found = []
+    for i, (recording, table) in enumerate(zip(sessions, tables)):
+        part = None if progress is None else lambda label, fraction, i=i: progress(label, (i + fraction) / len(sessions))
+        found.append(_one(stager, recording, table, q, part or (lambda _label, _fraction: None)))
+    return effect_of(found, q)
 
 
-class _Reader:
-    """Asks a stager about edited copies; an encoder encodes only the windows that an edit touches."""
+@dataclass(frozen=True)
+class Question:
+    """What is asked of each session; see :func:`intervene`."""
 
-    def __init__(self, stager: Any, session: Recording) -> None:
-        self.stager, self.session, self.model = stager, session, differentiable(stager)
-        self.causal = bool(self.model.causal) if self.model is not None else bool(getattr(stager, "causal", False))
-        if self.model is None:
-            self.answer = ask(stager, session)
-            return
-        self.model.eval()
-        self.grid = self.model.grid(session)
-        self.summaries, self.present = self.model.encoder.summaries(self.grid)
-        self.answer = self._read(self.summaries)
+    operation: str
+    what: tuple[str, ...]
+    source: str
+    aim: str
+    horizon: float | None
+    placebos: int
+    max_events: int
+    content: tuple[str, ...]
+    doses: tuple[float, ...]
+    factor: float
+    blank: float
+    blind: bool
+    hazards: tuple[float, ...]
+    gate: str | Path | None
+    seed: int
 
-    def change(self, edits: Sequence[Edit | None], aims: NDArray[np.intp], ahead: int) -> tuple[NDArray[np.float64], float]:
-        """Mean change (edit,) of the probability of `aims` over the `ahead` epochs after each edit's own, and how far summaries moved.
 
-        NaN for an edit that is None or has no epochs after it.
-        """
-        made = [e for e in edits if e is not None]
-        out = np.full(len(edits), np.nan)
-        if not made:
-            return out, float("nan")
-        edited = apply_edits(self.session, made)
-        shift = float("nan")
-        if self.model is None:
-            after = ask(self.stager, edited, self.answer.start).proba
-        else:
-            after, shift = self._reencoded(edited, made)
-        delta = (after - self.answer.proba)[:, aims].sum(1)
-        for i, e in enumerate(edits):
-            if e is not None:
-                k = self._epoch_of(e.stop)
-                window = delta[k + 1 : k + 1 + ahead]
-                if len(window) == ahead:
-                    out[i] = window.mean()
-        return out, shift
+@dataclass
+class Found:
+    """What one session answered.
 
-    def _epoch_of(self, time: float) -> int:
-        return int((time - self.answer.start) // self.answer.epoch)
+    ``change[dose][readout]`` is (event,), ``placebo[dose][readout]`` (replicate, event); ``course`` the mean change (epoch, stage) by events
+    and by placebos at the greatest dose.
+    """
 
-    def _reencoded(self, edited: Recording, made: Sequence[Edit]) -> tuple[NDArray[np.float64], float]:
-        import torch
+    id: str
+    subject: str
+    epoch: float
+    ahead: int
+    stages: tuple[str, ...]
+    said: str
+    edits: list[Edit]
+    n_chosen: int
+    causal: bool
+    reads: list[str]
+    units: dict[str, str]
+    change: list[dict[str, NDArray[np.float64]]] = field(default_factory=list)
+    placebo: list[dict[str, NDArray[np.float64]]] = field(default_factory=list)
+    course: tuple[NDArray[np.float64], NDArray[np.float64]] = (np.empty((0, 0)), np.empty((0, 0)))
+    shift: tuple[float, float] = (np.nan, np.nan)
+    novel: tuple[float, float] = (np.nan, np.nan)
+    earlier: float = np.nan
+    until_read: float = np.nan
+    lost: int = 0
+    unmade: int = 0
+    crowded: int = 0
+    loss: dict[str, Any] | None = None
 
-        assert self.model is not None
-        n = len(self.grid)
-        # The fade of an edit may reach a little outside its span.
-        touched = {k for e in made for k in (self._epoch_of(e.start - 0.02), self._epoch_of(e.stop + 0.02)) if 0 <= k < n}
-        rows = np.array(sorted(touched), dtype=np.int64)
-        grid = self.model.grid(edited, self.grid.statistics, self.grid.start, n)
-        with torch.no_grad():
-            fresh = torch.cat([self.model.encoder.summary(grid.batch(rows[i : i + 64]))[0] for i in range(0, len(rows), 64)])
-            summaries = self.summaries.clone()
-            moved = (fresh - summaries[rows]).norm(dim=1).median()
-            # The yardstick: how far a window's summary lies from its neighbour's.
-            usual = (self.summaries[1:] - self.summaries[:-1]).norm(dim=1).median()
-            summaries[rows] = fresh
-        return self._read(summaries).proba, float(moved / usual)
 
-    def _read(self, summaries: Any) -> Answer:
-        import torch
+def _one(stager: Any, session: Recording, events: EventTable, q: Question, say: Say) -> Found:
+    rng = np.random.default_rng(q.seed)
+    say("ask", 0.0)
+    reader = Reader(stager, session, _edited_streams(session, q.what) if q.blind else ())
+    base = reader.answer
+    ahead, skip = _epochs_ahead(q.horizon, base.epoch), int(np.ceil(q.blank / base.epoch - 1e-9))
+    source, aims = target_columns(base.stages, q.source), target_columns(base.stages, q.aim)
+    at_risk = np.isin(np.nan_to_num(base.proba, nan=-1.0).argmax(1), source) & np.isfinite(base.proba).all(1)
+    mine = _of_content(session, events, q.content)
+    places = Places.of(at_risk, base.start, base.epoch, ahead + skip, events)
+    operation = operation_of(q.operation, session, q.what, mine, places.room, rng, q.factor)
+    sites = _sites(mine, places, rng, q.max_events) if q.operation == "insert" else mine
+    chosen = choose(sites, base.start, base.epoch, at_risk, ahead + skip, q.max_events, rng)
+    if not len(chosen):
+        raise MissingDataError(
+            f"{session.id}: none of the {len(mine)} events starts in an epoch the model takes for {q.source} with {ahead + skip} epochs after it"
+        )
+    if q.operation == "insert":
+        places = Places.of(at_risk, base.start, base.epoch, ahead + skip, EventTable.concat([events, chosen]))
+    say("edit", 0.0)
+    edits = _edits(operation, chosen, places, rng)
+    reach = max(ahead, *(int(np.ceil(h / base.epoch - 1e-9)) for h in q.hazards), int(LONGEST / base.epoch + 1e-9))
+    look = _Look(reader, source, aims, ahead, skip, reach, q)
+    out = Found(
+        session.id, session.subject or session.id, base.epoch, ahead, base.stages, operation.said, [e for e in edits if e is not None], len(chosen),
+        reader.causal, _reads(reader, session, q.what), {},
+    )  # fmt: skip
+    out.unmade = sum(e is None for e in edits)
+    if not out.edits:
+        raise MissingDataError(
+            f"{session.id}: none of the {len(chosen)} events could be edited by {q.operation}: no other time of the stage is long enough, or no signal there"
+        )
+    order = rng.permutation(len(edits))
+    readings = [look(_share(edits, order, d), chosen.stop) for d in q.doses]
+    draws: list[list[tuple[Reading, list[Readout]]]] = [[] for _ in q.doses]
+    first_placed: list[Edit] = []
+    for r in range(q.placebos):
+        placed, crowded = _placebos(operation, edits, places, rng)
+        out.crowded += crowded
+        out.lost += sum(p is None and e is not None for p, e in zip(placed, edits))
+        first_placed = first_placed or [p for p in placed if p is not None]
+        stops = np.array([np.nan if p is None else p.stop for p in placed])
+        for k, d in enumerate(q.doses):
+            draws[k].append(look(_share(placed, order, d), stops))
+        say("placebo edits", (r + 1) / q.placebos)
+    _keep(out, readings, draws, edits, base.start, base.epoch, skip)
+    if not any(np.isfinite(p["probability"]).any() for p in out.placebo):
+        raise MissingDataError(
+            f"{session.id}: no time in {q.source} away from the {len(events)} events is left for placebo edits: give fewer or shorter events"
+        )
+    if q.gate is not None:
+        from brainmu.explain.gate import loss_shift
 
-        assert self.model is not None
-        m = self.model
-        with torch.no_grad():
-            context = m.encoder.contexts(summaries, self.present, self.grid.window)
-            proba = (m.read_out(summaries, context) - m.log_weight).softmax(-1).double().numpy()
-        proba[~self.present.numpy()] = np.nan
-        return Answer(proba, self.grid.start, self.grid.window, m.stages)
+        out.loss = loss_shift(q.gate, session, out.edits, first_placed, q.seed)
+    return out
+
+
+class _Look:
+    """Reads edits at places, and makes read-outs of the readings."""
+
+    def __init__(self, reader: Reader, source: Any, aims: Any, ahead: int, skip: int, reach: int, q: Question) -> None:
+        self.reader, self.source, self.aims, self.ahead, self.skip, self.reach, self.q = reader, source, aims, ahead, skip, reach, q
+
+    def __call__(self, edits: Sequence[Edit | None], stops: NDArray[np.float64]) -> tuple[Reading, list[Readout]]:
+        reading = self.reader.read(edits, stops, 1 + self.skip, self.reach)
+        return reading, readouts(reading, self.source, self.aims, self.reader.answer.epoch, self.ahead, self.q.hazards, LONGEST)
+
+
+def _keep(
+    out: Found, readings: list[tuple[Reading, list[Readout]]], draws: list[list[tuple[Reading, list[Readout]]]], edits: Sequence[Edit | None],
+    start: float, epoch: float, skip: int,
+) -> None:  # fmt: skip
+    """Readings of events and placebos as arrays, in `out`."""
+    out.units = {r.name: r.unit for r in readings[-1][1]}
+    for (_, reads), replicates in zip(readings, draws):
+        out.change.append({r.name: r.change for r in reads})
+        out.placebo.append({r.name: np.array([again[k].change for _, again in replicates]) for k, r in enumerate(reads)})
+    top, others = readings[-1][0], [reading for reading, _ in draws[-1]]
+
+    def course(r: Reading) -> NDArray[np.float64]:
+        there = (r.after - r.before)[np.isfinite(r.after).all((1, 2))]
+        return there.mean(0) if len(there) else np.full(r.after.shape[1:], np.nan)
+
+    out.course = course(top), _mean([course(r) for r in others])
+    out.shift = top.shift, float(_mean([np.array(r.shift) for r in others]))
+    out.novel = top.novel, float(_mean([np.array(r.novel) for r in others]))
+    out.earlier = float(_mean([np.array(r.earlier) for r in (top, *others)]))
+    ends = np.array([max(p.stop for p in e.places()) if e.twin is None else e.stop for e in edits if e is not None])
+    out.until_read = float(((np.floor((ends - start) / epoch) + 1 + skip) * epoch + start - ends).min())
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """Mean over what is finite; NaN where nothing is."""
+    stacked = np.array(values, dtype=np.float64)
+    count = np.isfinite(stacked).sum(0)
+    return np.where(count > 0, np.nansum(stacked, axis=0) / np.maximum(count, 1), np.nan)
+
+
+# -- edits -----------------------------------------------------------------------------------------------------------------
+def _edits(operation: Operation, chosen: EventTable, places: Places, rng: np.random.Generator) -> list[Edit | None]:
+    ends = _destinations(operation, list(chosen.start), chosen.duration, places, rng)
+    return [operation.edit(a, b, d) for a, b, d in zip(chosen.start, chosen.stop, ends)]
+
+
+def _placebos(operation: Operation, edits: Sequence[Edit | None], places: Places, rng: np.random.Generator) -> tuple[list[Edit | None], int]:
+    """A placebo for each edit (None where there is no place for it), and how many lie near another."""
+    lengths = [0.0 if e is None else e.stop - e.start for e in edits]
+    made = [i for i, e in enumerate(edits) if e is not None]
+    starts: list[float | None] = [None] * len(edits)
+    drawn, crowded = places.draw([lengths[i] for i in made], rng)
+    for i, s in zip(made, drawn):
+        starts[i] = s
+    ends = _destinations(operation, starts, lengths, places, rng)
+    return [None if e is None or s is None else operation.placebo(e, s, d) for e, s, d in zip(edits, starts, ends)], crowded
+
+
+def _destinations(
+    operation: Operation, starts: Sequence[float | None], lengths: Sequence[float] | NDArray[np.float64], places: Places, rng: np.random.Generator
+) -> list[float | None]:  # fmt: skip
+    return places.destinations(starts, list(lengths), rng) if operation.second_place else [None] * len(starts)
+
+
+def _share(edits: Sequence[Edit | None], order: NDArray[np.int64], dose: float) -> list[Edit | None]:
+    """The first `dose` of the edits in a random order, the same one for every dose, so that doses are nested."""
+    kept = set(order[: max(1, round(dose * len(order)))].tolist())
+    return [e if i in kept else None for i, e in enumerate(edits)]
+
+
+def _sites(events: EventTable, places: Places, rng: np.random.Generator, most: int) -> EventTable:
+    """Times in the stage and away from events, as long as events are, where synthetic ones go."""
+    lengths = rng.choice(events.duration, min(most, len(events)))
+    starts, _ = places.draw(lengths.tolist(), rng)
+    kept = [(s, s + x) for s, x in zip(starts, lengths.tolist()) if s is not None]
+    return EventTable([a for a, _ in kept], [b for _, b in kept]).sorted()
+
+
+def _of_content(session: Recording, events: EventTable, content: tuple[str, ...]) -> EventTable:
+    if not content:
+        return events
+    have = np.asarray(events.content).astype(str)
+    mine = events[np.isin(have, content)]
+    if not len(mine):
+        raise MissingDataError(f"{session.id}: no event has content {' or '.join(map(repr, content))}, events have {', '.join(sorted(set(have))) or 'none'}")
+    return mine
+
+
+def _edited_streams(session: Recording, what: Sequence[str]) -> list[str]:
+    return [*(session.signals_of("lfp") if "ripple" in what else ()), *(("spikes",) if "spikes" in what else ())]
+
+
+def _reads(reader: Reader, session: Recording, what: Sequence[str]) -> list[str]:
+    """Edited streams that the stager reads."""
+    edited = _edited_streams(session, what)
+    if reader.model is None:
+        return edited
+    s = reader.grid.statistics
+    read = {x.signal for x in s.signals.values()} | ({"spikes"} if s.spikes is not None else set())
+    return [n for n in edited if n in read]
+
+
+# -- what came -------------------------------------------------------------------------------------------------------------
+def _tables(sessions: Sequence[Recording], events: EventTable | str | Sequence[EventTable]) -> list[EventTable]:
+    if isinstance(events, str):
+        return [s.events(events) for s in sessions]
+    tables = [events] if isinstance(events, EventTable) else list(events)
+    if len(tables) != len(sessions):
+        raise InputError(f"{len(tables)} event tables came for {len(sessions)} sessions: give one for each, or the name of an event label")
+    return tables
+
+
+def _names(content: str | Sequence[str] | None) -> tuple[str, ...]:
+    return () if content is None else (content,) if isinstance(content, str) else tuple(map(str, content))
+
+
+def _doses(dose: float | Sequence[float]) -> tuple[float, ...]:
+    doses = tuple(sorted({float(d) for d in np.atleast_1d(np.asarray(dose, dtype=np.float64))}))
+    if not doses or not all(0 < d <= 1 for d in doses):
+        raise InputError(f"dose is {dose!r}, expected shares of the events in (0, 1]")
+    return doses
 
 
 def _outcome(outcome: str) -> tuple[str, str]:
@@ -187,82 +370,3 @@ def _epochs_ahead(horizon: float | None, epoch: float) -> int:
         lower = max(1, int(horizon // epoch)) * epoch
         raise InputError(f"horizon is {horizon:g} s, expected a multiple of the epoch ({epoch:g} s): {lower:g} or {lower + epoch:g}")
     return n
-
-
-def _choose(events: EventTable, base: Answer, at_risk: NDArray[np.bool_], ahead: int, most: int, rng: np.random.Generator) -> EventTable:
-    """Events in epochs at risk, drawn at random so that no edit lies in the read-out of another."""
-    first = np.floor((events.start - base.start) / base.epoch).astype(np.int64)
-    last = np.floor((events.stop - base.start) / base.epoch).astype(np.int64)
-    n = len(base.proba)
-    ok = (first >= 0) & (last + ahead < n)
-    ok[ok] = at_risk[first[ok]]
-    taken = np.zeros(n + ahead + 1, dtype=bool)
-    keep = []
-    for i in rng.permutation(np.flatnonzero(ok)):
-        # An edit in epochs first..last is read in last+1..last+ahead; another may lie in neither, nor read these.
-        lo, hi = max(0, first[i] - ahead), last[i] + ahead + 1
-        if not taken[lo:hi].any():
-            taken[first[i] : last[i] + 1] = True
-            keep.append(i)
-            if len(keep) == most:
-                break
-    return events[np.sort(np.array(keep, dtype=np.int64))]
-
-
-def _room(events: EventTable, base: Answer, at_risk: NDArray[np.bool_]) -> Intervals:
-    """Time in the stage and away from every event."""
-    stage = Intervals.from_mask(at_risk, 1.0 / base.epoch, base.start)
-    near = Intervals.merge(np.c_[events.start - GUARD, events.stop + GUARD]) if len(events) else Intervals()
-    return stage.subtract(near)
-
-
-def _effect(
-    session: Recording, change: NDArray[np.float64], placebo: NDArray[np.float64], chosen: EventTable, *, operation: str, what: Sequence[str], source: str,
-    aim: str, ahead: int, answer: Answer, lost: int, summary_shift: tuple[float, float], causal: bool, edits: Sequence[Edit], rng: np.random.Generator,
-) -> Effect:  # fmt: skip
-    with np.errstate(invalid="ignore"):
-        usable = np.isfinite(change) & np.isfinite(placebo).any(0)
-    d = change[usable] - np.nanmean(placebo[:, usable], axis=0)
-    estimate = float(d.mean())
-    replicates = np.array([np.nanmean(row[usable]) for row in placebo if np.isfinite(row[usable]).any()])
-    null = replicates - replicates.mean()
-    observed = float(change[usable].mean() - replicates.mean())
-    p_value = float((1 + (np.abs(null) >= abs(observed)).sum()) / (1 + len(null)))
-    # Each draw pairs an event with one of its placebos, not with their mean: the interval then carries the spread of both.
-    pick = rng.integers(0, len(d), (2000, len(d)))
-    paired = change[usable][None, :] - placebo[:, usable]
-    paired = np.where(np.isfinite(paired), paired, d)
-    boot = paired[rng.integers(0, len(placebo), pick.shape), pick].mean(1)
-    low, high = (float(v) for v in np.percentile(boot, [2.5, 97.5]))
-    warnings = ["one animal: the interval is over its events and says nothing of other animals"]
-    if not causal:
-        warnings.append("the model reads past and future: use a causal encoder where the read-out must not see what follows it")
-    if len(null) < 19:
-        warnings.append(f"with {len(null)} placebo replicates p cannot be below {1 / (1 + len(null)):.2f}")
-    if lost:
-        warnings.append(f"{lost} placebo edits found no place in {source} away from events and were left out")
-    if np.isfinite(summary_shift[0]) and summary_shift[0] > 2:
-        warnings.append(f"edits move the model's summaries {summary_shift[0]:.1f} times as far as one window is from the next: outside what it has seen")
-    removed = " and ".join(what)
-    return Effect(
-        estimand=(
-            f"In the model: change of its predicted probability of {aim} over the {ahead * answer.epoch:g} s after the event's epoch, when the {removed} of "
-            f"{len(d)} events in {source} are taken out of its input, beyond placebo edits of equal duration and norm ({session.id})"
-        ),
-        estimate=estimate, low=min(low, estimate), high=max(high, estimate), p_value=p_value, unit="change of predicted probability", level="model",
-        null=null, n_units=1, n_events=len(d),
-        assumptions=[
-            "it is an effect in the model, never in the brain",
-            "an edited input is one the model could have met (see diagnostics: summary_shift)",
-            f"placebo times in {source} differ from event times only in that no event was there",
-        ],
-        diagnostics={
-            "operation": operation, "what": list(what), "outcome": f"{source}->{aim}", "change_events": change[usable], "change_placebos": replicates,
-            "n_placebos": len(null), "placebos_without_place": lost, "causal": causal,
-            "edit_norm_median": float(np.median([e.norm for e in edits])), "spikes_removed_median": float(np.median([len(e.drop) for e in edits])),
-            "summary_shift": {"events": summary_shift[0], "placebos": summary_shift[1], "unit": "median distance between neighbouring windows"},
-            "epochs_read": ahead, "blank": "the event's own epoch", "warnings": warnings,
-        },
-        scale="difference of probabilities", regime=f"{operation} {removed}", population="events", risk_set=f"epochs the model takes for {source}",
-        lag=1, horizon=ahead * answer.epoch, n_exposed=len(d),
-    )  # fmt: skip

@@ -1,31 +1,40 @@
 """Occlusion for any stager: what happens to the log odds when one channel's band no longer belongs to its moment.
 
 The band is not silenced but shifted in time, around the end of the recording: its distribution over the recording stays as it
-was, so scales measured on the recording stay too, and only its relation to the moment is lost.
+was, so scales measured on the recording stay too, and only its relation to the moment is lost. Shifted signals are made a block
+at a time as they are read, so that memory does not grow with the recording.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainmu.core import Recording, Spikes
+from brainmu.core import Recording, Signal, Spikes
 from brainmu.dsp.filters import bandpass
 from brainmu.explain.asking import Answer, ask
 from brainmu.explain.bands import BANDS, bands_below
+from brainmu.explain.parts import Map, Part
 
-__all__ = ["occlude"]
+__all__ = ["occlude", "shifted", "shifted_odds"]
 
 _FIELD = ("lfp", "eeg", "eog", "emg")
+_BLOCK = 120.0
+"""Seconds of a shifted signal that are filtered at once."""
+_PAD = 8.0
+"""Seconds on either side that the filter sees."""
+_KEPT = 2
+"""Blocks of a signal that are kept for the next read."""
 
 
 def occlude(
     stager: Any, recording: Recording, answer: Answer, columns: NDArray[np.intp], shifts: int, rng: np.random.Generator,
     report: Callable[[float], None] | None = None,
-) -> dict[str, tuple[NDArray[np.float64], tuple[str, ...], str]]:  # fmt: skip
+) -> Map:  # fmt: skip
     """Fall of the log odds of the target, epoch by epoch, when a part of the recording is shifted in time.
 
     Returns
@@ -33,57 +42,126 @@ def occlude(
     dict of stream: (values, keys, modality)
         field: (epoch, channel, band); features: (epoch, channel); spikes: (epoch, 1), all units together.
     """
-    jobs = _jobs(recording)
+    streams, parts = _streams(recording), _parts(recording)
     before = answer.log_odds(columns)
-    out: dict[str, tuple[NDArray[np.float64], tuple[str, ...], str]] = {}
-    for name, modality, keys in dict.fromkeys((n, m, k) for n, m, k, _, _ in jobs):
+    out: Map = {}
+    for name, (modality, keys) in streams.items():
         shape = (len(before), len(keys), len(BANDS)) if modality == "field" else (len(before), len(keys))
         out[name] = (np.zeros(shape), keys, modality)
-    for i, (name, modality, _, channel, band) in enumerate(jobs):
+    for i, (name, member, band) in enumerate(parts):
         fall = np.zeros(len(before))
         for _ in range(shifts):
             by = rng.uniform(0.25, 0.75) * recording.duration
-            after = ask(stager, _shifted(recording, name, modality, channel, band, by), answer.start)
+            after = ask(stager, shifted(recording, {(name, member, band)}, by), answer.start)
             fall += (before - after.log_odds(columns)[: len(before)]) / shifts
-        place = (slice(None), channel, list(BANDS).index(band)) if modality == "field" else (slice(None), channel)
-        out[name][0][place] = fall
+        out[name][0][(slice(None), member, band) if band >= 0 else (slice(None), member)] = fall
         if report is not None:
-            report((i + 1) / len(jobs))
+            report((i + 1) / len(parts))
     return out
 
 
-def _jobs(recording: Recording) -> list[tuple[str, str, tuple[str, ...], int, str]]:
-    """(stream, modality, keys, channel, band) of everything to shift."""
-    jobs = []
+def shifted_odds(
+    stager: Any, recording: Recording, answer: Answer, columns: NDArray[np.intp], chosen: NDArray[np.intp], rng: np.random.Generator
+) -> Callable[[Sequence[Collection[Part]]], NDArray[np.float64]]:  # fmt: skip
+    """A function from sets of parts to the mean log odds (set,) of the target in the chosen epochs with these parts shifted, all by as much."""
+    by = rng.uniform(0.25, 0.75) * recording.duration
+    known: dict[frozenset[Part], float] = {}
+
+    def odds(sets: Sequence[Collection[Part]]) -> NDArray[np.float64]:
+        for parts in map(frozenset, sets):
+            if parts not in known:
+                said = ask(stager, shifted(recording, parts, by), answer.start) if parts else answer
+                known[parts] = float(np.nanmean(said.log_odds(columns)[chosen]))
+        return np.array([known[frozenset(parts)] for parts in sets])
+
+    return odds
+
+
+def _streams(recording: Recording) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Modality and keys of every stream that can be shifted."""
+    out: dict[str, tuple[str, tuple[str, ...]]] = {}
     for name, s in recording.signals.items():
-        kinds = s.channels["kind"].tolist()
-        if s.rate is None:
-            continue
-        if set(kinds) <= set(_FIELD):
-            jobs += [(name, "field", tuple(s.names), c, band) for c in range(s.n_channels) for band in bands_below(s.rate)]
-        elif set(kinds) == {"features"}:
-            jobs += [(name, "features", tuple(s.names), c, "") for c in range(s.n_channels)]
+        kinds = set(s.channels["kind"])
+        if s.rate is not None and (kinds <= set(_FIELD) or kinds == {"features"}):
+            out[name] = ("features" if kinds == {"features"} else "field", tuple(s.names))
     if recording.spikes is not None and len(recording.spikes):
-        jobs.append(("spikes", "spikes", ("all units",), 0, ""))
-    return jobs
+        out["spikes"] = ("spikes", ("all units",))
+    return out
 
 
-def _shifted(recording: Recording, name: str, modality: str, channel: int, band: str, by: float) -> Recording:
-    """A copy of the recording with one part moved by `by` seconds, around the end."""
+def _parts(recording: Recording) -> list[Part]:
+    """Everything to shift, a part at a time."""
+    out: list[Part] = []
+    for name, (modality, keys) in _streams(recording).items():
+        bands = [list(BANDS).index(b) for b in bands_below(recording.signals[name].rate or 0.0)] if modality == "field" else [-1]
+        out += [(name, member, band) for member in range(len(keys)) for band in bands]
+    return out
+
+
+def shifted(recording: Recording, parts: Collection[Part], by: float) -> Recording:
+    """A copy of the recording with some parts moved by `by` seconds, around the end; signals stay lazy."""
     signals, spikes = dict(recording.signals), recording.spikes
-    if modality == "spikes":
-        assert spikes is not None
+    if spikes is not None and any(name == "spikes" for name, _, _ in parts):
         a, b = recording.start, recording.stop
         spikes = Spikes(a + (spikes.times - a + by) % (b - a), spikes.unit_id, spikes.units)
-    else:
+    for name in {n for n, _, _ in parts if n != "spikes"}:
         s = recording.signals[name]
-        assert s.rate is not None
-        values = s.read()
-        x = values[:, channel]
-        part = bandpass(x, s.rate, *bands_below(s.rate)[band]) if modality == "field" else x.copy()
-        values[:, channel] = x - part + np.roll(part, round(by * s.rate))
-        signals[name] = s.with_values(values)
+        signals[name] = s.with_values(_Shifted(s, [(m, b) for n, m, b in parts if n == name], by))
     return Recording(
-        id=recording.id, subject=recording.subject, species=recording.species, signals=signals, spikes=spikes, labels=recording.labels,
-        source={"format": "edited"}, zeitgeber=recording.zeitgeber,
+        id=recording.id, subject=recording.subject, species=recording.species, started_at=recording.started_at, signals=signals, spikes=spikes,
+        labels=recording.labels, source={"format": "edited"}, subject_meta=recording.subject_meta, zeitgeber=recording.zeitgeber,
     )  # fmt: skip
+
+
+class _Shifted:
+    """A lazy array: a signal in its unit, some channels' bands of which come from another time."""
+
+    def __init__(self, signal: Signal, parts: Sequence[tuple[int, int]], by: float) -> None:
+        assert signal.rate is not None
+        self.signal, self.shape, self.dtype = signal, (signal.n_samples, signal.n_channels), np.dtype(np.float32)
+        self.by = round(by * signal.rate) % max(signal.n_samples, 1)
+        names, below = list(BANDS), bands_below(signal.rate)
+        self.parts = [(member, None if band < 0 else below[names[band]]) for member, band in sorted(parts)]
+        self.block, self.pad = max(1, round(_BLOCK * signal.rate)), round(_PAD * signal.rate)
+        self._kept: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
+
+    def __getitem__(self, key: Any) -> NDArray[np.float32]:
+        rows = key[0] if isinstance(key, tuple) else key
+        start, stop, step = rows.indices(self.shape[0])
+        out = np.empty((max(stop - start, 0), self.shape[1]), dtype=np.float32)
+        for k in range(start // self.block, -(-stop // self.block) if stop > start else 0):
+            a, b = max(start, k * self.block), min(stop, (k + 1) * self.block)
+            out[a - start : b - start] = self._made(k)[a - k * self.block : b - k * self.block]
+        out = out[::step]
+        return out[(slice(None), *key[1:])] if isinstance(key, tuple) and len(key) > 1 else out
+
+    def _made(self, k: int) -> NDArray[np.float32]:
+        """Block k; a block is always made whole, so that overlapping reads agree."""
+        if k not in self._kept:
+            n = self.shape[0]
+            a, b = k * self.block, min((k + 1) * self.block, n)
+            out = self.signal.read(a, b)
+            for member, band in self.parts:
+                there = np.concatenate([self._part(i, j, member, band) for i, j in _around(a - self.by, b - self.by, n)])
+                out[:, member] += there - self._part(a, b, member, band)
+            self._kept[k] = out
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return self._kept[k]
+
+    def _part(self, a: int, b: int, member: int, band: tuple[float, float] | None) -> NDArray[np.float32]:
+        """One channel's band in samples [a, b)."""
+        if band is None:
+            return self.signal.read(a, b)[:, member]
+        assert self.signal.rate is not None
+        i, j = max(0, a - self.pad), min(self.shape[0], b + self.pad)
+        x = self.signal.read(i, j)[:, member]
+        if not np.isfinite(x).any():
+            return x[a - i : b - i]
+        return bandpass(x, self.signal.rate, *band)[a - i : b - i]
+
+
+def _around(a: int, b: int, n: int) -> list[tuple[int, int]]:
+    """Samples [a, b) of a signal of n that goes on around its ends, as spans inside it."""
+    a, b = (a + n, b + n) if a < 0 else (a, b)
+    return [(a, b)] if b <= n else [(a, n), (0, b - n)]

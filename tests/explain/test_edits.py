@@ -5,7 +5,8 @@ import pytest
 
 from brainmu.core import EventTable, Intervals, Recording
 from brainmu.errors import InputError, MissingDataError
-from brainmu.explain.edits import apply_edits, placebo_edits, removal_edits
+from brainmu.explain.edits import apply_edits
+from brainmu.explain.operations import placebo_edits, removal_edits
 
 RATE = 1250.0
 

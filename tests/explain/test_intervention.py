@@ -71,7 +71,7 @@ def test_indifferent_model_stays_inside_its_placebos(indifferent):
 def test_refusals(indifferent):
     session, events = planted(9, 12, driven=False)
     with pytest.raises(InputError, match="expected one of remove"):
-        intervene(indifferent, session, events, "insert")
+        intervene(indifferent, session, events, "invert")
     with pytest.raises(InputError, match="FROM->TO"):
         intervene(indifferent, session, events, outcome="NREM")
     with pytest.raises(InputError, match="8 or 12"):

@@ -1,0 +1,48 @@
+"""brainmu intervene and attribute from stores and a saved stager, end to end."""
+
+import json
+
+import pytest
+
+import brainmu.store
+from brainmu.cli import main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, sessions, untrained):
+    """Two stores of two animals, and a stage model that learned nothing."""
+    out = tmp_path_factory.mktemp("explain")
+    for name, session in (("m1", sessions[0]), ("m2", sessions[2])):
+        brainmu.store.preprocess(session, out / f"{name}.zarr", lfp_rate=None)
+    untrained.save(out / "model")
+    return out
+
+
+def test_intervene_prints_every_line_in_the_model(folder, capsys):
+    stores = [str(folder / "m1.zarr"), str(folder / "m2.zarr")]
+    args = ["--model", str(folder / "model"), "--events", "ripples", "--operation", "replace", "--placebos", "2", "--dose", "0.5", "1.0", "--quiet"]
+    assert main(["intervene", *stores, *args]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert len(lines) >= 6 and all("in the model" in x.lower() for x in lines) and "2 animals" in lines[0]
+    out = folder / "effect.json"
+    assert main(["intervene", stores[0], *args, "--content", "A", "--out", str(out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["level"] == "model" and found["diagnostics"]["content"] == ["A"] and len(found["diagnostics"]["doses"]) == 2
+    assert json.loads(out.read_text())["estimate"] == found["estimate"]
+
+
+def test_a_file_of_events_goes_with_one_store(folder, capsys):
+    brainmu.store.open(folder / "m1.zarr").events("ripples").to_bids(folder / "m1_events.tsv")
+    args = ["--model", str(folder / "model"), "--events", str(folder / "m1_events.tsv"), "--placebos", "1", "--quiet"]
+    assert main(["intervene", str(folder / "m1.zarr"), *args]) == 0
+    assert main(["intervene", str(folder / "m1.zarr"), str(folder / "m2.zarr"), *args]) == 2
+    assert "name of an event label" in capsys.readouterr().err
+
+
+def test_attribute_prints_its_verdict(folder, capsys):
+    args = ["attribute", str(folder / "m1.zarr"), "--model", str(folder / "model"), "--target", "NREM", "--max-epochs", "4", "--quiet"]
+    assert main([*args, "--method", "feature_ablation", "--control", str(folder / "model"), "--out", str(folder / "m.nc")]) == 0
+    out = capsys.readouterr().out
+    assert "checks failed: " in out and "shuffled labels 1.00" in out and "deletion" in out and (folder / "m.nc").is_file()
+    assert main([*args, "--method", "feature_ablation", "--no-check", "--json"]) == 0
+    assert "verdict" not in json.loads(capsys.readouterr().out)
