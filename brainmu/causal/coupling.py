@@ -335,11 +335,9 @@ def _verdict(r: Estimate, out: dict[str, Any], outcome: Outcome) -> str:
     failed = [w for w in out["warnings"] if "negative control fails" in w or "no measured confounder" in w or "lag=0" in w or "leak" in w]
     what = outcome.transition
     if not np.isfinite(r.p_value) or r.p_value >= 0.05:
-        text = f"No coupling to {what} is shown on average over the horizon; the interval admits odds ratios an event from {np.exp(r.low):.2f} to {np.exp(r.high):.2f}."
-        return text + also
+        span = f"odds ratios an event from {np.exp(r.low):.2f} to {np.exp(r.high):.2f}"
+        return f"No coupling to {what} is shown on average over the horizon; the interval admits {span}.{also}"
     text = f"Events go with {'more' if r.estimate > 0 else 'fewer'} {what} (odds ratio an event {np.exp(r.estimate):.2f} on average over the horizon)"
-    return (
-        f"{text}, but as an association only: {failed[0]}.{also}"
-        if failed
-        else f"{text}, given what was adjusted for; a randomised trial would settle it.{also}"
-    )
+    if failed:
+        return f"{text}, but as an association only: {failed[0]}.{also}"
+    return f"{text}, given what was adjusted for; a randomised trial would settle it.{also}"

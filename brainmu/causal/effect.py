@@ -29,7 +29,8 @@ FOLLOWED = 60.0
 
 def estimate_effect(
     sessions: Recording | Iterable[Recording], *, exposure: str | Mapping[str, EventTable], outcome: str = "NREM->WAKE",
-    design: Literal["trials", "hazard", "msm", "matched", "glm"] = "trials", adjust: Sequence[str] = (), adjust_window: float | None = None, horizon: float | None = None,
+    design: Literal["trials", "hazard", "msm", "matched", "glm"] = "trials", adjust: Sequence[str] = (), adjust_window: float | None = None,
+    horizon: float | None = None,
     labels: str | None = "scoring", lag: int = 1, blank: float = 0.0, dose: Literal["count"] | None = None, clock: bool = True,
     weight: Literal["animal", "event"] = "animal", competing: str | Mapping[str, str] | None = None, scheme: Literal["bernoulli", "blocked"] | None = None,
     content: str | tuple[str, str] | None = None, contrast: tuple[str, str] | None = None,

@@ -37,15 +37,15 @@ def matched_sentence(model: HazardModel, outcome: Outcome, horizon: float, epoch
     """Design "matched"; for outcomes that are no transition, `horizon` is how long they are followed."""
     t = outcome.transition
     what = describe_exposure(model)
-    alike = f"against unexposed epochs of the same recording at like time in bout and like {adjusted}, in {animals}?"
+    alike = f"against unexposed epochs of the same animal at the same time in bout and like {adjusted}, in {animals}?"
     if outcome.kind == "transition":
         return (
             f"Among exposed epochs: by how much does {what} in the {_window(model, horizon, epoch)} a {t.source} epoch change the log odds that this epoch is "
             f"followed by {t.target}, {alike}"
         )
     return (
-        f"Among exposed epochs: by how much does {what} in a {t.source} epoch change the {outcome.quantity}, over the {horizon:g} s that begin {model.lag} epochs "
-        f"after its own, {t.source} lasting until then, {alike}"
+        f"Among exposed epochs: by how much does {what} in a {t.source} epoch change the {outcome.quantity}, over the {horizon:g} s that begin "
+        f"{model.lag} epochs after its own, {t.source} lasting until then, {alike}"
     )
 
 

@@ -176,6 +176,5 @@ def _verdict(fitted: MatchedFit, outcome: Outcome, horizon: float, out: dict[str
     text = f"Exposed epochs have {'more' if r.estimate > 0 else 'less'} {what} than their matches {size}"
     if failed:
         return f"{text}, but as an association only: {failed[0]}."
-    if transition:
-        return f"{text}. A left-out cause tied to both by a risk ratio of {out['sensitivity']['e_value_interval']:.2f} would overturn it; a randomised trial would settle it."
-    return f"{text}. A left-out cause of both would overturn it; a randomised trial would settle it."
+    strength = f" tied to both by a risk ratio of {out['sensitivity']['e_value_interval']:.2f}" if transition else " of both"
+    return f"{text}. A left-out cause{strength} would overturn it; a randomised trial would settle it."

@@ -25,7 +25,8 @@ __all__ = ["estimate_trials"]
 def estimate_trials(
     grids: Sequence[EpochGrid], exposure: str | Mapping[str, EventTable], outcome: Outcome, *, horizon: float, content: str | None = None,
     contrast: tuple[str, str] | None = None, weight: Literal["animal", "event"] = "animal", competing: str | Mapping[str, str] | None = None,
-    scheme: str | None = None, blank: float = 0.0, diagnostics: bool = True, draws: int = 10_000, seed: int = 0, progress: Callable[[str, float], None] | None = None,
+    scheme: str | None = None, blank: float = 0.0, diagnostics: bool = True, draws: int = 10_000, seed: int = 0,
+    progress: Callable[[str, float], None] | None = None,
 ) -> Effect:  # fmt: skip
     """Intention-to-treat difference in risks or means of randomised trials, with the randomisation test that replays their log.
 
@@ -118,6 +119,5 @@ def _check_arms(ledger: Trials, analysed: NDArray[np.bool_], outcome: Outcome) -
             f"the {arm} arm is empty: {n1} assigned and {n0} control trials start in {transition.source} (of {len(ledger)} logged), expected some of both"
         )
     if outcome.kind != "signal" and not (ledger.end[analysed] == "target").any():
-        raise DesignError(
-            f"no trial of {int(analysed.sum())} reaches {transition.target if transition.target != 'any' else 'another stage'} within {ledger.horizon:g} s, expected some: use a longer horizon"
-        )
+        landing = "another stage" if transition.target == "any" else transition.target
+        raise DesignError(f"no trial of {int(analysed.sum())} reaches {landing} within {ledger.horizon:g} s, expected some: use a longer horizon")
