@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from brainmu._version import __version__
 from brainmu.causal.coupling import estimate_coupling
 from brainmu.causal.grid import EpochGrid, check_epoch, epochs_in, subjects_of
 from brainmu.causal.hazard import HazardModel, estimate_hazard
@@ -14,13 +15,14 @@ from brainmu.causal.matched import estimate_matched
 from brainmu.causal.matching import Matching
 from brainmu.causal.msm import estimate_msm
 from brainmu.causal.outcome import Outcome
+from brainmu.causal.preregistration import question_hash
 from brainmu.causal.trials import estimate_trials
 from brainmu.core.effect import Effect
 from brainmu.core.events import EventTable
 from brainmu.core.recording import Recording, as_list
 from brainmu.errors import DesignError
 
-__all__ = ["DESIGNS", "estimate_effect"]
+__all__ = ["DESIGNS", "check_question", "default_horizon", "estimate_effect"]
 
 DESIGNS = ("trials", "hazard", "msm", "matched", "glm")
 FOLLOWED = 60.0
@@ -135,24 +137,24 @@ def estimate_effect(
     """
     recordings = as_list(sessions)
     subjects, notes = subjects_of(recordings)
-    wanted = Outcome.parse(outcome)
+    question = {
+        "exposure": exposure, "outcome": outcome, "design": design, "adjust": adjust, "adjust_window": adjust_window, "horizon": horizon, "labels": labels,
+        "lag": lag, "blank": blank, "dose": dose, "clock": clock, "weight": weight, "competing": competing, "scheme": scheme, "content": content,
+        "contrast": contrast, "truncate": truncate, "matches": matches, "distance": distance, "caliper": caliper, "basis": basis, "draws": draws,
+        "seed": seed,
+    }  # fmt: skip
+    wanted = check_question(question)
     transition = wanted.transition
-    _check_choices(design=design, weight=weight, dose=dose, draws=draws, lag=lag, blank=blank, adjust_window=adjust_window)
-    if wanted.kind != "transition" and design not in ("trials", "matched"):
-        raise DesignError(f"design '{design}' reads transitions and outcome is {outcome!r}: use design='trials' or 'matched', or a transition ('NREM->WAKE')")
     grids = [EpochGrid.of(r, s, transition, labels) for r, s in zip(recordings, subjects)]
     epoch = check_epoch(grids)
     if not any(g.source.any() for g in grids):
         raise DesignError(f"no epoch of {len(grids)} hypnograms is scored {transition.source}, expected some at risk of {transition}")
     centred = [g.recording.id for g in grids if g.hypnogram.attrs.get("centred")]
-    followed = FOLLOWED if horizon is None else float(horizon)
+    span = default_horizon(design, wanted, epoch) if horizon is None else float(horizon)
     if design == "trials":
-        if isinstance(content, tuple):
-            raise DesignError(f"content is {content!r}: trials take one content; their contrasts stand in diagnostics['contents']")
         effect = estimate_trials(
-            grids, exposure, wanted, horizon=followed if wanted.kind != "transition" else 10.0 if horizon is None else float(horizon), content=content,
-            contrast=contrast, weight=weight, competing=competing, scheme=scheme, blank=float(blank), diagnostics=diagnostics, draws=draws, seed=seed,
-            progress=progress,
+            grids, exposure, wanted, horizon=span, content=content if isinstance(content, str) else None, contrast=contrast, weight=weight,
+            competing=competing, scheme=scheme, blank=float(blank), diagnostics=diagnostics, draws=draws, seed=seed, progress=progress,
         )  # fmt: skip
         if centred:
             notes.append(f"the hypnogram of {centred[0]} is centred (an epoch's label used its future): transitions are smeared over its window")
@@ -167,13 +169,9 @@ def estimate_effect(
             )
         if not 0 <= blank < epoch:
             raise DesignError(f"blank is {blank:g} s, expected at least 0 and less than the {epoch:g} s epoch")
-        if wanted.kind != "transition":
-            span, width = followed, 1
-            if not (np.isfinite(span) and span > 0):
-                raise DesignError(f"horizon is {horizon!r} s, expected a positive number of seconds")
-        else:
-            span = (10 * epoch if design == "glm" else epoch) if horizon is None else float(horizon)
-            width = epochs_in(span, epoch)
+        if not (np.isfinite(span) and span > 0):
+            raise DesignError(f"horizon is {horizon!r} s, expected a positive number of seconds: {epoch:g} s is one epoch")
+        width = epochs_in(span, epoch) if wanted.kind == "transition" else 1
         names = (adjust,) if isinstance(adjust, str) else tuple(adjust)
         model = HazardModel(
             lag=lag, width=width, blank=float(blank), adjust=names, adjust_window=adjust_window, content=content,
@@ -190,7 +188,37 @@ def estimate_effect(
             effect = estimate_hazard(grids, exposure, wanted, draws=draws, **ask)
     if diagnostics:
         effect.diagnostics["warnings"] = notes + effect.diagnostics.get("warnings", [])
+        effect.diagnostics["question"] = {"hash": question_hash(question), "version": __version__}
     return effect
+
+
+def default_horizon(design: str, outcome: Outcome, epoch: float) -> float:
+    """Seconds that are looked at where no horizon is given."""
+    if outcome.kind != "transition":
+        return FOLLOWED
+    return {"trials": 10.0, "glm": 10 * epoch}.get(design, epoch)
+
+
+def check_question(asked: Mapping[str, Any], epoch: float | None = None) -> Outcome:
+    """The outcome, understood, of a question (arguments of :func:`estimate_effect`) that can be asked; `epoch` checks its horizon too.
+
+    Raises DesignError where it cannot.
+    """
+    outcome = Outcome.parse(asked["outcome"])
+    design, horizon, content = asked["design"], asked["horizon"], asked["content"]
+    _check_choices(**{k: asked[k] for k in ("design", "weight", "dose", "draws", "lag", "blank", "adjust_window")})
+    if outcome.kind != "transition" and design not in ("trials", "matched"):
+        raise DesignError(f"design '{design}' reads transitions and outcome is '{outcome}': use design='trials' or 'matched', or a transition ('NREM->WAKE')")
+    if design == "trials" and isinstance(content, tuple):
+        raise DesignError(f"content is {content!r}: trials take one content; their contrasts stand in diagnostics['contents']")
+    if design == "matched":
+        Matching(asked["matches"], asked["distance"], asked["caliper"])
+    if epoch is not None:
+        if not (np.isfinite(epoch) and epoch > 0):
+            raise DesignError(f"epoch is {epoch} s, expected a positive number")
+        if design != "trials" and outcome.kind == "transition" and horizon is not None:
+            epochs_in(float(horizon), epoch)
+    return outcome
 
 
 def _check_choices(

@@ -37,7 +37,9 @@ def matched_sentence(model: HazardModel, outcome: Outcome, horizon: float, epoch
     """Design "matched"; for outcomes that are no transition, `horizon` is how long they are followed."""
     t = outcome.transition
     what = describe_exposure(model)
-    alike = f"against unexposed epochs of the same animal at the same time in bout and like {adjusted}, in {animals}?"
+    after = {0: "with its own end", 1: "with the end of the next epoch"}.get(model.lag, f"with the end of the epoch {model.lag} after its own")
+    like = f" and like {adjusted}" if model.adjust else " (and no measured confounder)"
+    alike = f"against unexposed epochs of the same animal at the same time in bout{like}, in {animals}?"
     if outcome.kind == "transition":
         return (
             f"Among exposed epochs: by how much does {what} in the {_window(model, horizon, epoch)} a {t.source} epoch change the log odds that this epoch is "
@@ -45,7 +47,7 @@ def matched_sentence(model: HazardModel, outcome: Outcome, horizon: float, epoch
         )
     return (
         f"Among exposed epochs: by how much does {what} in a {t.source} epoch change the {outcome.quantity}, over the {horizon:g} s that begin "
-        f"{model.lag} epochs after its own, {t.source} lasting until then, {alike}"
+        f"{after}, {t.source} lasting until then, {alike}"
     )
 
 
