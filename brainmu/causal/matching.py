@@ -125,6 +125,12 @@ def match_rows(rows: RiskSet, exposed: NDArray[np.bool_], unexposed: NDArray[np.
     lie next to. Either way an exposure that does nothing moved the odds by a tenth to a third. At one time in bout, all who got
     that far are alike.
     """
+    place = rows.animal * (int(rows.age.max()) + 1) + rows.age
+    # Only epochs at a time in bout that holds both arms can be compared; what exposes others is of no account.
+    shared = np.isin(place, np.intersect1d(place[exposed], place[unexposed]))
+    exposed, unexposed, all_exposed = exposed & shared, unexposed & shared, exposed
+    if not shared.any():
+        return MatchedSets(np.empty(0, np.intp), np.empty((0, matching.matches), np.intp), np.flatnonzero(all_exposed), ["time in bout"])
     names, coordinates = _coordinates(rows, exposed, unexposed, model, matching)
     caliper = matching.width if names else np.inf
     if not names:
@@ -135,25 +141,26 @@ def match_rows(rows: RiskSet, exposed: NDArray[np.bool_], unexposed: NDArray[np.
     keep = values > 1e-6 * values.max(initial=1e-12)
     white = coordinates @ vectors[:, keep] / np.sqrt(values[keep])
     control = np.full((len(rows), matching.matches), -1, dtype=np.intp)
-    place = rows.animal * (int(rows.age.max()) + 1) + rows.age
     for p in np.unique(place[exposed]):
         treated, pool = (np.flatnonzero(arm & (place == p)) for arm in (exposed, unexposed))
         for i in range(0, len(treated), _CHUNK):
             some = treated[i : i + _CHUNK]
-            control[some] = _nearest(some, pool, coordinates, white, caliper, matching.matches)
-    treated = np.flatnonzero(exposed)
+            control[some] = _nearest(some, pool, coordinates, white, rows.onset_hours, caliper, matching.matches)
+    treated = np.flatnonzero(all_exposed)
     found = control[treated, 0] >= 0
     return MatchedSets(treated[found], control[treated[found]], treated[~found], ["time in bout", *names])
 
 
 def _nearest(
-    some: NDArray[np.intp], pool: NDArray[np.intp], coordinates: NDArray[np.float64], white: NDArray[np.float64], caliper: float, k: int
+    some: NDArray[np.intp], pool: NDArray[np.intp], coordinates: NDArray[np.float64], white: NDArray[np.float64], hours: NDArray[np.float64],
+    caliper: float, k: int,
 ) -> NDArray[np.intp]:  # fmt: skip
     """Up to `k` rows of `pool` for each of `some`, nearest first, (len(some), k); -1 where there are fewer."""
     out = np.full((len(some), k), -1, dtype=np.intp)
     if not len(pool):
         return out
     apart = ((white[some][:, None, :] - white[pool]) ** 2).sum(-1)
+    apart += 1e-9 * np.abs(hours[some][:, None] - hours[pool])  # of equally near ones the nearest in time
     for column in coordinates.T:
         apart[np.abs(column[some][:, None] - column[pool]) > caliper] = np.inf
     k = min(k, len(pool))
@@ -166,19 +173,22 @@ def _coordinates(
     rows: RiskSet, exposed: NDArray[np.bool_], unexposed: NDArray[np.bool_], model: HazardModel, matching: Matching
 ) -> tuple[list[str], NDArray[np.float64]]:  # fmt: skip
     """What is matched on besides time in bout, in SD within animals."""
+    if not model.clock and not rows.covariates:
+        return [], np.empty((len(rows), 0))
     if matching.distance == "propensity":
-        z = design_matrix(rows, model)[0]
-        z = z[:, independent_columns(z)]
         arm = exposed | unexposed
-        fit = fit_or_shrink(z[arm], exposed[arm].astype(np.float64), len(np.unique(rows.animal)))[0]
-        names, columns = ["log odds of exposure"], [z @ fit.coef]
+        z = design_matrix(rows[arm], model)[0]
+        z = z[:, independent_columns(z)]
+        fit = fit_or_shrink(z, exposed[arm].astype(np.float64), len(np.unique(rows.animal[arm])))[0]
+        odds = np.zeros(len(rows))
+        odds[arm] = fit.eta
+        names, columns = ["log odds of exposure"], [odds]
     else:
         names, columns = measured(rows, model)
         names, columns = names[1:], columns[1:]
-    if not names:
-        return [], np.empty((len(rows), 0))
     out = np.column_stack(columns)
-    spread = _within(out, rows.animal).std(0)
+    compared = exposed | unexposed
+    spread = _within(out[compared], rows.animal[compared]).std(0)
     return names, out / np.where(spread > 0, spread, 1.0)
 
 
