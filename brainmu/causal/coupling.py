@@ -130,6 +130,10 @@ def fit_coupling(grids: Sequence[EpochGrid], tables: Sequence[EventTable], model
     n = min(int(basis), model.width)
     first, last = model.lag * rows.epoch, (model.lag + model.width) * rows.epoch
     columns, beside, histories = _contents(grids, tables, rows, model, n)
+    if not columns.any():
+        raise DesignError(
+            f"none of {len(rows)} epochs at risk follows an event of its bout by {first:g} to {last:g} s: check the events' clock, content and lag"
+        )
     z, names = design_matrix(rows, model)
     z, names = np.c_[z, beside], names + [f"beside {i + 1}" for i in range(beside.shape[1])]
     keep = independent_columns(np.c_[z, columns])

@@ -101,6 +101,8 @@ def test_what_coupling_cannot_do(planted_study):
         estimate_effect(recs, outcome="bout length", **ASK)
     with pytest.raises(DesignError, match="too few to tell 3 raised cosines apart: use basis=2"):
         rows_of(TEXT, [4.0 * 19 + 1], basis=3)  # reaches one epoch
+    with pytest.raises(DesignError, match="follows an event of its bout by 4 to 16 s"):
+        rows_of(TEXT, [4.0 * 9 + 1], basis=3)  # while awake
 
 
 @pytest.mark.slow
