@@ -1,5 +1,7 @@
-"""Does one thing drive another? Randomised trials, hazards, weighting, negative controls and sensitivity, each ending in an Effect."""
+"""Does one thing drive another? Trials, hazards, weighting, matching, coupling, controls and sensitivity, each ending in an Effect; power; preregistration."""
 
 from brainmu.causal.effect import DESIGNS, estimate_effect
+from brainmu.causal.preregistration import preregister
+from brainmu.causal.prospective import power
 
-__all__ = ["DESIGNS", "estimate_effect"]
+__all__ = ["DESIGNS", "estimate_effect", "power", "preregister"]

@@ -13,7 +13,7 @@ from brainmu.causal.grid import EpochGrid
 from brainmu.causal.inference import Estimate, random_effects
 from brainmu.causal.risk_set import RiskSet
 
-__all__ = ["covariate_response", "past_controls", "regress_on_exposure"]
+__all__ = ["covariate_response", "past_controls", "past_quantities", "regress_on_exposure"]
 
 PAST_SPANS = (120.0, 600.0)
 """Seconds before the bout over which the share of the target stage is taken."""
@@ -30,7 +30,7 @@ def past_controls(grids: Sequence[EpochGrid], rows: RiskSet, x: NDArray[np.float
     One dict a quantity: name, estimate, low, high, p_value (per exposed epoch, in the quantity's standard deviations).
     """
     out = []
-    for name, q in _past_quantities(grids, rows).items():
+    for name, q in past_quantities(grids, rows).items():
         ok = np.isfinite(q)
         if ok.sum() < 50 or np.ptp(q[ok]) == 0:
             continue
@@ -40,7 +40,8 @@ def past_controls(grids: Sequence[EpochGrid], rows: RiskSet, x: NDArray[np.float
     return out
 
 
-def _past_quantities(grids: Sequence[EpochGrid], rows: RiskSet) -> dict[str, NDArray[np.float64]]:
+def past_quantities(grids: Sequence[EpochGrid], rows: RiskSet) -> dict[str, NDArray[np.float64]]:
+    """How the animal slept before each row's bout began, by name, each (n,); NaN where it was not seen."""
     names = [f"target share in the {int(s)} s before the bout" for s in PAST_SPANS] + ["length of the previous bout"]
     out = {name: np.full(len(rows), np.nan) for name in names}
     for i, g in enumerate(grids):

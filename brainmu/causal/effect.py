@@ -3,61 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from brainmu.causal.grid import EpochGrid, Transition, check_epoch, epochs_in, subjects_of
+from brainmu._version import __version__
+from brainmu.causal.coupling import estimate_coupling
+from brainmu.causal.grid import EpochGrid, check_epoch, epochs_in, subjects_of
 from brainmu.causal.hazard import HazardModel, estimate_hazard
+from brainmu.causal.matched import estimate_matched
+from brainmu.causal.matching import Matching
 from brainmu.causal.msm import estimate_msm
+from brainmu.causal.outcome import Outcome
+from brainmu.causal.preregistration import question_hash
 from brainmu.causal.trials import estimate_trials
 from brainmu.core.effect import Effect
 from brainmu.core.events import EventTable
 from brainmu.core.recording import Recording, as_list
 from brainmu.errors import DesignError
 
-__all__ = ["DESIGNS", "estimate_effect"]
+__all__ = ["DESIGNS", "check_question", "default_horizon", "estimate_effect"]
 
-DESIGNS = ("trials", "hazard", "msm")
+DESIGNS = ("trials", "hazard", "msm", "matched", "glm")
+FOLLOWED = 60.0
+"""Seconds for which outcomes other than a transition are followed where no horizon is given."""
 
 
 def estimate_effect(
     sessions: Recording | Iterable[Recording], *, exposure: str | Mapping[str, EventTable], outcome: str = "NREM->WAKE",
-    design: Literal["trials", "hazard", "msm"] = "trials", adjust: Sequence[str] = (), adjust_window: float | None = None, horizon: float | None = None,
+    design: Literal["trials", "hazard", "msm", "matched", "glm"] = "trials", adjust: Sequence[str] = (), adjust_window: float | None = None,
+    horizon: float | None = None,
     labels: str | None = "scoring", lag: int = 1, blank: float = 0.0, dose: Literal["count"] | None = None, clock: bool = True,
     weight: Literal["animal", "event"] = "animal", competing: str | Mapping[str, str] | None = None, scheme: Literal["bernoulli", "blocked"] | None = None,
     content: str | tuple[str, str] | None = None, contrast: tuple[str, str] | None = None,
-    truncate: float | None = None, diagnostics: bool = True, draws: int = 10_000, seed: int = 0,
+    truncate: float | None = None, matches: int = 5, distance: Literal["propensity", "mahalanobis"] = "propensity", caliper: float | None = None,
+    basis: int = 4, diagnostics: bool = True, draws: int = 10_000, seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
 ) -> Effect:  # fmt: skip
-    """Does an exposure change when a stage of sleep ends?
+    """Does an exposure change how sleep goes on?
 
     Parameters
     ----------
     sessions : Recording or Session, or several
         Any number an animal; the animal (`recording.subject`) is the cluster.
     exposure : str or mapping of recording id to EventTable
-        The label that holds the events (`hazard`) or the ledger of trials (`trials`: columns `assigned`, `probability`, and where known
+        The label that holds the events (observation) or the ledger of trials (`trials`: columns `assigned`, `probability`, and where known
         `delivered`, `block`, `gate_time`, `arm`, `content`).
     outcome : str
-        "NREM->WAKE": who is at risk, and what counts as leaving. WAKE, NREM and REM also name groups of AASM stages.
-    design : {"trials", "hazard", "msm"}
-        Randomised trials by intention to treat (risk difference); observation (conditional log odds ratio an epoch); or observation of
-        a window of exposure that itself moves the confounder (marginal structural model: marginal log odds ratio).
+        "NREM->WAKE": who is at risk, and what counts as leaving. WAKE, NREM and REM also name groups of AASM stages; a target may also be
+        "microarousal" (WAKE of at most 15 s, then the source again), "awakening" (longer) or "any". With `trials` and `matched` also
+        "time to WAKE", "bout length" (what is left of it), "signal:bands:delta" (its mean after the exposure) or "change:bands:delta" (less the
+        mean over as long before), each up to the horizon, and each "… from REM" where it is not NREM that is at risk.
+    design : {"trials", "hazard", "msm", "matched", "glm"}
+        Randomised trials by intention to treat (risk difference); observation (conditional log odds ratio an epoch); observation of
+        a window of exposure that itself moves the confounder (marginal structural model: marginal log odds ratio); exposed epochs against
+        like unexposed ones (risk-set matching: conditional log odds ratio); or the time course of an event's effect (point-process
+        regression: log odds ratio an event, averaged over the horizon).
     adjust : sequence of str
         Signals to adjust for ("pressure", or one channel, "bands:delta"): the last sample at or before the reference time, which is the
         start of the first event, and for unexposed epochs is drawn from the exposed ones' within-epoch distribution.
     adjust_window : float or None, s
         Mean over the seconds that end at the reference time instead of the last sample.
     horizon : float or None, s
-        Seconds after the exposure. `hazard`: a multiple of the epoch (default: one epoch); longer asks for any event in as many epochs at
-        risk. `trials`: the target is first reached in (onset, onset + horizon] (default: 10 s).
+        Seconds after the exposure. `hazard`, `msm`, `matched`: a multiple of the epoch (default: one epoch); longer asks for any event in as
+        many epochs at risk. `glm`: the time since an event over which its effect is followed, a multiple of the epoch (default: ten epochs).
+        `trials`: the target is first reached in (onset, onset + horizon] (default: 10 s). Outcomes that are no transition: how long they are
+        followed (default: 60 s).
     labels : str or None
         Name of the hypnogram; None takes the only one.
     lag : int
         Epochs between exposure and the epoch whose outcome is read, all at risk. 0 reproduces published practice and warns.
     blank : float, s
-        End of the exposure epoch in which events do not count.
+        End of the exposure epoch in which events do not count. `trials` of a signal: seconds from the onset that are left out in both arms
+        (a stimulation artefact).
     dose : "count" or None
         Events counted, instead of at least one.
     clock : bool
@@ -75,6 +93,11 @@ def estimate_effect(
         `trials` with several arms: the first arm against the second.
     truncate : float or None
         `msm`: percentile at which weights are cut; None leaves them. Cutting has ruined coverage in validation.
+    matches, distance, caliper
+        `matched`: most unexposed epochs an exposed one; nearest in the odds of exposure ("propensity") or in clock and covariates
+        ("mahalanobis"); and by how many SD at most they may differ (None: 0.2 and 0.5). Time in bout is matched exactly.
+    basis : int
+        `glm`: raised cosines, in log time since the event, that make up the time course.
     diagnostics : bool
         False returns the estimate alone, fast.
     draws : int
@@ -87,7 +110,8 @@ def estimate_effect(
     -------
     Effect
         `hazard`: log odds ratio conditional on `adjust`, a spline of time in bout and animal intercepts. `trials`: risk difference.
-        `msm`: log odds ratio averaged over confounders and animals.
+        `msm`: log odds ratio averaged over confounders and animals. `matched`: log odds ratio conditional on the matched set, of exposed epochs.
+        `glm`: log odds ratio an event, conditional as in `hazard`. Other outcomes: difference in means, in s or in the signal's unit.
 
     Raises
     ------
@@ -113,19 +137,24 @@ def estimate_effect(
     """
     recordings = as_list(sessions)
     subjects, notes = subjects_of(recordings)
-    transition = Transition.parse(outcome)
-    _check_choices(design=design, weight=weight, dose=dose, draws=draws, lag=lag, blank=blank, adjust_window=adjust_window)
+    question = {
+        "exposure": exposure, "outcome": outcome, "design": design, "adjust": adjust, "adjust_window": adjust_window, "horizon": horizon, "labels": labels,
+        "lag": lag, "blank": blank, "dose": dose, "clock": clock, "weight": weight, "competing": competing, "scheme": scheme, "content": content,
+        "contrast": contrast, "truncate": truncate, "matches": matches, "distance": distance, "caliper": caliper, "basis": basis, "draws": draws,
+        "seed": seed,
+    }  # fmt: skip
+    wanted = check_question(question)
+    transition = wanted.transition
     grids = [EpochGrid.of(r, s, transition, labels) for r, s in zip(recordings, subjects)]
     epoch = check_epoch(grids)
     if not any(g.source.any() for g in grids):
         raise DesignError(f"no epoch of {len(grids)} hypnograms is scored {transition.source}, expected some at risk of {transition}")
     centred = [g.recording.id for g in grids if g.hypnogram.attrs.get("centred")]
+    span = default_horizon(design, wanted, epoch) if horizon is None else float(horizon)
     if design == "trials":
-        if isinstance(content, tuple):
-            raise DesignError(f"content is {content!r}: trials take one content; their contrasts stand in diagnostics['contents']")
         effect = estimate_trials(
-            grids, exposure, transition, horizon=10.0 if horizon is None else float(horizon), content=content, contrast=contrast, weight=weight,
-            competing=competing, scheme=scheme, diagnostics=diagnostics, draws=draws, seed=seed, progress=progress,
+            grids, exposure, wanted, horizon=span, content=content if isinstance(content, str) else None, contrast=contrast, weight=weight,
+            competing=competing, scheme=scheme, blank=float(blank), diagnostics=diagnostics, draws=draws, seed=seed, progress=progress,
         )  # fmt: skip
         if centred:
             notes.append(f"the hypnogram of {centred[0]} is centred (an epoch's label used its future): transitions are smeared over its window")
@@ -140,23 +169,56 @@ def estimate_effect(
             )
         if not 0 <= blank < epoch:
             raise DesignError(f"blank is {blank:g} s, expected at least 0 and less than the {epoch:g} s epoch")
-        horizon = epoch if horizon is None else float(horizon)
+        if not (np.isfinite(span) and span > 0):
+            raise DesignError(f"horizon is {horizon!r} s, expected a positive number of seconds: {epoch:g} s is one epoch")
+        width = epochs_in(span, epoch) if wanted.kind == "transition" else 1
         names = (adjust,) if isinstance(adjust, str) else tuple(adjust)
         model = HazardModel(
-            lag=lag, width=epochs_in(horizon, epoch), blank=float(blank), adjust=names, adjust_window=adjust_window, content=content,
+            lag=lag, width=width, blank=float(blank), adjust=names, adjust_window=adjust_window, content=content,
             count=dose == "count", clock=clock, weight=weight,
         )  # fmt: skip
+        ask: dict[str, Any] = {"horizon": span, "model": model, "diagnostics": diagnostics, "seed": seed, "progress": progress}
         if design == "msm":
-            effect = estimate_msm(
-                grids, exposure, transition, horizon=horizon, model=model, truncate=truncate, diagnostics=diagnostics, seed=seed, progress=progress
-            )  # fmt: skip
+            effect = estimate_msm(grids, exposure, wanted, truncate=truncate, **ask)
+        elif design == "matched":
+            effect = estimate_matched(grids, exposure, wanted, matching=Matching(matches, distance, caliper), draws=draws, **ask)
+        elif design == "glm":
+            effect = estimate_coupling(grids, exposure, wanted, basis=basis, draws=draws, **ask)
         else:
-            effect = estimate_hazard(
-                grids, exposure, transition, horizon=horizon, model=model, diagnostics=diagnostics, draws=draws, seed=seed, progress=progress
-            )  # fmt: skip
+            effect = estimate_hazard(grids, exposure, wanted, draws=draws, **ask)
     if diagnostics:
         effect.diagnostics["warnings"] = notes + effect.diagnostics.get("warnings", [])
+        effect.diagnostics["question"] = {"hash": question_hash(question), "version": __version__}
     return effect
+
+
+def default_horizon(design: str, outcome: Outcome, epoch: float) -> float:
+    """Seconds that are looked at where no horizon is given."""
+    if outcome.kind != "transition":
+        return FOLLOWED
+    return {"trials": 10.0, "glm": 10 * epoch}.get(design, epoch)
+
+
+def check_question(asked: Mapping[str, Any], epoch: float | None = None) -> Outcome:
+    """The outcome, understood, of a question (arguments of :func:`estimate_effect`) that can be asked; `epoch` checks its horizon too.
+
+    Raises DesignError where it cannot.
+    """
+    outcome = Outcome.parse(asked["outcome"])
+    design, horizon, content = asked["design"], asked["horizon"], asked["content"]
+    _check_choices(**{k: asked[k] for k in ("design", "weight", "dose", "draws", "lag", "blank", "adjust_window")})
+    if outcome.kind != "transition" and design not in ("trials", "matched"):
+        raise DesignError(f"design '{design}' reads transitions and outcome is '{outcome}': use design='trials' or 'matched', or a transition ('NREM->WAKE')")
+    if design == "trials" and isinstance(content, tuple):
+        raise DesignError(f"content is {content!r}: trials take one content; their contrasts stand in diagnostics['contents']")
+    if design == "matched":
+        Matching(asked["matches"], asked["distance"], asked["caliper"])
+    if epoch is not None:
+        if not (np.isfinite(epoch) and epoch > 0):
+            raise DesignError(f"epoch is {epoch} s, expected a positive number")
+        if design != "trials" and outcome.kind == "transition" and horizon is not None:
+            epochs_in(float(horizon), epoch)
+    return outcome
 
 
 def _check_choices(

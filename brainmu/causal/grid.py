@@ -22,9 +22,19 @@ __all__ = ["EpochGrid", "Transition", "check_epoch", "epochs_in", "events_of", "
 _EDGE = 1e-6  # of an epoch: times are compared on the grid with this slack, because t_k = start + k * e rounds
 
 
+MICROAROUSAL = 15.0
+"""Longest a waking between two epochs of the source may last to be a micro-arousal, s."""
+
+_KINDS_OF_EXIT = ("any", "microarousal", "awakening")
+
+
 @dataclass(frozen=True)
 class Transition:
-    """An outcome such as ``"NREM->WAKE"``: who is at risk (`source`) and what counts (`target`)."""
+    """An outcome such as ``"NREM->WAKE"``: who is at risk (`source`) and what counts (`target`).
+
+    Besides stages the target may be "any" (every other stage), "microarousal" (WAKE of at most 15 s, then the source again) or
+    "awakening" (WAKE that lasts longer).
+    """
 
     source: str
     target: str
@@ -36,7 +46,8 @@ class Transition:
         if len(parts) != 2 or not all(parts):
             raise DesignError(f"outcome is {text!r}, expected a transition such as 'NREM->WAKE'")
         try:
-            overlap = stage_group(parts[0]) & stage_group(parts[1])
+            stage = {"any": "", "microarousal": "WAKE", "awakening": "WAKE"}.get(parts[1], parts[1])
+            overlap = stage_group(parts[0]) & (stage_group(stage) if stage else frozenset())
         except InputError as error:
             raise DesignError(f"outcome {text!r}: {error}") from None
         if overlap:
@@ -45,6 +56,41 @@ class Transition:
 
     def __str__(self) -> str:
         return f"{self.source}->{self.target}"
+
+    @property
+    def landed(self) -> frozenset[str]:
+        """Stages in which an animal has already left for the target; empty for "any"."""
+        return frozenset() if self.target == "any" else frozenset(stage_group("WAKE" if self.target in _KINDS_OF_EXIT else self.target))
+
+    def masks(self, h: Hypnogram) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which epochs are source, target and scored, each (n,).
+
+        A waking whose end was not seen, so that it may or may not be a micro-arousal, is not scored.
+
+        Raises DesignError where an epoch is too long to hold a micro-arousal.
+        """
+        source, scored = h.mask(self.source), h.codes >= 0
+        if self.target not in _KINDS_OF_EXIT:
+            return source, h.mask(self.target), scored
+        if self.target == "any":
+            return source, scored & ~source, scored
+        if h.epoch > MICROAROUSAL:
+            raise DesignError(
+                f"outcome '{self}' needs epochs of at most {MICROAROUSAL:g} s, a micro-arousal's length, and these last {h.epoch:g} s: score finer"
+            )
+        wake = h.mask("WAKE")
+        edge = np.diff(np.r_[False, wake, False].astype(np.int8))
+        begin, stop = np.flatnonzero(edge == 1), np.flatnonzero(edge == -1)
+        brief = (stop - begin) * h.epoch <= MICROAROUSAL + 1e-6
+        seen = np.r_[scored, False][stop]
+        back = np.r_[source, False][stop]
+        lasting = self.target == "awakening"
+        run = np.repeat(np.arange(len(begin)), stop - begin)
+        target = np.zeros(len(h), dtype=bool)
+        target[wake] = (~brief if lasting else brief & seen & back)[run]
+        unknown = np.zeros(len(h), dtype=bool)
+        unknown[wake] = (brief & ~seen)[run]
+        return source, target, scored & ~unknown
 
 
 @dataclass
@@ -82,7 +128,7 @@ class EpochGrid:
     def of(cls, recording: Recording, subject: str, transition: Transition, labels: str | None) -> EpochGrid:
         """The grid of one recording under its hypnogram `labels`."""
         h = recording.hypnogram(labels)
-        source, target, scored = h.mask(transition.source), h.mask(transition.target), h.codes >= 0
+        source, target, scored = transition.masks(h)
         n = len(h)
         next_scored = np.r_[scored[1:], False] if n else np.empty(0, dtype=bool)
         first = source & ~np.r_[False, source[:-1]] if n else source

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainmu.causal.covariates import natural_spline, spline_knots
-from brainmu.causal.grid import EpochGrid, Transition, epochs_in, events_of
+from brainmu.causal.grid import EpochGrid, epochs_in, events_of
 from brainmu.causal.inference import Estimate, random_effects
 from brainmu.causal.logistic import Fit, expit, firth_by_group, fit_or_shrink, independent_columns
+from brainmu.causal.outcome import Outcome
 from brainmu.causal.risk_set import RiskSet, build_risk_set
 from brainmu.core.effect import Effect
 from brainmu.core.events import EventTable
@@ -130,7 +131,13 @@ def fit_rows(rows: RiskSet, model: HazardModel) -> HazardFit:
     x, others, other_names = exposure_columns(rows, model)
     _check_exposure(rows, x)
     z, names = design_matrix(rows, model)
-    z, names = np.c_[z, others] if others.shape[1] else z, names + other_names
+    return fit_exposure(rows, x, np.c_[z, others] if others.shape[1] else z, names + other_names, model.weight, dropped)
+
+
+def fit_exposure(
+    rows: RiskSet, x: NDArray[np.float64], z: NDArray[np.float64], names: list[str], weight: str, dropped: dict[str, int],
+) -> HazardFit:  # fmt: skip
+    """The effect of the column `x` (n,) beside the columns `z` (n, p), which may repeat each other."""
     keep = independent_columns(np.c_[z, x])
     if z.shape[1] not in keep:
         raise DesignError("the exposure is fully predicted by what is adjusted for: drop the covariate that repeats it")
@@ -138,7 +145,14 @@ def fit_rows(rows: RiskSet, model: HazardModel) -> HazardFit:
     y = (rows.y == 1).astype(np.float64)
     fit, shrunk = fit_or_shrink(np.c_[z, x], y, len(np.unique(rows.animal)))
     dropped |= {"shrunk": int(shrunk)} if shrunk else {}
-    beta = float(fit.coef[-1])
+    return combine_animals(rows, x, z, names, fit, float(fit.coef[-1]), weight, dropped)
+
+
+def combine_animals(
+    rows: RiskSet, x: NDArray[np.float64], z: NDArray[np.float64], names: list[str], fit: Fit, beta: float, weight: str, dropped: dict[str, int],
+) -> HazardFit:  # fmt: skip
+    """Each animal's own effect of `x`, whose pooled coefficient in `fit` is `beta`, and their combination."""
+    y = (rows.y == 1).astype(np.float64)
     v = fit.p * (1 - fit.p)
     zv = z * v[:, None]
     residual = x - z @ np.linalg.lstsq(zv.T @ z, zv.T @ x, rcond=None)[0]
@@ -146,25 +160,17 @@ def fit_rows(rows: RiskSet, model: HazardModel) -> HazardFit:
     information = np.bincount(rows.animal, v * residual**2, n)
     hits = np.bincount(rows.animal, y, n)
     used = np.flatnonzero((information > 1e-3 * information.max()) & (hits > 0))
-    common = {
-        "pooled": beta,
-        "model_se": float(1 / np.sqrt(information.sum())),
-        "used": used,
-        "rows": rows,
-        "x": x,
-        "z": z,
-        "names": names,
-        "fit": fit,
-        "residual": residual,
-        "dropped": dropped,
-    }
+    common: dict[str, Any] = {
+        "pooled": beta, "model_se": float(1 / np.sqrt(information.sum())), "used": used, "rows": rows, "x": x, "z": z, "names": names, "fit": fit,
+        "residual": residual, "dropped": dropped,
+    }  # fmt: skip
     if len(used) < 2:
         result = _within_one_animal(rows, y - fit.p, residual, beta, float(information.sum()))
         return HazardFit(result=result, between=float("nan"), effects=np.array([beta]), variances=1 / information[used], **common)
     effects = firth_by_group(residual, y, rows.animal, n, fit.eta - beta * residual)[used]
     variances = 1 / information[used]
     n_exposed = np.bincount(rows.animal, x != 0, n)[used]
-    result, between = random_effects(effects, variances, None if model.weight == "animal" else n_exposed)
+    result, between = random_effects(effects, variances, None if weight == "animal" else n_exposed)
     # What all animals share (splines, covariates) was fitted to the same transitions, which brings animals closer together than they are.
     shared, found = z.shape[1] - len(np.unique(rows.animal)), float(y.sum())
     result = Estimate.t(result.estimate, result.se * float(np.sqrt(found / max(found - shared, 1.0))), result.df)
@@ -246,7 +252,7 @@ def design_matrix(rows: RiskSet, model: HazardModel) -> tuple[NDArray[np.float64
 
 
 def estimate_hazard(
-    grids: Sequence[EpochGrid], exposure: str | Mapping[str, EventTable], transition: Transition, *, horizon: float, model: HazardModel,
+    grids: Sequence[EpochGrid], exposure: str | Mapping[str, EventTable], outcome: Outcome, *, horizon: float, model: HazardModel,
     diagnostics: bool = True, draws: int = 10_000, seed: int = 0, progress: Callable[[str, float], None] | None = None,
 ) -> Effect:  # fmt: skip
     """Log odds ratio of leaving for the target after an event. See :func:`brainmu.estimate_effect` for the arguments.
@@ -255,9 +261,10 @@ def estimate_hazard(
     ----------
     Allison, Sociological Methodology 13:61 (1982); Hartung & Knapp, Statistics in Medicine 20:3875 (2001).
     """
+    from brainmu.causal.estimand import hazard_sentence
     from brainmu.causal.hazard_diagnostics import describe_hazard
 
-    epoch = grids[0].epoch
+    epoch, transition = grids[0].epoch, outcome.transition
     width = epochs_in(horizon, epoch)
     if model.width != width:
         raise DesignError(f"the model's window is {model.width} epochs and the horizon {width}: expected the same")
@@ -270,11 +277,9 @@ def estimate_hazard(
         report = describe_hazard(grids, tables, fitted, model, transition, draws=draws, seed=seed, progress=progress)
     n_used = len(fitted.used)
     adjusted = ", ".join(rows.covariates) or "no measured confounder"
-    window = f"{horizon:g} s that begin {(model.lag + width - 1) * epoch:g} s before"
     clocks = ", time since sleep onset" if model.clock else ""
     return Effect(
-        estimand=f"By how much does {describe_exposure(model)} in the {window} a {transition.source} epoch change the log odds that this epoch is "
-        f"followed by {transition.target}, at equal time in bout and equal {adjusted}, in {n_used} animals?",
+        estimand=hazard_sentence(model, outcome, horizon, epoch, adjusted, f"{n_used} animals"),
         estimate=fitted.result.estimate, low=fitted.result.low, high=fitted.result.high, p_value=fitted.result.p_value,
         unit="log odds ratio", level="observational", n_units=n_used, n_events=int(sum(len(t) for t in tables)),
         assumptions=[

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainmu.causal.estimand import msm_sentence
 from brainmu.causal.grid import EpochGrid, Transition, epochs_in, events_of
-from brainmu.causal.hazard import HazardModel, check_exposure_tables, describe_exposure, design_matrix
+from brainmu.causal.hazard import HazardModel, check_exposure_tables, design_matrix
 from brainmu.causal.inference import Estimate
 from brainmu.causal.logistic import expit, fit_logistic, fit_or_shrink, independent_columns
+from brainmu.causal.outcome import Outcome
 from brainmu.causal.risk_set import RiskSet, build_risk_set
 from brainmu.core.effect import Effect
 from brainmu.core.events import EventTable
@@ -62,7 +64,7 @@ class _Panel:
 
 
 def estimate_msm(
-    grids: Sequence[EpochGrid], exposure: str | Mapping[str, EventTable], transition: Transition, *, horizon: float, model: HazardModel,
+    grids: Sequence[EpochGrid], exposure: str | Mapping[str, EventTable], outcome: Outcome, *, horizon: float, model: HazardModel,
     truncate: float | None = None, diagnostics: bool = True, seed: int = 0, progress: Callable[[str, float], None] | None = None,
 ) -> Effect:  # fmt: skip
     """Marginal log odds ratio of the target, at least one event in the last `horizon` seconds against none (or one exposed epoch more).
@@ -73,7 +75,7 @@ def estimate_msm(
     ----------
     Robins, Hernán & Brumback, Epidemiology 11:550 (2000); Neugebauer et al., J Stat Plan Inference 137:419 (2007), history-restricted.
     """
-    epoch = grids[0].epoch
+    epoch, transition = grids[0].epoch, outcome.transition
     width = epochs_in(horizon, epoch)
     if not model.adjust:
         raise DesignError("design 'msm' weights by measured confounders and adjust is empty: name them (adjust=['pressure']), or use design='hazard'")
@@ -104,9 +106,7 @@ def estimate_msm(
     named = "one more exposed epoch" if model.count else "at least one event in the window against none, its timing as observed"
     clocks = ", time since sleep onset" if model.clock else ""
     return Effect(
-        estimand=f"By how much would {describe_exposure(dataclasses.replace(model, count=False))} in the {horizon:g} s that begin "
-        f"{(model.lag + width - 1) * epoch:g} s before a {transition.source} epoch change the log odds that this epoch is followed by {transition.target}, "
-        f"had it been imposed on all epochs against on none, in {len(present)} animals?",
+        estimand=msm_sentence(model, outcome, horizon, epoch, f"{len(present)} animals"),
         estimate=result.estimate, low=result.low, high=result.high, p_value=result.p_value, unit="log odds ratio", level="observational",
         n_units=len(present), n_events=int(sum(len(t) for t in tables)),
         assumptions=[

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainmu.causal.grid import Transition
 from brainmu.causal.inference import Estimate, animal_mean
+from brainmu.causal.outcome import Outcome
 from brainmu.causal.trial_risk import outcome_of, risk_differences
 from brainmu.causal.trial_table import Trials
 
@@ -21,27 +21,30 @@ __all__ = ["describe_trials", "trial_verdict"]
 
 def describe_trials(
     ledger: Trials, trials: Trials, analysed: NDArray[np.bool_], y: NDArray[np.float64], rules: Mapping[str, str], weights: NDArray[np.float64],
-    rd: NDArray[np.float64], risk1: NDArray[np.float64], risk0: NDArray[np.float64], result: Estimate, scheme: AssignmentScheme, transition: Transition,
+    rd: NDArray[np.float64], risk1: NDArray[np.float64], risk0: NDArray[np.float64], result: Estimate, scheme: AssignmentScheme, outcome: Outcome,
     p_value: float,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything but the number itself, as plain values."""
     use = weights > 0
     u = weights[use] / weights[use].sum()
+    risks = outcome.kind == "transition"
+    mean, gap = ("risk", "risk_difference") if risks else ("mean", "difference")
     out: dict[str, Any] = {
-        "scheme": scheme.name, "competing": dict(rules), "risk_assigned": float(u @ risk1[use]), "risk_control": float(u @ risk0[use]),
-        "risk_difference": result.as_dict() | {"randomisation_p": p_value}, **_ratios(risk1[use], risk0[use], weights[use], trials, y),
+        "scheme": scheme.name, "competing": dict(rules), f"{mean}_assigned": float(u @ risk1[use]), f"{mean}_control": float(u @ risk0[use]),
+        gap: result.as_dict() | {"randomisation_p": p_value}, **(_ratios(risk1[use], risk0[use], weights[use], trials, y) if risks else {}),
         "animals": [
             {"animal": name, "trials": int((trials.animal == j).sum()), "assigned": int((trials.assigned & (trials.animal == j)).sum()),
-             "risk_assigned": float(risk1[j]), "risk_control": float(risk0[j]), "risk_difference": float(rd[j]), "weight": float(weights[j])}
+             f"{mean}_assigned": float(risk1[j]), f"{mean}_control": float(risk0[j]), gap: float(rd[j]), "weight": float(weights[j])}
             for j, name in enumerate(trials.names)
         ],
         "within_these_animals": _within(trials, y, weights).as_dict(),
         "flow": _flow(ledger, trials, analysed), "resolution": _resolution(trials),
-        "strata": _strata(trials, y), "contents": _contents(trials, y), "horizons": _horizons(ledger, rules, weights),
-        "compliance": _compliance(trials, y, result), "carry_over": _carry_over(trials, y), "balance": _balance(trials),
-        "eligible_before_onset": _before(ledger, weights),
+        "strata": _strata(trials, y), "contents": _contents(trials, y), "compliance": _compliance(trials, y, result),
+        "carry_over": _carry_over(trials, y), "balance": _balance(trials),
     }  # fmt: skip
-    out["warnings"] = _warnings(ledger, trials, out, weights, transition)
+    if risks:
+        out |= {"horizons": _horizons(ledger, rules, weights), "eligible_before_onset": _before(ledger, weights)}
+    out["warnings"] = _warnings(ledger, trials, out, weights, outcome)
     return out
 
 
@@ -226,8 +229,9 @@ def _before(ledger: Trials, weights: NDArray[np.float64]) -> dict[str, Any]:
     return {"trials": int(rows.sum())} | _mean_rd(ledger[rows], ledger.before_hit[rows].astype(np.float64), ledger.assigned[rows], weights).as_dict()
 
 
-def _warnings(ledger: Trials, trials: Trials, out: dict[str, Any], weights: NDArray[np.float64], transition: Transition) -> list[str]:
+def _warnings(ledger: Trials, trials: Trials, out: dict[str, Any], weights: NDArray[np.float64], outcome: Outcome) -> list[str]:
     said = []
+    transition = outcome.transition
     n = int((weights > 0).sum())
     if n == 1:
         said.append("one animal: the interval covers this animal's trials only, not other animals")
@@ -237,7 +241,10 @@ def _warnings(ledger: Trials, trials: Trials, out: dict[str, Any], weights: NDAr
     if lost:
         said.append(f"{len(lost)} animals have an empty arm and are left out: {', '.join(lost[:8])}")
     if out["flow"]["exclusion_p"] < 0.05:
-        said.append("trials outside the source stage at onset differ between the arms: read eligible_before_onset, which nothing after the onset selects")
+        said.append(
+            "trials outside the source stage at onset differ between the arms: "
+            + ("read eligible_before_onset, which nothing after the onset selects" if outcome.kind == "transition" else "the arms are not alike at the onset")
+        )
     if (~ledger.at_risk).mean() > 0.2:
         said.append(f"{(~ledger.at_risk).mean():.0%} of the logged trials start outside {transition.source} and are not at risk")
     if out["balance"].get("share_against_logged_probability_p", 1.0) < 1e-3:
@@ -256,17 +263,16 @@ def _warnings(ledger: Trials, trials: Trials, out: dict[str, Any], weights: NDAr
     return said
 
 
-def trial_verdict(result: Estimate, p_value: float, report: dict[str, Any], transition: Transition, horizon: float) -> str:
+def trial_verdict(result: Estimate, p_value: float, report: dict[str, Any], outcome: Outcome, horizon: float) -> str:
     """The result in plain words, with what would overturn it."""
     sure = p_value < 0.05 if np.isfinite(p_value) else result.p_value < 0.05
+    risks = outcome.kind == "transition"
+    what = f"{outcome.transition} within {horizon:g} s" if risks else f"the {outcome.quantity} over {horizon:g} s"
+    low, high = (f"{v:+.1%}" if risks else f"{v:+.3g}" for v in (result.low, result.high))
     if not sure:
-        return (
-            f"No effect on {transition} within {horizon:g} s is shown; the interval admits changes from {result.low:+.1%} to {result.high:+.1%}. "
-            "More trials or animals would narrow it."
-        )
+        return f"No effect on {what} is shown; the interval admits changes from {low} to {high}. More trials or animals would narrow it."
     way = "raises" if result.estimate > 0 else "lowers"
+    size = f"{abs(result.estimate):.1%}" if risks else f"{abs(result.estimate):.3g}"
     reach = "" if result.p_value < 0.05 else " It is shown for these animals; the interval over animals includes no effect."
     doubts = "; ".join(report["warnings"]) or "an assignment log that is not what happened, or scoring that saw the stimulation"
-    return (
-        f"Assignment {way} the chance of {transition} within {horizon:g} s by {abs(result.estimate):.1%} (randomised).{reach} What would overturn it: {doubts}."
-    )
+    return f"Assignment {way} {'the chance of ' if risks else ''}{what} by {size} (randomised).{reach} What would overturn it: {doubts}."

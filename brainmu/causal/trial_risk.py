@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainmu.causal.inference import Estimate, animal_mean
+from brainmu.causal.outcome import inverse_censoring
 from brainmu.causal.randomise import inverse_probability
 from brainmu.causal.trial_table import ENDS, Trials
 from brainmu.errors import DesignError
@@ -42,14 +43,7 @@ def outcome_of(ledger: Trials, rules: Mapping[str, str]) -> tuple[NDArray[np.flo
     end, latency = ledger.end[analysed], ledger.latency[analysed]
     hit = end == "target"
     cut = np.isin(end, [k for k, way in rules.items() if way == "censor"])
-    if not cut.any():
-        return hit.astype(np.float64), analysed
-    times = np.unique(latency[cut])
-    # A target reached at the moment of a cut counts as reached.
-    at_stake = (latency[None, :] > times[:, None]).sum(1) + np.array([(cut & (latency == t)).sum() for t in times])
-    kept = np.cumprod(1 - np.array([(cut & (latency == t)).sum() for t in times]) / at_stake)
-    survival = np.r_[1.0, kept][np.searchsorted(times, latency, side="left")]
-    return np.where(hit, 1 / np.maximum(survival, 1e-9), 0.0), analysed
+    return inverse_censoring(hit, cut, latency), analysed
 
 
 def population_weights(trials: Trials, weight: str) -> NDArray[np.float64]:

@@ -8,25 +8,27 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from brainmu.causal.grid import EpochGrid, Transition
+from brainmu.causal.estimand import trial_sentence
+from brainmu.causal.grid import EpochGrid
+from brainmu.causal.outcome import Outcome, signal_after, signal_unit
 from brainmu.causal.randomise import AssignmentScheme, randomisation_null
 from brainmu.causal.trial_diagnostics import describe_trials, trial_verdict
 from brainmu.causal.trial_risk import combine, competing_rules, outcome_of, population_weights, risk_differences
 from brainmu.causal.trial_table import SCHEMES, Trials, collect_trials
 from brainmu.core.effect import Effect
 from brainmu.core.events import EventTable
-from brainmu.core.hypnogram import stage_group
 from brainmu.errors import DesignError
 
 __all__ = ["estimate_trials"]
 
 
 def estimate_trials(
-    grids: Sequence[EpochGrid], exposure: str | Mapping[str, EventTable], transition: Transition, *, horizon: float, content: str | None = None,
+    grids: Sequence[EpochGrid], exposure: str | Mapping[str, EventTable], outcome: Outcome, *, horizon: float, content: str | None = None,
     contrast: tuple[str, str] | None = None, weight: Literal["animal", "event"] = "animal", competing: str | Mapping[str, str] | None = None,
-    scheme: str | None = None, diagnostics: bool = True, draws: int = 10_000, seed: int = 0, progress: Callable[[str, float], None] | None = None,
+    scheme: str | None = None, blank: float = 0.0, diagnostics: bool = True, draws: int = 10_000, seed: int = 0,
+    progress: Callable[[str, float], None] | None = None,
 ) -> Effect:  # fmt: skip
-    """Intention-to-treat risk difference of randomised trials, with the randomisation test that replays their log.
+    """Intention-to-treat difference in risks or means of randomised trials, with the randomisation test that replays their log.
 
     See :func:`brainmu.estimate_effect` for the arguments.
 
@@ -38,10 +40,19 @@ def estimate_trials(
         raise DesignError(f"horizon is {horizon!r} s, expected a positive number of seconds after the onset")
     if scheme is not None and scheme not in SCHEMES:
         raise DesignError(f"scheme is {scheme!r}, expected one of {', '.join(SCHEMES)}")
-    rules = competing_rules(competing)
+    if not 0 <= blank < horizon:
+        raise DesignError(f"blank is {blank:g} s, expected at least 0 and less than the horizon of {horizon:g} s")
+    if blank and outcome.kind != "signal":
+        raise DesignError(f"blank is {blank:g} s: trials leave time out of a signal only ('signal:NAME'), not of '{outcome}'")
+    rules, transition = competing_rules(competing), outcome.transition
     ledger = collect_trials(grids, exposure, horizon=horizon, scheme=scheme, content=content, contrast=contrast)
     y, analysed = outcome_of(ledger, rules)
-    _check_arms(ledger, analysed, transition)
+    if outcome.kind == "time":
+        # What is lost of the horizon; a target that was reached is weighted for the trials cut short before it.
+        y = horizon - y * (horizon - ledger.latency[analysed])
+    elif outcome.kind == "signal":
+        y, analysed = _signal_of(grids, ledger, outcome, blank)
+    _check_arms(ledger, analysed, outcome)
     assignment = AssignmentScheme(ledger, scheme)
     trials = ledger[analysed]
     weights = population_weights(trials, weight)
@@ -55,14 +66,13 @@ def estimate_trials(
         p_value = float((1 + np.sum(np.abs(null - centre) >= abs(result.estimate - centre) - 1e-12)) / (draws + 1))
     report: dict[str, Any] = {}
     if diagnostics:
-        report = describe_trials(ledger, trials, analysed, y, rules, weights, rd, risk1, risk0, result, assignment, transition, p_value)
-        report["verdict"] = trial_verdict(result, p_value, report, transition, horizon)
+        report = describe_trials(ledger, trials, analysed, y, rules, weights, rd, risk1, risk0, result, assignment, outcome, p_value)
+        report["verdict"] = trial_verdict(result, p_value, report, outcome, horizon)
     animals = f"{len(rd[np.isfinite(rd)])} animals" if len(trials.names) > 1 else f"animal {trials.names[0]}"
-    what = f"a trial assigned{' with content ' + content if content else ''}" if contrast is None else f"a trial of arm {contrast[0]} rather than {contrast[1]}"
+    unit = "risk difference" if outcome.kind == "transition" else "s" if outcome.kind == "time" else signal_unit(grids, outcome)
     return Effect(
-        estimand=f"How much does {what} during {transition.source} change the chance that {transition.target} is the first stage reached within "
-        f"{horizon:g} s of its onset, whether or not it was delivered, in {animals}?",
-        estimate=result.estimate, low=result.low, high=result.high, p_value=p_value, unit="risk difference", level="experimental", null=null,
+        estimand=trial_sentence(outcome, horizon, content, contrast, animals, blank),
+        estimate=result.estimate, low=result.low, high=result.high, p_value=p_value, unit=unit, level="experimental", null=null,
         n_units=int(np.isfinite(rd).sum()), n_events=len(trials),
         assumptions=[
             f"assignment was random as logged ({assignment.name})",
@@ -70,15 +80,32 @@ def estimate_trials(
             "the scoring did not know the assignment, and stimulation artefacts do not alter it",
             *(["trials cut short are missing at random"] if "censor" in rules.values() and np.isin(trials.end, ["next", "end"]).any() else []),
         ],
-        diagnostics=report, scale="risk difference", regime="assign against do not assign",
+        diagnostics=report, scale="risk difference" if outcome.kind == "transition" else "difference in means", regime="assign against do not assign",
         population="animals, each counting equally" if weight == "animal" else "trials, each counting equally",
-        risk_set=f"trials that start in an epoch scored {transition.source}, or were gated on it", lag=0, blank=0.0, horizon=float(horizon),
+        risk_set=f"trials that start in an epoch scored {transition.source}, or were gated on it", lag=0, blank=blank, horizon=float(horizon),
         n_exposed=int(trials.assigned.sum()), n_transitions=int((trials.end == "target").sum()),
     )  # fmt: skip
 
 
-def _check_arms(ledger: Trials, analysed: NDArray[np.bool_], transition: Transition) -> None:
-    reached = (np.isin(ledger.stage, list(stage_group(transition.target))) & ~ledger.at_risk).mean()
+def _signal_of(grids: Sequence[EpochGrid], ledger: Trials, outcome: Outcome, blank: float) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The signal after each analysed trial, and which trials of the ledger are at risk and have one."""
+    values = np.full(len(ledger), np.nan)
+    for i, g in enumerate(grids):
+        mine = ledger.session == i
+        if mine.any():
+            onset = ledger.onset[mine]
+            values[mine] = signal_after(g, outcome, onset + blank, ledger.horizon - blank, onset)
+    analysed = ledger.at_risk & np.isfinite(values)
+    if ledger.at_risk.any() and not analysed.any():
+        raise DesignError(
+            f"{outcome.quantity} has no sample within {ledger.horizon:g} s of any of {int(ledger.at_risk.sum())} trials: check the signal's clock"
+        )
+    return values[analysed], analysed
+
+
+def _check_arms(ledger: Trials, analysed: NDArray[np.bool_], outcome: Outcome) -> None:
+    transition = outcome.transition
+    reached = (np.isin(ledger.stage, list(transition.landed)) & ~ledger.at_risk).mean()
     outside = (ledger.stage == "UNS").mean()
     if reached > 0.5 or outside > 0.5:
         what = f"{reached:.0%} start when {transition.target} has already been reached" if reached > 0.5 else f"{outside:.0%} start where nothing is scored"
@@ -91,5 +118,6 @@ def _check_arms(ledger: Trials, analysed: NDArray[np.bool_], transition: Transit
         raise DesignError(
             f"the {arm} arm is empty: {n1} assigned and {n0} control trials start in {transition.source} (of {len(ledger)} logged), expected some of both"
         )
-    if not (ledger.end[analysed] == "target").any():
-        raise DesignError(f"no trial of {int(analysed.sum())} reaches {transition.target} within {ledger.horizon:g} s, expected some: use a longer horizon")
+    if outcome.kind != "signal" and not (ledger.end[analysed] == "target").any():
+        landing = "another stage" if transition.target == "any" else transition.target
+        raise DesignError(f"no trial of {int(analysed.sum())} reaches {landing} within {ledger.horizon:g} s, expected some: use a longer horizon")

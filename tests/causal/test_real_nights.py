@@ -6,6 +6,7 @@ import pytest
 from brainmu.causal import estimate_effect
 from brainmu.causal.grid import EpochGrid, Transition
 from brainmu.causal.hazard import HazardModel, fit_hazard
+from brainmu.causal.risk_set import build_risk_set
 from brainmu.core import EventTable, Hypnogram, Recording, Signal
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow]
@@ -30,10 +31,11 @@ def recordings(real_data):
     return out
 
 
-def test_time_in_bout_and_time_of_night_agree_with_statsmodels_to_three_digits(recordings):
+@pytest.mark.parametrize("target", ["WAKE", "any"])
+def test_time_in_bout_and_time_of_night_agree_with_statsmodels_to_three_digits(recordings, target):
     import statsmodels.api as sm
 
-    grids = [EpochGrid.of(r, r.subject, Transition("NREM", "WAKE"), "scoring") for r in recordings]
+    grids = [EpochGrid.of(r, r.subject, Transition("NREM", target), "scoring") for r in recordings]
     # "Exposure": the first half of every minute, which has nothing to do with waking.
     tables = [EventTable(t := h.start + np.arange(0, len(h), 2) * 30.0, t) for h in (g.hypnogram for g in grids)]
     fitted = fit_hazard(grids, tables, HazardModel())
@@ -46,6 +48,42 @@ def test_time_in_bout_and_time_of_night_agree_with_statsmodels_to_three_digits(r
     age = fitted.rows.age
     early, late = (fitted.rows.y[(age > a) & (age <= b)] == 1 for a, b in ((1, 10), (40, 400)))
     assert early.mean() > 1.2 * late.mean()
+
+
+def bouts_of(recordings):
+    """Length of every NREM bout in epochs, and whether its end was seen, from the risk set of all exits."""
+    grids = [EpochGrid.of(r, r.subject, Transition("NREM", "any"), "scoring") for r in recordings]
+    tables = [EventTable([0.0], [0.0]) for _ in grids]
+    rows = build_risk_set(grids, tables, lag=0, width=1, blank=0.0, adjust=(), adjust_window=None, seed=0)
+    _, bout = np.unique(np.c_[rows.session, rows.bout], axis=0, return_inverse=True)
+    length = np.bincount(bout.ravel())
+    return rows, length, np.bincount(bout.ravel(), rows.y == 1) > 0
+
+
+def survival_by_hazard(rows, ages):
+    """Product of one less the share of epochs at risk that leave, at each age."""
+    at_risk, left = np.bincount(rows.age), np.bincount(rows.age, rows.y == 1)
+    return np.array([np.prod(1 - left[1 : a + 1] / at_risk[1 : a + 1]) for a in ages])
+
+
+AGES = (1, 2, 5, 10, 20, 60)
+
+
+def test_how_long_nrem_lasts_agrees_with_the_kaplan_meier_of_statsmodels(recordings):
+    from statsmodels.duration.survfunc import SurvfuncRight
+
+    rows, length, ended = bouts_of(recordings)
+    theirs = SurvfuncRight(length, ended.astype(int))
+    at = np.searchsorted(theirs.surv_times, AGES, side="right") - 1
+    np.testing.assert_allclose(survival_by_hazard(rows, AGES), theirs.surv_prob[at], atol=5e-4)
+    assert len(length) > 1000 and 0.2 < theirs.surv_prob[at][3] < 0.9
+
+
+def test_how_long_nrem_lasts_agrees_with_the_kaplan_meier_of_lifelines(recordings):
+    lifelines = pytest.importorskip("lifelines")
+    rows, length, ended = bouts_of(recordings)
+    theirs = lifelines.KaplanMeierFitter().fit(length, ended)
+    np.testing.assert_allclose(survival_by_hazard(rows, AGES), theirs.predict(list(AGES)).to_numpy(), atol=5e-4)
 
 
 def test_an_exposure_that_means_nothing_has_no_effect(recordings):
