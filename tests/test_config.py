@@ -55,9 +55,7 @@ def test_errors_name_file_key_and_fix(tmp_path, text, says):
 def test_missing_names_list_what_there_is(tmp_path):
     with pytest.raises(NotFoundError, match="no config of that name"):
         resource("configs", "no/such")
-    with pytest.raises(
-        NotFoundError, match=r"name: did you mean 'pretrain/tiny'\? Packaged are pretrain/base, pretrain/large, pretrain/small, pretrain/tiny$"
-    ):
+    with pytest.raises(NotFoundError, match=r"name: did you mean 'pretrain/tiny'\? Packaged are pretrain/base, pretrain/large, pretrain/small, pretrain/tiny$"):
         resource("configs", "pretrain/tny")
     with pytest.raises(NotFoundError, match=r"absent\.yaml: no such file"):
         load_config(Config, tmp_path / "absent.yaml")
