@@ -130,6 +130,8 @@ def _shape(blocks: NDArray[np.float64]) -> Novelty:
 def block_features(sensed: Sensed, spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean and SD of every trace in whole blocks of 4 s, and the shape of the recording's own spectrum: (block, feature)."""
     n = len(sensed.traces) // BLOCK
-    x = sensed.traces[: n * BLOCK].astype(np.float64).reshape(n, BLOCK, -1)
+    x = sensed.traces[: n * BLOCK].astype(np.float64).reshape(n, BLOCK, sensed.traces.shape[1])
+    if not n:
+        return np.empty((0, 2 * sensed.traces.shape[1] + len(spectrum)))
     own = np.broadcast_to(spectrum, (n, len(spectrum)))
     return np.concatenate([x.mean(1), x.std(1), own], axis=1)

@@ -176,8 +176,10 @@ class SpikeTraces:
     @classmethod
     def fit(cls, spikes: Spikes, start: float, stop: float) -> SpikeTraces:
         """Scales from the whole recording of `start` to `stop` s. Raises MissingDataError where no unit fires."""
-        if not len(spikes) or stop <= start:
+        if not len(spikes):
             raise MissingDataError("no spikes, expected some")
+        if stop - start < 1:
+            raise MissingDataError(f"spikes over {max(stop - start, 0):.2f} s, expected at least 1 s")
         n = np.bincount(_columns(spikes, spikes.unit_id), minlength=spikes.n_units)
         weight = 1 / np.sqrt(np.maximum(n, 1) / (stop - start))
         blank = cls(spikes, start, stop, weight, np.zeros(len(SPIKE_TRACES)), np.ones(len(SPIKE_TRACES)))

@@ -116,6 +116,14 @@ def test_it_says_nothing_where_it_has_nothing_to_read(fitted, unseen) -> None:
     assert sum(both.abstained.values()) <= 8 and {"spikes", "lfp+spikes"} <= set(both.modalities)
 
 
+@pytest.mark.parametrize("times", [[], [5.0], [0.1, 0.2], [0.1, 2.9]])
+def test_hardly_a_spike_is_an_answer_not_a_crash(fitted, times) -> None:
+    lfp = {"lfp": {"values": np.random.default_rng(0).standard_normal((300, 2)), "rate": RATE, "unit": "uV", "kind": "lfp"}}
+    for signals in ({}, lfp):
+        found = fitted.predict(Recording.from_arrays("few", "few", "mouse", signals=signals, spikes={"times": times, "unit": [0] * len(times)}))
+        assert len(found) == 0 and "expected at least 10 s" in found.absent["lfp"] if signals else "lfp" in found.absent
+
+
 def test_it_says_nothing_about_what_is_unlike_its_training(fitted, unseen) -> None:
     rng = np.random.default_rng(3)
     noise = fitted.predict(
