@@ -20,7 +20,7 @@ _PUBLIC = {
     "find_events": "brainmu.replay", "find_replay": "brainmu.replay", "attribute": "brainmu.explain", "intervene": "brainmu.explain",
     "estimate_effect": "brainmu.causal", "write_report": "brainmu.report",
     # estimators
-    "SleepStager": "brainmu.sleep",
+    "SleepStager": "brainmu.sleep", "ReplayDetector": "brainmu.replay",
     # errors
     "BrainmuError": "brainmu.errors",
 }  # fmt: skip

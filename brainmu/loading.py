@@ -15,6 +15,7 @@ __all__ = ["load"]
 # What `type` in a folder's config.yaml says, and the loader of that type: module, attribute.
 _TYPES = {
     "SleepStager": ("brainmu.sleep.stager", "SleepStager.load"),
+    "ReplayDetector": ("brainmu.replay.detection", "ReplayDetector.load"),
     "stage_model": ("brainmu.models", "StageModel.load"),
     "encoder": ("brainmu.models.checkpoint", "load_encoder"),
 }

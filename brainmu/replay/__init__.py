@@ -19,7 +19,7 @@ _PUBLIC = {
     "HeadDirection": "heading", "HeadTuning": "heading", "head_direction_of": "heading", "head_tuning": "heading", "decode_angle": "heading",
     "angle_posterior": "heading", "cross_validated_angular_error": "heading",
     "LabelRates": "categories", "cross_validated_label": "categories", "decode_label": "categories", "label_rates": "categories",
-    "ReplayDetector": "detector",
+    "ReplayDetector": "detection.detector",
     "ExplainedVariance": "reactivation", "explained_variance": "reactivation", "template_strength": "reactivation",
 }  # fmt: skip
 

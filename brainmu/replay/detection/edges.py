@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
 from brainmu.replay.bursts import run_above
-from brainmu.replay.traces import BIN
+from brainmu.replay.detection.traces import BIN
 
 __all__ = ["FEATURES", "FLOOR", "events_in"]
 

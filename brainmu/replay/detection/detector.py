@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from brainmu.core import EventTable, Intervals, Recording
 from brainmu.core.recording import as_list
 from brainmu.errors import InputError, MissingDataError
-from brainmu.replay.contents import ContentReader
+from brainmu.replay.detection.confidence import BLOCK, Calibration, Novelty, block_features
+from brainmu.replay.detection.contents import ContentReader
+from brainmu.replay.detection.edges import events_in
+from brainmu.replay.detection.examples import CHUNK, Labels, Shown, epochs_named, events_of, held_apart, own_columns, spectrum_of
+from brainmu.replay.detection.inputs import BINS, MODALITIES, WINDOW, Sensed, Senses
+from brainmu.replay.detection.traces import BIN
 from brainmu.replay.events import KINDS
-from brainmu.replay.judging import BLOCK, Calibration, Novelty, block_features
-from brainmu.replay.reading_out import events_in
-from brainmu.replay.sensing import BINS, MODALITIES, WINDOW, Sensed, Senses
-from brainmu.replay.shown import CHUNK, Labels, Shown, epochs_named, events_of, held_apart, own_columns, spectrum_of
-from brainmu.replay.traces import BIN
 
 if TYPE_CHECKING:
     from brainmu.models import Encoder
-    from brainmu.replay.event_head import EventHead
+    from brainmu.replay.detection.head import EventHead
 
 __all__ = ["ReplayDetector"]
 
@@ -219,7 +219,7 @@ class ReplayDetector:
     # -- fitting ----------------------------------------------------------------------------------------------------------
     def _fit_heads(self, shown: list[Shown], progress: Progress | None) -> None:
         """A head on all subjects; before it one without each group of them, for what the rest needs to know of unseen subjects."""
-        from brainmu.replay.event_head import trained
+        from brainmu.replay.detection.head import trained
 
         groups = sorted({s.group for s in shown})
         parts = [set(groups[k :: min(self.folds, len(groups))]) for k in range(min(self.folds, len(groups)))]
@@ -352,7 +352,7 @@ class ReplayDetector:
         OutputExistsError
             If the folder exists and `overwrite` is not given, or it is something else.
         """
-        from brainmu.replay.detector_files import save
+        from brainmu.replay.detection.files import save
 
         self._fitted()
         return save(self, Path(folder), overwrite)
@@ -368,7 +368,7 @@ class ReplayDetector:
         CheckpointError
             If it is no detector, of a later format, or damaged.
         """
-        from brainmu.replay.detector_files import load
+        from brainmu.replay.detection.files import load
 
         return load(Path(folder))
 

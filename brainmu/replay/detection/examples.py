@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Intervals, Recording
 from brainmu.errors import InputError, MissingDataError
+from brainmu.replay.detection.confidence import BLOCK, block_features
+from brainmu.replay.detection.inputs import BINS, MODALITIES, Sensed, Senses
+from brainmu.replay.detection.traces import BIN, LFP_TRACES, SPIKE_TRACES
 from brainmu.replay.events import find_events
-from brainmu.replay.judging import BLOCK, block_features
-from brainmu.replay.sensing import BINS, MODALITIES, Sensed, Senses
-from brainmu.replay.traces import BIN, LFP_TRACES, SPIKE_TRACES
 
 if TYPE_CHECKING:
     from brainmu.models import Encoder
-    from brainmu.replay.event_head import Example
+    from brainmu.replay.detection.head import Example
 
 __all__ = ["CHUNK", "Labels", "Shown", "epochs_named", "events_of", "held_apart", "own_columns", "spectrum_of"]
 
@@ -49,7 +49,7 @@ class Shown:
         group: str,
         progress: Callable[[float], None],
     ) -> Shown:
-        from brainmu.replay.event_head import Example
+        from brainmu.replay.detection.head import Example
 
         senses = Senses.of(r, encoder, modalities)
         if not senses.present or not senses.n_windows:

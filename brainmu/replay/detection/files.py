@@ -12,7 +12,7 @@ from brainmu.errors import CheckpointError, NotFoundError, OutputExistsError
 
 if TYPE_CHECKING:
     from brainmu.models import Encoder
-    from brainmu.replay.detector import ReplayDetector
+    from brainmu.replay.detection.detector import ReplayDetector
 
 __all__ = ["load", "save"]
 
@@ -52,10 +52,10 @@ def save(detector: ReplayDetector, target: Path, overwrite: bool) -> Path:
 def load(path: Path) -> ReplayDetector:
     """See :meth:`ReplayDetector.load`."""
     from brainmu.models.checkpoint import fit_weights, load_encoder, read_checkpoint
-    from brainmu.replay.contents import ContentReader
-    from brainmu.replay.detector import ReplayDetector
-    from brainmu.replay.event_head import EventHead
-    from brainmu.replay.judging import Calibration, Novelty
+    from brainmu.replay.detection.confidence import Calibration, Novelty
+    from brainmu.replay.detection.contents import ContentReader
+    from brainmu.replay.detection.detector import ReplayDetector
+    from brainmu.replay.detection.head import EventHead
 
     if not path.exists():
         raise NotFoundError(f"{path}: no saved detector there: fit one (brainmu finetune --task replay), or check the path")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from brainmu.replay.sensing import BINS, N_TRACES, Sensed
+from brainmu.replay.detection.inputs import BINS, N_TRACES, Sensed
 
 __all__ = ["EventHead", "Example", "trained"]
 

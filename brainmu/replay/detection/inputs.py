@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from brainmu.core import Intervals, Recording
 from brainmu.errors import InputError, MissingDataError
+from brainmu.replay.detection.traces import BIN, LFP_TRACES, SPIKE_TRACES, LfpTraces, SpikeTraces
 from brainmu.replay.events import lfp_channels
-from brainmu.replay.traces import BIN, LFP_TRACES, SPIKE_TRACES, LfpTraces, SpikeTraces
 
 if TYPE_CHECKING:
     from brainmu.models import Encoder

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainmu.core.metrics import calibration_error
-from brainmu.replay.reading_out import FEATURES, FLOOR
-from brainmu.replay.sensing import Sensed
+from brainmu.replay.detection.edges import FEATURES, FLOOR
+from brainmu.replay.detection.inputs import Sensed
 
 __all__ = ["BLOCK", "Calibration", "Novelty", "block_features"]
 

@@ -11,10 +11,10 @@ import brainmu as bm
 from brainmu.core import EventTable, Intervals, Recording
 from brainmu.errors import BrainmuError, CheckpointError, InputError, MissingDataError, OutputExistsError
 from brainmu.replay import ReplayDetector
-from brainmu.replay import detector as module
-from brainmu.replay.judging import Calibration, Novelty
-from brainmu.replay.reading_out import events_in
-from brainmu.replay.traces import BIN, LfpTraces, SpikeTraces
+from brainmu.replay.detection import detector as module
+from brainmu.replay.detection.confidence import Calibration, Novelty
+from brainmu.replay.detection.edges import events_in
+from brainmu.replay.detection.traces import BIN, LfpTraces, SpikeTraces
 
 SECONDS, RATE, UNITS = 120.0, 625.0, 20
 
