@@ -82,4 +82,6 @@ def _beside(effect: Effect) -> list[str]:
     rows = [(name, r, r["unit"]) for name, r in d["readouts"].items() if name != "probability"]
     if len(d["doses"]) > 1:
         rows += [(f"dose {r['dose']:.0%}", r, f"{effect.unit}, in the model") for r in d["doses"]]
-    return [f"  {name}: {r['estimate']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}] ({unit})" for name, r, unit in rows if math.isfinite(r["estimate"])]
+    return [
+        f"  {name}: {r['estimate']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}] ({unit}; n = {r['n']})" for name, r, unit in rows if math.isfinite(r["estimate"])
+    ]

@@ -19,6 +19,8 @@ __all__ = ["agreement", "curves", "ranked", "recovery", "similarity", "verdict"]
 
 SAME = 0.9
 """Rank correlation with the map of a network that learned nothing, from which on a map shows the signal and not what was learned."""
+TIE = 0.1
+"""Where one part decides all, a random order that begins with it is as good as the true one, but for details."""
 LEAST_SKILL = 0.6
 """AUROC of the stager's log odds against the scored target, below which there is nothing to explain."""
 LEAST_DIFFERENCE = 0.5
@@ -52,7 +54,7 @@ def curves(
     -------
     dict
         deletion_auc, insertion_auc, random_deletion_auc, random_insertion_auc (means over random orders), difference (log odds),
-        beats_random (whether insertion minus deletion is larger than in any random order), deletion and insertion (step,).
+        beats_random (whether insertion minus deletion is positive and no less than in any random order, but for ties), deletion and insertion (step,).
 
     References
     ----------
@@ -71,7 +73,7 @@ def curves(
     gap = area[:, 1] - area[:, 0]
     return {
         "deletion_auc": float(area[0, 0]), "insertion_auc": float(area[0, 1]), "random_deletion_auc": float(area[1:, 0].mean()),
-        "random_insertion_auc": float(area[1:, 1].mean()), "difference": float(whole - none), "beats_random": bool(gap[0] > gap[1:].max()),
+        "random_insertion_auc": float(area[1:, 1].mean()), "difference": float(whole - none), "beats_random": bool(gap[0] > max(gap[1:].max() - TIE, 0.0)),
         "deletion": scaled[0, 0], "insertion": scaled[0, 1],
     }  # fmt: skip
 

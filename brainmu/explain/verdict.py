@@ -133,7 +133,7 @@ def _doses(found: Sequence[Found], animals: Sequence[str], q: Question, rng: np.
     out = []
     for k, d in enumerate(q.doses):
         s = _summary(found, animals, k, "probability", rng)
-        out.append({"dose": d, "estimate": s.estimate, "low": s.low, "high": s.high, "p_value": s.p_value})
+        out.append({"dose": d, "estimate": s.estimate, "low": s.low, "high": s.high, "p_value": s.p_value, "n": s.n})
     return out
 
 

@@ -30,6 +30,13 @@ def test_the_true_order_beats_random_ones_and_its_reverse_does_not():
     assert not false["beats_random"] and false["deletion_auc"] > true["deletion_auc"]
 
 
+def test_one_part_that_decides_all_is_no_failure_where_a_random_order_begins_with_it():
+    found = [curves(lambda sets: np.array([0.0 if PARTS[0] in s else 5.0 for s in sets]), PARTS, 8, 20, np.random.default_rng(i)) for i in range(10)]
+    assert all(f["beats_random"] for f in found)
+    random = [curves(additive, [PARTS[i] for i in np.random.default_rng(i).permutation(8)], 8, 20, np.random.default_rng(i)) for i in range(10)]
+    assert sum(f["beats_random"] for f in random) <= 4
+
+
 def test_verdict_names_what_failed():
     good = {"randomised_weights_correlation": 0.2, "beats_random": True, "difference": 3.0, "skill": 0.9, "completeness_error": 0.005}
     assert verdict(good) == "passed" and verdict({}) == "passed"
