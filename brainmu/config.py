@@ -68,8 +68,8 @@ def plural(n: int, thing: str) -> str:
 
 def suggest(word: str, known: typing.Iterable[str]) -> str:
     """``: did you mean 'rate'?``, or nothing where none is near."""
-    # At difflib's usual 0.6, "nothere.edf" would be "note.md".
-    close = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.7)
+    # One wrong letter of three must be borne ("tll" for "ttl"); of a longer name that would let "nothere.edf" be "note.md".
+    close = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.6 if len(str(word)) <= 6 else 0.7)
     return f": did you mean {close[0]!r}?" if close else ""
 
 

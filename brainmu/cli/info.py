@@ -39,7 +39,7 @@ def info(
 
     brainmu info tracking.csv --option rate=30 --option pixels_per_cm=8
     """
-    from brainmu.errors import UsageError
+    from brainmu.errors import CheckpointError, UsageError
     from brainmu.models.checkpoint import is_unfinished
     from brainmu.store.places import url_of
 
@@ -48,11 +48,13 @@ def info(
     if (url := url_of(path)) or (path / "zarr.json").exists() or path.suffix == ".partial":
         return _store(url or path, verify, key_values(storage_option, "--storage-option"), common)
     if is_unfinished(path):
+        if verify:
+            raise CheckpointError(f"{path}: is an unfinished pretraining run, there is nothing whole to verify: brainmu info {path} says how to go on")
         return _unfinished(path, common)
     if (folder := _checkpoint_folder(path)) is not None:
         return _checkpoint(folder, verify, common)
     _refuse_absent(path)
-    if stores := sorted(p for p in path.glob("*.zarr") if (p / "zarr.json").is_file()):
+    if (stores := sorted(p for p in path.glob("*.zarr") if (p / "zarr.json").is_file())) and not _is_recording(path):
         return _folder_of_stores(path, stores, verify, common)
     if verify:
         raise UsageError(f"--verify checks stores and checkpoints, and {path} is neither: leave it out")
@@ -107,6 +109,18 @@ def _refuse_absent(path: Path) -> None:
 
     if not path.exists() and len(path.parts) == 1 and (near := suggest(str(path), resource_names("checkpoints"))):
         raise NotFoundError(f"{path}: no file or folder, and no packaged checkpoint of that name{near}")
+
+
+def _is_recording(path: Path) -> bool:
+    """Whether a folder that holds stores is a recording all the same: raw data beside the stores made of it."""
+    import brainmu.formats
+    from brainmu.errors import FormatError
+
+    try:
+        brainmu.formats.sniff(path)
+    except FormatError:
+        return False
+    return True
 
 
 def _folder_of_stores(path: Path, stores: list[Path], verify: bool, common: Common) -> int:

@@ -43,6 +43,14 @@ def test_a_folder_of_stores_is_listed(folder, tmp_path, capsys):
     assert [s["verified"] for s in found["stores"]] == [True, False]
 
 
+def test_raw_data_beside_a_store_is_what_a_folder_holds(folder, tmp_path, capsys):
+    shutil.copytree(folder / "stores" / "s0.zarr", tmp_path / "s0.zarr")
+    np.save(tmp_path / "eeg.npy", np.zeros((400, 1)))
+    (tmp_path / "brainmu.yaml").write_text("id: raw\nsignals: {eeg: {file: eeg.npy, rate: 200, unit: uV, kind: eeg}}")
+    assert main(["info", str(tmp_path)]) == 0
+    assert "raw: 0 min 02 s" in capsys.readouterr().out
+
+
 def test_a_checkpoint_is_counted_in_parts_and_verified(folder, tmp_path, capsys):
     assert main(["info", str(folder / "encoder"), "--verify"]) == 0
     out = capsys.readouterr().out
@@ -69,6 +77,7 @@ def test_an_unfinished_run_says_how_to_go_on(folder, capsys):
     assert main(["info", str(folder / "run")]) == 0
     out = capsys.readouterr().out
     assert "unfinished run" in out and "step 2 of stage window" in out and f"--out {folder / 'run'} --resume" in out
+    assert main(["info", str(folder / "run"), "--verify"]) == 1 and "nothing whole to verify" in capsys.readouterr().err
     assert main(["evaluate", str(folder / "stores"), "--model", str(folder / "run"), "--quiet"]) == 1
     assert "unfinished pretraining run" in capsys.readouterr().err
 
