@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from brainmu.cli.console import Common, emit, note, open_sessions, progress, refuse_existing
+from brainmu.cli.console import Common, emit, note, open_session, progress, refuse_existing
 
 COMMON = Common()
 
@@ -43,7 +43,7 @@ def attribute(
 
     if out is not None:
         refuse_existing(out, overwrite)
-    session = open_sessions([store])[0]
+    session = open_session(store)
     stager = brainmu.loading.load(model)
     with progress(common, "attribute") as report:
         maps = brainmu.explain.attribute(

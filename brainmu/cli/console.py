@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-__all__ = ["Common", "emit", "key_values", "note", "open_sessions", "progress", "refuse_existing", "refuse_folder", "warn"]
+__all__ = ["Common", "emit", "key_values", "note", "open_session", "open_sessions", "progress", "refuse_existing", "refuse_folder", "warn"]
 
 
 @Parameter(name="*")
@@ -126,6 +126,21 @@ def open_sessions(paths: list[Path], common: Common | None = None) -> list[Any]:
             sessions.append(session)
             seen[place] = seen[identity] = p
     return sessions
+
+
+def open_session(path: Path) -> Any:
+    """Open the one store that a verb takes.
+
+    Raises NotFoundError where the path holds none, and UsageError where it holds several.
+    """
+    from brainmu.config import plural
+    from brainmu.errors import UsageError
+
+    found = open_sessions([path])
+    if len(found) > 1:
+        names = ", ".join(s.id for s in found[:3]) + (", …" if len(found) > 3 else "")
+        raise UsageError(f"{path}: holds {plural(len(found), 'store')} ({names}), expected one: name it, and call once for each")
+    return found[0]
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

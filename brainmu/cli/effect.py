@@ -110,7 +110,7 @@ def _estimate(stores: list[Path], question: dict[str, Any], out: Path | None, ov
 
     if out is not None:
         refuse_existing(out, overwrite)
-    sessions = open_sessions(stores)
+    sessions = open_sessions(stores, common)
     with progress(common, "effect") as report:
         estimate = brainmu.causal.estimate_effect(sessions, progress=report, **question)
     if out is not None:

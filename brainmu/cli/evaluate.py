@@ -72,7 +72,7 @@ def evaluate(
         raise UsageError(f"--guard {guard:g} goes with --split time: between subjects there is nothing to guard")
     if plot is not None and encoder:
         raise UsageError(f"--plot draws what a stager scored, and {model} is an encoder: leave it out, or name a stager")
-    sessions = open_sessions(stores)
+    sessions = open_sessions(stores, common)
     if encoder:
         scores, text = probe_encoder(common, model, sessions, labels, asked)
     else:
@@ -142,10 +142,12 @@ def draw_disagreements(path: Path, pairs: list[tuple[str, Any, Any]], names: tup
 
 def score_lines(scores: dict[str, Any]) -> list[str]:
     """The scores for people."""
+    from brainmu.config import plural
+
     low, high = scores["kappa_subjects_interval"]
     interval = f" [{low:.3f}, {high:.3f}]" if low == low else " (one subject: no interval)"
     lines = [
-        f"  n = {scores['n']} epochs, {scores['n_subjects']} subjects, {scores['n_recordings']} recordings",
+        f"  n = {plural(scores['n'], 'epoch')}, {plural(scores['n_subjects'], 'subject')}, {plural(scores['n_recordings'], 'recording')}",
         f"  kappa, mean over subjects {scores['kappa_subjects']:.3f}{interval}; pooled {scores['kappa']:.3f}; accuracy {scores['accuracy']:.3f}",
         "  F1 " + ", ".join(f"{k} {v:.3f}" for k, v in scores["f1"].items()) + f"; macro {scores['macro_f1']:.3f}",
         "  fraction bias " + ", ".join(f"{k} {v:+.3f}" for k, v in scores["fraction_bias"].items()),

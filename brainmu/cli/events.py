@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from brainmu.cli.console import Common, emit, note, open_sessions, progress, refuse_existing, warn
+from brainmu.cli.console import Common, emit, note, open_session, progress, refuse_existing, warn
 
 if TYPE_CHECKING:
     from brainmu.core import EventTable
@@ -64,7 +64,7 @@ def events(
 
     options = _options(kind, channels, threshold, false_rate, per_channel, emg, artefacts)
     refuse_existing(out, overwrite)
-    session = open_sessions([store])[0]
+    session = open_session(store)
     scored = brainmu.sleep.read_hypnogram(hypnogram) if hypnogram else None
     spans = _spans(session, within, scored)
     if scored is not None:

@@ -90,10 +90,8 @@ def finetune(
         "n_test": len(test),
         "subjects_test": sorted({s.subject or s.id for s in test}),
     }
-    # Trees count what is scored; a model what is scored and holds data.
-    n = stager.model_.n_epochs if method == "encoder" else stager.n_epochs_
-    result["n_epochs"] = n
-    lines = [f"{stager!r} fitted on {plural(n, 'epoch')} of {plural(stager.n_subjects_, 'subject')}"]
+    result["n_epochs"] = stager.n_epochs_
+    lines = [f"{stager!r} fitted on {plural(stager.n_epochs_, 'epoch')} of {plural(stager.n_subjects_, 'subject')}"]
     if method == "encoder":
         warn(common, stager.model_.notes)
         result |= {"mode": mode or ("full" if from_ is None else "context"), "n_weights_trained": stager.model_.n_trained, "notes": stager.model_.notes}

@@ -56,7 +56,7 @@ def intervene(
 
     if out is not None:
         refuse_existing(out, overwrite)
-    sessions = open_sessions(stores)
+    sessions = open_sessions(stores, common)
     named = all(events in s.labels for s in sessions)
     if not named and len(sessions) > 1:
         raise UsageError(f"--events {events}: expected the name of an event label that all {len(sessions)} stores hold (a file goes with one store)")

@@ -57,16 +57,10 @@ def pretrain(
     sessions = open_sessions(stores, common)
     with progress(common, "pretrain") as report:
         status = _Status(report) if report is not None else None
-        try:
-            run = brainmu.train.pretrain(
-                sessions, out, max_minutes=max_minutes, resume=resume, seed=common.seed, devices=devices, nodes=nodes, strategy=strategy,
-                progress=status, on_log=None if status is None else status.log, **options,
-            )  # fmt: skip
-        except SystemExit as end:
-            # Lightning ends the process, without a word, where it is interrupted.
-            if isinstance(end.__context__, KeyboardInterrupt):
-                raise KeyboardInterrupt from None
-            raise
+        run = brainmu.train.pretrain(
+            sessions, out, max_minutes=max_minutes, resume=resume, seed=common.seed, devices=devices, nodes=nodes, strategy=strategy,
+            progress=status, on_log=None if status is None else status.log, **options,
+        )  # fmt: skip
     if not is_first_process():
         return 0
     result = {"out": str(run.path), "report": run.report, "held_out": run.held_out, "n_windows": run.n_windows, "stopped": run.stopped}
@@ -84,13 +78,15 @@ def _refuse_run(out: Path, resume: bool) -> None:
     from brainmu.errors import OutputExistsError
     from brainmu.models.checkpoint import is_unfinished
 
-    if out.is_dir() and any(out.iterdir()):
+    # The mark of a run that failed before its first checkpoint stands in nobody's way.
+    if out.is_dir() and any(p.is_file() and p.name != "run.json" for p in out.rglob("*")):
         if resume:
             return
         if is_unfinished(out):
             raise OutputExistsError(f"{out}: holds an unfinished run: go on with it by --resume, or choose another --out")
         raise OutputExistsError(f"{out}: exists already and is not empty: choose another --out (--resume goes on with an interrupted run)")
-    refuse_folder(out)
+    if not out.is_dir():
+        refuse_folder(out)
 
 
 def _lines(run: Run) -> list[str]:

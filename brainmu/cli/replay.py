@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from brainmu.cli.console import Common, emit, note, open_sessions, progress, refuse_existing, warn
+from brainmu.cli.console import Common, emit, note, open_session, progress, refuse_existing, warn
 
 if TYPE_CHECKING:
     from brainmu.core import Recording
@@ -81,7 +81,7 @@ def replay(
     for path in (out, save_templates):
         if path is not None:
             refuse_existing(path, overwrite)
-    session = open_sessions([store])[0]
+    session = open_session(store)
     if cross_validate and out is None:
         return _cross_validate(session, decode, run, bin_size, folds, common)
     assert out is not None

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from brainmu.cli.console import Common, emit, note, open_sessions, progress, refuse_existing
+from brainmu.cli.console import Common, emit, note, open_session, progress, refuse_existing
 
 COMMON = Common()
 
@@ -49,7 +49,7 @@ def stage(
         raise UsageError(f"--abstain goes by confidence, --abstain-rate {abstain_rate:g} by share: leave one of them out")
     if calibrate_minutes is not None and calibrate is None:
         raise UsageError(f"--calibrate-minutes {calibrate_minutes:g} goes with --calibrate NAME: name the hypnogram that scores them")
-    session = open_sessions([store])[0]
+    session = open_session(store)
     # Looked up before any work, so that a wrong name costs nothing and leaves nothing behind.
     reference = session.hypnogram(labels) if labels is not None else None
     used = session.hypnogram(calibrate) if calibrate is not None else None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from brainmu.core.hypnogram import STAGE_SETS, UNSCORED, Hypnogram
 from brainmu.core.recording import Recording, as_list
-from brainmu.errors import CheckpointError, InputError, NotFoundError, OutputExistsError
+from brainmu.errors import CheckpointError, InputError, OutputExistsError
 
 if TYPE_CHECKING:
     from brainmu.models import StageModel
@@ -298,6 +298,7 @@ class SleepStager:
             recordings, task="stage", labels=name, encoder=self.encoder, stages=self.stages, epoch=self.epoch, causal=self.causal, mode=self.mode,
             config=self.config, seed=self.seed, progress=progress,
         )  # fmt: skip
+        self.n_epochs_ = self.model_.n_epochs
         self.decoding_ = self._decoding_of_encoder(recordings, hypnograms, name)
 
     def _decoding_of_encoder(self, recordings: list[Recording], hypnograms: list[Hypnogram], name: str) -> Decoding | None:
@@ -430,13 +431,10 @@ class SleepStager:
         CheckpointError
             If it is no stager, of a later format, or damaged.
         """
-        from brainmu.config import read_yaml, resource
+        from brainmu.config import read_yaml
+        from brainmu.models.checkpoint import find_checkpoint
 
-        path = Path(folder)
-        if not path.exists():
-            path = resource("checkpoints", str(folder))
-        if not (path / "config.yaml").is_file():
-            raise NotFoundError(f"{path}: no saved stager there (no config.yaml)")
+        path = find_checkpoint(folder)
         config = read_yaml(path / "config.yaml")
         if config.get("type") == "stage_model":
             from brainmu.models import StageModel

@@ -72,3 +72,12 @@ def test_what_does_not_fit(store, tmp_path, capsys, options, message):
     assert main(["stage", str(store), "--out", str(tmp_path / "m.tsv"), *options]) > 0
     assert message in capsys.readouterr().err
     assert not (tmp_path / "m.tsv").exists()
+
+
+def test_a_folder_of_several_stores_is_refused(store, tmp_path, capsys):
+    for name in ("a", "b"):
+        rng = np.random.default_rng(ord(name))
+        lfp = {"values": rng.standard_normal((8_000, 1)), "rate": 100.0, "unit": "uV", "kind": "lfp"}
+        bm.preprocess(Recording.from_arrays(name, name, "mouse", signals={"lfp": lfp}), tmp_path / f"{name}.zarr")
+    assert main(["stage", str(tmp_path), "--model", "rules", "--out", str(tmp_path / "out.tsv")]) == 2
+    assert "2 stores (a, b), expected one" in capsys.readouterr().err and not (tmp_path / "out.tsv").exists()
