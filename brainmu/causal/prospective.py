@@ -61,7 +61,7 @@ def power(
 
     Examples
     --------
-    >>> table = power(animals=[3], trials=20, effect=3.0, studies=2, draws=99)
+    >>> table = power(animals=[3], trials=10, hours=0.4, effect=3.0, studies=2, draws=99)
     >>> table["animals"].tolist(), table["studies"].tolist()
     ([3], [2])
     """

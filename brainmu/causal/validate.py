@@ -73,7 +73,7 @@ def cells(animals: Sequence[int] = ANIMALS, hours: float = 2.0) -> list[Cell]:
     trial = {"exposure": "trials", "design": "trials", "horizon": 10.0, "draws": 999}
     seen = {"exposure": "reactivation", "design": "hazard", "horizon": 4.0, "content": "negative", "adjust": ["pressure"]}
     unseen = seen | {"adjust": []}
-    weighted = seen | {"design": "msm"}
+    weighted, alike, course = seen | {"design": "msm"}, seen | {"design": "matched"}, seen | {"design": "glm", "horizon": 20.0}
     effect, feedback = {"log_hazard_ratio": {"negative": 0.7, "positive": -0.5}}, {"feedback": 0.1}
     null = {"log_hazard_ratio": _NULL}
     no_trials = {"trials": False}
@@ -88,6 +88,10 @@ def cells(animals: Sequence[int] = ANIMALS, hours: float = 2.0) -> list[Cell]:
             Cell("hazard-feedback", n, hours, {**null, **_OBSERVED, **feedback, **no_trials}, seen, "reference"),
             Cell("msm-null", n, hours, {**null, **_OBSERVED, **no_trials}, weighted),
             Cell("msm-feedback", n, hours, {**null, **_OBSERVED, **feedback, **no_trials}, weighted, "reference"),
+            Cell("matched-null", n, hours, {**null, **_OBSERVED, **no_trials}, alike),
+            Cell("matched-effect", n, hours, {**effect, **_OBSERVED, **no_trials}, alike, "reference"),
+            Cell("glm-null", n, hours, {**null, **_OBSERVED, **no_trials}, course),
+            Cell("glm-effect", n, hours, {**effect, **_OBSERVED, **no_trials}, course, "reference"),
             Cell("naive", n, hours, {**null, **_OBSERVED, **no_trials}, unseen, 0.0, "fail", "no measured confounder"),
             Cell("noisy-confounder", n, hours, {**null, **_OBSERVED, **no_trials, "reliability": 0.5}, seen, 0.0, "fail", "negative control"),
             Cell("same-epoch", n, hours, {**null, **_SPREAD, **no_trials}, seen | {"lag": 0}, 0.0, "fail", "lag=0"),

@@ -52,10 +52,10 @@ def test_questions_that_cannot_be_preregistered():
 
 
 def test_power_of_a_strong_effect_and_of_none():
-    ask = {"animals": [3], "trials": 20, "hours": 0.8, "studies": 3, "draws": 99}
+    ask = {"animals": [3], "trials": 15, "hours": 0.6, "studies": 3, "draws": 99}
     strong, none = power(effect=4.0, **ask), power(effect=0.0, **ask)
     assert strong["power"][0] > none["power"][0] and strong["estimate"][0] > 0.1
-    assert strong.loc[0, ["animals", "studies", "failed"]].tolist() == [3, 3, 0] and strong["trials"][0] <= 20
+    assert strong.loc[0, ["animals", "studies", "failed"]].tolist() == [3, 3, 0] and strong["trials"][0] <= 15
     assert strong["power_low"][0] <= strong["power"][0] <= strong["power_high"][0]
     # Exact (Clopper–Pearson) limits of 3 of 3: 0.025 ** (1 / 3).
     assert strong["power"][0] < 1 or strong["power_low"][0] == pytest.approx(0.025 ** (1 / 3))
