@@ -21,7 +21,9 @@ def stage(
     epoch: Annotated[float | None, Parameter(help="Epoch length, s (rules: 4; a stager keeps its own).")] = None,
     abstain: Annotated[bool, Parameter(negative="", help="Leave epochs unscored (UNS) that are less probable than the stager's confidence (0.6).")] = False,
     abstain_rate: Annotated[float | None, Parameter(help="Leave this share of the epochs unscored, the least certain ones (0.05).")] = None,
-    calibrate: Annotated[str | None, Parameter(help="Adapt the stager to this animal by this hypnogram of the store, which may score a few minutes.")] = None,
+    calibrate: Annotated[
+        str | None, Parameter(help="Adapt the stager to this animal by a hypnogram (of the store, or a file) of a few minutes or more.")
+    ] = None,
     calibrate_minutes: Annotated[float | None, Parameter(help="Calibrate by the first so many minutes that hypnogram scores (all of them).")] = None,
     labels: Annotated[str | None, Parameter(help="Also score against this hypnogram, less what calibrated the stager, and print kappa and F1.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing file.")] = False,
@@ -52,7 +54,7 @@ def stage(
     session = open_session(store)
     # Looked up before any work, so that a wrong name costs nothing and leaves nothing behind.
     reference = session.hypnogram(labels) if labels is not None else None
-    used = session.hypnogram(calibrate) if calibrate is not None else None
+    used = None if calibrate is None else _of_store_or_file(session, calibrate)
     left_out = 0
     if reference is not None and used is not None:
         reference, left_out = unused(reference, used, calibrate_minutes, session.start)
@@ -93,6 +95,15 @@ def stage(
     emit(common, result, "\n".join(text))
     note(common, f"wrote {out}")
     return 0
+
+
+def _of_store_or_file(session: Any, name: str) -> Any:
+    """The hypnogram of this name in the store, or in the file of this name, which then is a label of the session as well."""
+    from brainmu.sleep import read_hypnogram
+
+    if name not in session.labels and Path(name).is_file():
+        session.labels[name] = read_hypnogram(name)
+    return session.hypnogram(name)
 
 
 def unused(reference: Any, used: Any, minutes: float | None, since: float) -> tuple[Any, int]:

@@ -219,6 +219,8 @@ def _between_ends(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Columns from -0.5 at their 5th percentile to 0.5 at their 95th; NaN stays, a column that does not vary is 0."""
     here = np.isfinite(x).any(axis=0)
     out = np.full_like(x, np.nan)
+    if not here.any():
+        return out
     low, high = np.nanpercentile(x[:, here], [5, 95], axis=0)
     out[:, here] = (x[:, here] - 0.5 * (low + high)) / np.where(high - low > 1e-9, high - low, 1.0)
     return out

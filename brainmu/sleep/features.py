@@ -148,6 +148,9 @@ def _brain(kind: str, signals: dict[str, Signal], grid: Grid, running: bool) -> 
         m = brain_measures(s.pick(which) if len(which) < s.n_channels else s, grid, local=running)
         m |= {name: m[a] - m[b] for name, (a, b) in _RATIOS.items()}
         per = {k: grid.per_epoch(m[k]) for k in (*_SHAPES, *_RATIOS)}
+        flat = ~np.isfinite(per["log_delta"])
+        for values in per.values():  # a channel without a spectrum has no shape either
+            values[flat] = np.nan
         own.append(np.stack([_own_scale(per[k], grid, running) for k in (*_SHAPES, *_RATIOS)], axis=2))  # (epoch, channel, measure)
         absolute.append(np.stack([per[k] for k in _RATIOS], axis=2))
     a, b = (_mean(np.concatenate(v, axis=1)) for v in (own, absolute))

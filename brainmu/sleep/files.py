@@ -126,7 +126,15 @@ def _from_tsv(frame: pd.DataFrame, p: Path, epoch: float | None, stage_set: str 
     if onset is None or stage is None or "duration" not in frame:
         raise FormatError(f"{p}: has columns {', '.join(map(str, frame.columns))}, expected start (or onset), duration and stage (or trial_type)")
     begin, length = frame[onset].to_numpy(dtype=np.float64), frame["duration"].to_numpy(dtype=np.float64)
+    numbers = [s for s in frame[stage] if not isinstance(s, str) and np.isfinite(s)]
+    if numbers:
+        raise InputError(
+            f"{p}: column {stage} holds numbers ({numbers[0]:g}, …), which mean different stages in different tools: "
+            "write stages by name, or save the column as .csv and pass codec="
+        )
     names = [str(s) if isinstance(s, str) else "UNS" for s in frame[stage]]
+    if epoch is None and stage == "trial_type" and "epoch" in frame and frame["epoch"].nunique() == 1:
+        epoch = float(frame["epoch"].iloc[0])
     known = {f"p_{s}" for v in STAGE_SETS.values() for s in v} & set(map(str, frame.columns))
     regular = len(begin) > 0 and np.allclose(length, length[0]) and np.allclose(np.diff(begin), length[0], atol=1e-6)
     if known and regular and epoch is None:
@@ -184,6 +192,8 @@ def _from_bouts(begin: np.ndarray, length: np.ndarray, names: list[str], p: Path
         i = int(overlap[0])
         raise FormatError(f"{p}: stages overlap at {begin[i + 1]:g} s ({names[i]} and {names[i + 1]}): expected one stage at a time")
     step = _common_step(np.r_[begin - begin[0], length]) if epoch is None else epoch
+    if not step >= 0.5:
+        raise InputError(f"{p}: its bouts share no epoch longer than {step:g} s: pass epoch=, the length that they were scored in")
     n = round((begin[-1] + length[-1] - begin[0]) / step)
     middle = begin[0] + (np.arange(n) + 0.5) * step
     which = np.searchsorted(begin, middle, side="right") - 1

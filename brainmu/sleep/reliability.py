@@ -100,17 +100,19 @@ def abstention(hypnogram: Hypnogram | Pairs, reference: Hypnogram | None = None,
 
 
 def doubts(h: Hypnogram) -> list[str]:
-    """What makes a hypnogram look wrong without any reference, in sentences: half an hour or more of one stage, or much that is missing.
+    """What makes a hypnogram look wrong without any reference, in sentences: one stage (nearly) throughout, much that is missing, too short a recording.
 
     A stager's probabilities are right for recordings like those it was fitted on. Noise or a dead channel is unlike them, and is staged with confidence.
     """
     scored = h.codes[h.codes >= 0]
     said = []
-    if len(scored) * h.epoch >= 1800:
+    if 0 < len(h) * h.epoch < 300:
+        said.append(f"{len(h) * h.epoch:.0f} s is too short for a scale of its own: five minutes are the least, half an hour is wanted")
+    if len(scored):
         share = np.bincount(scored, minlength=len(h.stages)) / len(scored)
-        if share.max() > 0.97:
+        if share.max() == 1 or (share.max() > 0.97 and len(scored) * h.epoch >= 1800):
             said.append(
-                f"{h.stages[int(share.argmax())]} makes {share.max():.0%} of {len(scored) * h.epoch / 60:.0f} min: noise and dead channels look like that"
+                f"{h.stages[int(share.argmax())]} makes {share.max():.0%} of {len(scored) * h.epoch / 60:.1f} min: noise and dead channels look like that"
             )
     if len(scored) < 0.8 * len(h):
         said.append(f"{1 - len(scored) / len(h):.0%} of the recording is unscored: no data there, or (causal) no scale yet")

@@ -23,6 +23,7 @@ from brainmu.core.recording import Recording
 from brainmu.core.signal import Signal
 from brainmu.errors import InputError, MissingDataError
 from brainmu.sleep.frames import Grid, brain_measures, grid_of, lfp_emg, muscle_level
+from brainmu.sleep.sites import unlike_stages
 from brainmu.sleep.thresholds import Threshold, find_threshold, sticky
 
 __all__ = ["RuleSettings", "stage_by_rules"]
@@ -104,7 +105,7 @@ def stage_by_rules(
     settings = settings or RuleSettings()
     evidence = _gather(recording, epoch, settings, start, progress)
     state, proba = _decide(evidence, settings)
-    quality, reasons = _grade(evidence, state)
+    quality, reasons = _grade(evidence, state, unlike_stages(recording, "rodent3"))
     grid = evidence.grid
     votes = np.stack([(state == k).reshape(grid.n, grid.per).sum(1) for k in (WAKE, NREM, REM)], axis=1)
     p = grid.per_epoch(proba)
@@ -342,9 +343,12 @@ def _forbid_wake_to_rem(state: NDArray[np.int8], longest: float) -> NDArray[np.i
     return s
 
 
-def _grade(e: Evidence, state: NDArray[np.int8]) -> tuple[str, list[str]]:
+def _grade(e: Evidence, state: NDArray[np.int8], unlike: list[str]) -> tuple[str, list[str]]:
     """Quality of the staging and the reasons, worst first."""
-    t, grave, mild = e.thresholds, [], []
+    t, grave, mild = e.thresholds, list(unlike), []
+    if e.chosen["muscle_from"] == "emg" and (at := _loose_wire(e.muscle, state, 300.0 / e.grid.step)) is not None:
+        minutes = (e.grid.start + at * e.grid.step) / 60
+        grave.append(f"the EMG changes its level for good at {minutes:.0f} min, as of a wire that comes loose: what was waking on its low side is called REM")
     for key, what in (("slow", "slow-wave"), ("muscle", "muscle")):
         if t[key].method != "dip":
             (grave if t[key].separation < 2 else mild).append(f"the {what} histogram has no dip ({t[key].note})")
@@ -364,12 +368,33 @@ def _grade(e: Evidence, state: NDArray[np.int8]) -> tuple[str, list[str]]:
         lacking = {"EEG or LFP": ~(np.isfinite(e.slow) & np.isfinite(e.theta)), "muscle tone": ~np.isfinite(e.muscle)}
         which = " and ".join(f"{k} in {v.mean():.0%}" for k, v in lacking.items() if v.mean() > 0.005)
         (grave if unscored > 0.2 else mild).append(f"{unscored:.0%} of the recording is unscored, for want of {which}")
-    if len(state) * e.grid.step < 1800:
-        mild.append(f"{len(state) * e.grid.step / 60:.0f} min is short for histograms, an hour or more is wanted")
+    seconds = len(state) * e.grid.step
+    if seconds < 1800:
+        length = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+        (grave if seconds < 300 else mild).append(f"{length} is short for histograms, an hour or more is wanted")
     if e.chosen["muscle_from"] == "lfp":
         mild.append("muscle tone is estimated from LFP")
     quality = "poor" if grave else "fair" if mild else "good"
     return quality, grave + mild + e.notes
+
+
+def _loose_wire(level: NDArray[np.float64], state: NDArray[np.int8], least: float) -> int | None:
+    """The frame at which the muscle level (frame,) leaves its range for good, and its low side is REM for more than a quarter; None where there is none.
+
+    `least` frames or more lie on either side. An animal that falls asleep for good leaves the range of its waking too, but not for REM.
+    """
+    known = np.flatnonzero(np.isfinite(level))
+    x, best = level[known], (0.0, None)
+    for split in np.unique(np.linspace(0, len(x), 41).astype(int)):
+        before, after = x[:split], x[split:]
+        if min(len(before), len(after)) < max(least, 0.1 * len(x)):
+            continue
+        sides = (before, state[known[:split]]), (after, state[known[split:]])
+        (low, found), (high, _) = sorted(sides, key=lambda side: float(np.median(side[0])))
+        apart = float(np.percentile(high, 5) - np.percentile(low, 95))
+        if apart > best[0] and (found == REM).mean() > 0.25:
+            best = apart, int(known[split])
+    return best[1]
 
 
 def _smooth(x: NDArray[np.float64], sd: float) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from brainmu.core.recording import Recording
 from brainmu.core.signal import Signal
 from brainmu.errors import MissingDataError
 
-__all__ = ["about", "brain_signal", "is_rodent", "mask_of", "scoring_of", "where_to_look"]
+__all__ = ["about", "brain_signal", "is_rodent", "mask_of", "scoring_of", "unlike_stages", "where_to_look"]
 
 _LEAST_BASELINE = 60.0  # s
 
@@ -22,6 +22,14 @@ _LEAST_BASELINE = 60.0  # s
 def is_rodent(recording: Recording) -> bool:
     """Whether the species is a mouse or a rat; an unknown one counts as human."""
     return recording.species.lower() in ("mouse", "rat", "mus musculus", "rattus norvegicus")
+
+
+def unlike_stages(recording: Recording, stages: str) -> list[str]:
+    """A sentence where the species is known and not one that the stages are of."""
+    human = recording.species.lower() in ("human", "homo sapiens")
+    if (stages == "rodent3" and human) or (stages == "aasm5" and is_rodent(recording)):
+        return [f"the recording is of {recording.species}, and the stages {stages} are of {'rodents' if human else 'people'}"]
+    return []
 
 
 def scoring_of(recording: Recording, given: Hypnogram | None) -> Hypnogram | None:

@@ -173,6 +173,7 @@ class SleepStager:
             probabilities are right), abstained (share left unscored, where asked for), reasons (for doubt), and for rules quality.
         """
         from brainmu.sleep.reliability import abstain_from, doubts
+        from brainmu.sleep.sites import unlike_stages
 
         if not isinstance(session, Recording):
             raise InputError(f"predict takes one recording, got a {type(session).__name__}: call it for each")
@@ -185,7 +186,7 @@ class SleepStager:
             p, first = self._probabilities(session, start, progress)
             attrs = {"method": self.method_, "centred": not self.causal, "scale": "past" if self._running() else "whole recording"}
             h = Hypnogram(_likeliest(p), self.stages, self.epoch, first, p.astype(np.float32), scorer=f"brainmu {self.method_}", attrs=attrs)
-            h.attrs["reasons"] = doubts(h)
+            h.attrs["reasons"] = doubts(h) + unlike_stages(session, self.stages)
         if self.calibration_ is not None:
             h.attrs["calibration"] = self.calibration_.note
         assert h.proba is not None

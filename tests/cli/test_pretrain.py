@@ -59,6 +59,7 @@ def test_refuses_before_recordings_are_read(tmp_path, monkeypatch, capsys, args,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run" / "resume").mkdir(parents=True)
     (tmp_path / "run" / "resume" / "run.json").write_text("{}")
+    (tmp_path / "run" / "resume" / "window.ckpt").write_bytes(b"")
     (tmp_path / "file").write_text("")
     args = [{"RUN": "run", "FILE": "file"}.get(a, a) for a in args]
     assert main(["pretrain", "no_such_store.zarr", *args]) == status

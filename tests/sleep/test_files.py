@@ -116,6 +116,22 @@ def test_bids_round_trip_of_anything(tmp_path_factory, codes, epoch, start):
     assert read_hypnogram(path, epoch=epoch, stage_set="rodent3") == h
 
 
+def test_bouts_keep_the_epoch_they_were_scored_in(tmp_path):
+    h = Hypnogram(np.array([0, 0, 2, 2]), "rodent3", 4.0)
+    assert read_hypnogram(write_hypnogram(h, tmp_path / "h_events.tsv"), stage_set="rodent3") == h
+
+
+def test_stages_as_numbers_and_bouts_without_a_common_epoch_are_refused(tmp_path):
+    bad = tmp_path / "bad.tsv"
+    pd.DataFrame({"start": [0, 30], "duration": [30, 30], "stage": [1, 2]}).to_csv(bad, sep="\t", index=False)
+    with pytest.raises(InputError, match="column stage holds numbers"):
+        read_hypnogram(bad)
+    pd.DataFrame({"onset": [0, 1000.001], "duration": [1000.001, 5], "trial_type": ["WAKE", "REM"]}).to_csv(bad, sep="\t", index=False)
+    with pytest.raises(InputError, match="pass epoch="):
+        read_hypnogram(bad)
+    assert len(read_hypnogram(bad, epoch=5.0)) == 201
+
+
 def test_bad_files(tmp_path):
     with pytest.raises(NotFoundError):
         read_hypnogram(tmp_path / "no.tsv")

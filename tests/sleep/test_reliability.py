@@ -68,6 +68,7 @@ def test_refusals():
 def test_one_stage_all_the_time_is_doubted():
     mixed, one = (Hypnogram(c, "rodent3", 4.0) for c in (np.arange(600) % 3, np.r_[np.zeros(595, int), 1, 1, 2, -2, -2]))
     assert doubts(mixed) == []
-    assert len(doubts(one)) == 1 and "WAKE makes 99% of 40 min" in doubts(one)[0]
-    assert doubts(Hypnogram(np.zeros(60, int), "rodent3", 4.0)) == []
+    assert len(doubts(one)) == 1 and "WAKE makes 99% of 39.9 min" in doubts(one)[0]
+    assert "WAKE makes 100% of 6.7 min" in doubts(Hypnogram(np.zeros(100, int), "rodent3", 4.0))[0]
+    assert "28 s is too short" in doubts(Hypnogram(np.array([0, 1, 0, 1, 1, 0, 0]), "rodent3", 4.0))[0]
     assert "25% of the recording is unscored" in doubts(Hypnogram(np.where(np.arange(600) < 450, np.arange(600) % 3, -2), "rodent3", 4.0))[0]

@@ -74,6 +74,12 @@ def test_where_the_emg_is_missing_nothing_is_scored_and_the_grade_says_so(make_m
     assert any(f"unscored, for want of muscle tone in {1 - share:.0%}" in r for r in h.attrs["reasons"])
 
 
+def test_another_species_is_graded_poor(make_mouse):
+    rec = make_mouse(1)
+    person = stage_by_rules(Recording.from_arrays("p", species="human", signals=dict(rec.signals)), 4.0)
+    assert person.attrs["quality"] == "poor" and "human" in person.attrs["reasons"][0]
+
+
 def test_an_emg_of_a_few_minutes_is_no_muscle_tone(make_mouse):
     rec = make_mouse(1)
     emg = rec.signals["emg"].values.copy()
@@ -159,6 +165,11 @@ def test_real_mouse(real_data):
     signals = {k: {"values": v, "rate": 200.0, "kind": k} for k, v in (("eeg", eeg), ("emg", emg))}
     scores = evaluate(stage_by_rules(Recording.from_arrays("real", species="mouse", signals=signals), 4.0), reference)
     assert scores["kappa"] >= 0.8 and scores["f1"]["REM"] > 0.7
+    # The wire comes loose halfway: what is left is the noise of the amplifier, and waking without muscle tone looks like REM.
+    loose, half = emg.ravel().copy(), emg.size // 2
+    loose[half:] = np.abs(np.random.default_rng(0).standard_normal(emg.size - half)) * 0.01 * emg.std()
+    h = stage_by_rules(Recording.from_arrays("loose", species="mouse", signals=signals | {"emg": {"values": loose, "rate": 200.0, "kind": "emg"}}), 4.0)
+    assert h.attrs["quality"] == "poor" and "the EMG changes its level for good at 11 min" in h.attrs["reasons"][0]
 
 
 @pytest.mark.slow

@@ -228,3 +228,13 @@ def test_encoder_is_decoded_as_the_subjects_held_out_want_it(make_mouse, tmp_pat
     assert causal.decoding_.durations is None
     few = SleepStager(stages="rodent3", encoder="brainmu-tiny-rodent3", mode="probe", config={"steps": 20}).fit(mice[:2], labels="scoring")
     assert few.decoding_ is None
+
+
+def test_a_dead_recording_is_left_unscored_and_another_species_is_said(make_mouse):
+    stager = SleepStager(stages="rodent3", epoch=4.0, method="boosting").fit([make_mouse(i) for i in range(3)], labels="scoring")
+    rec = make_mouse(4)
+    for dead in (np.nan, 0.0):
+        signals = {k: {"values": np.full_like(s.values, dead), "rate": s.rate, "kind": s.kind} for k, s in rec.signals.items()}
+        assert (stager.predict(Recording.from_arrays("dead", signals=signals)).codes == -2).all()
+    person = Recording.from_arrays("p", species="human", signals=dict(rec.signals))
+    assert any("human" in r for r in stager.predict(person).attrs["reasons"]) and not any("mouse" in r for r in stager.predict(rec).attrs["reasons"])
