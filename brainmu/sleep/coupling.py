@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -101,6 +102,8 @@ def phase_coupling(
     phase_at, spans = _phase_of(recording, waves, reach)
     if within is None:
         within = Intervals([[float(spans.start[0]), float(spans.stop[-1])]])
+    # A hypnogram may be longer than the signals; shifted there, an event could meet no wave.
+    within = within.intersect(Intervals([[recording.start, recording.stop]]))
     times = np.asarray(events.peak, dtype=np.float64)
     row = locking(phase_at, times, within, draws=draws, seed=seed)
     row["n_events"] = int(within.contains(times).sum())
@@ -118,7 +121,7 @@ def nesting(
     slow_waves, spindles, ripples : EventTable
         A spindle belongs to a slow wave if its peak lies in `window` from the trough; a ripple to a spindle if its peak lies between start and stop.
     within : Intervals
-        Where all three could occur (NREM, say); events elsewhere are left out.
+        Where all three could occur (NREM, say); events elsewhere are left out. Only where there are data: a warning says if much of it looks bare.
     window : (float, float), s
         From the trough of the down state.
     draws : int
@@ -151,6 +154,14 @@ def nesting(
     kept = {k: e[within.contains(e.peak)] for k, e in kept.items()}
     if empty := [k for k, e in kept.items() if not len(e)]:
         raise MissingDataError(f"no {empty[0]} in the {length:.0f} s given: nesting needs slow waves, spindles and ripples there")
+    peaks = np.concatenate([e.peak for e in kept.values()])
+    first, last = float(peaks.min()), float(peaks.max())
+    if (bare := length - within.intersect(Intervals([[first, last]])).duration) > 0.25 * length:
+        warnings.warn(
+            f"nesting: {bare:.0f} s of the {length:.0f} s given lie before the first or after the last event of any kind; where they hold no data, "
+            "the shifted events of the control meet nothing there and p is too small: give the spans of the recording alone",
+            stacklevel=2,
+        )
     trough, ripple = (np.sort(along(np.sort(e.peak), within)) for e in (kept["slow waves"], kept["ripples"]))
     s = kept["spindles"]
     s = s[np.argsort(s.peak, kind="stable")]

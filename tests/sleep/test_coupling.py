@@ -61,6 +61,16 @@ def test_nesting_of_all_three():
     assert table.loc[("triple", "spindles and ripples"), "expected"] < table.loc[("triple", "ripples"), "expected"] < table.loc[("triple", "ripples"), "count"]
 
 
+def test_spans_without_data_do_not_make_coupling():
+    rec, waves = _waves()
+    t = np.random.default_rng(3).uniform(2, 1190, 150)
+    events = EventTable(t, t)
+    long = phase_coupling(rec, events, waves, Intervals([[0.0, 10_000.0]]), draws=60)
+    assert long.equals(phase_coupling(rec, events, waves, Intervals([[0.0, rec.stop]]), draws=60))
+    with pytest.warns(UserWarning, match="lie before the first or after the last event"):
+        nesting(events, EventTable(t - 0.4, t + 0.4, t), events, Intervals([[0.0, 3000.0]]), draws=20)
+
+
 def test_nesting_is_not_invented():
     nrem, p = Intervals([[0.0, 3000.0]]), []
     for seed in range(15):
