@@ -79,13 +79,6 @@ def test_how_long_nrem_lasts_agrees_with_the_kaplan_meier_of_statsmodels(recordi
     assert len(length) > 1000 and 0.2 < theirs.surv_prob[at][3] < 0.9
 
 
-def test_how_long_nrem_lasts_agrees_with_the_kaplan_meier_of_lifelines(recordings):
-    lifelines = pytest.importorskip("lifelines")
-    rows, length, ended = bouts_of(recordings)
-    theirs = lifelines.KaplanMeierFitter().fit(length, ended)
-    np.testing.assert_allclose(survival_by_hazard(rows, AGES), theirs.predict(list(AGES)).to_numpy(), atol=5e-4)
-
-
 def test_an_exposure_that_means_nothing_has_no_effect(recordings):
     rng = np.random.default_rng(0)
     events = {r.id: EventTable(t := np.sort(rng.uniform(0, r.hypnogram().stop, 300)), t) for r in recordings}
