@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from brainmu.causal.controls import past_controls
 from brainmu.causal.estimand import coupling_sentence
 from brainmu.causal.grid import EpochGrid, events_of
-from brainmu.causal.hazard import HazardFit, HazardModel, check_exposure_tables, combine_animals, complete_rows, design_matrix
+from brainmu.causal.hazard import HazardFit, HazardModel, check_exposure_tables, combine_animals, design_matrix, rows_at_risk
 from brainmu.causal.inference import Estimate, wild_bootstrap
-from brainmu.causal.leakage import find_leaks
+from brainmu.causal.leakage import design_warnings, find_leaks
 from brainmu.causal.logistic import fit_or_shrink, independent_columns
 from brainmu.causal.outcome import Outcome
-from brainmu.causal.risk_set import RiskSet, build_risk_set
+from brainmu.causal.risk_set import RiskSet
 from brainmu.core.effect import Effect
 from brainmu.core.events import EventTable
 from brainmu.errors import DesignError
@@ -121,12 +121,7 @@ def fit_coupling(grids: Sequence[EpochGrid], tables: Sequence[EventTable], model
     DesignError
         If a content does not occur, nothing reaches the target, or there are too few events for so many cosines.
     """
-    rows = build_risk_set(
-        grids, tables, lag=model.lag, width=model.width, blank=model.blank, adjust=model.adjust, adjust_window=model.adjust_window, seed=seed
-    )  # fmt: skip
-    rows, dropped = complete_rows(rows)
-    if not len(rows):
-        raise DesignError("no epoch at risk is followed by the target: nothing to estimate; check outcome, labels and lag")
+    rows, dropped = rows_at_risk(grids, tables, model, seed)
     n = min(int(basis), model.width)
     first, last = model.lag * rows.epoch, (model.lag + model.width) * rows.epoch
     columns, beside, histories = _contents(grids, tables, rows, model, n)
@@ -312,15 +307,7 @@ def _describe(
 
 
 def _warnings(fitted: CouplingFit, model: HazardModel, out: dict[str, Any]) -> list[str]:
-    said = list(out["leaks"])
-    n = len(fitted.main.used)
-    if model.lag == 0:
-        said.append(
-            "lag=0 reads exposure and outcome from the same epoch: scoring leaves time after the arousal in the last epoch of a bout, "
-            "which biases the estimate even without an effect; use lag=1"
-        )
-    if n < 4:
-        said.append("one animal: the interval covers this animal's bouts only, not other animals" if n == 1 else f"{n} animals: {n - 1} degrees of freedom")
+    said = [*out["leaks"], *design_warnings(model.lag, len(fitted.main.used))]
     if not fitted.main.rows.covariates:
         said.append("no measured confounder is adjusted for: the filter and its tests show association, which a slow common cause makes out of nothing")
     for c in out["negative_controls"]:

@@ -119,10 +119,7 @@ def fit_hazard(grids: Sequence[EpochGrid], tables: Sequence[EventTable], model: 
     DesignError
         If an arm is empty, a covariate is missing everywhere, or no animal has exposed and unexposed epochs.
     """
-    rows = build_risk_set(
-        grids, tables, lag=model.lag, width=model.width, blank=model.blank, adjust=model.adjust, adjust_window=model.adjust_window, seed=seed
-    )  # fmt: skip
-    return fit_rows(rows, model)
+    return fit_rows(_risk_set(grids, tables, model, seed), model)
 
 
 def fit_rows(rows: RiskSet, model: HazardModel) -> HazardFit:
@@ -196,6 +193,18 @@ def complete_rows(rows: RiskSet) -> tuple[RiskSet, dict[str, int]]:
     keep = hits[out.animal] > 0
     dropped = {"covariate missing": int((~there).sum()), "animal never reaches the target": int((~keep).sum())}
     return out[keep], dropped
+
+
+def rows_at_risk(grids: Sequence[EpochGrid], tables: Sequence[EventTable], model: HazardModel, seed: int) -> tuple[RiskSet, dict[str, int]]:
+    """The complete rows of the risk set that a model asks for, and how many were left out. Raises DesignError where none is left."""
+    rows, dropped = complete_rows(_risk_set(grids, tables, model, seed))
+    if not len(rows):
+        raise DesignError("no epoch at risk is followed by the target: nothing to estimate; check outcome, labels and lag")
+    return rows, dropped
+
+
+def _risk_set(grids: Sequence[EpochGrid], tables: Sequence[EventTable], model: HazardModel, seed: int) -> RiskSet:
+    return build_risk_set(grids, tables, lag=model.lag, width=model.width, blank=model.blank, adjust=model.adjust, adjust_window=model.adjust_window, seed=seed)
 
 
 def exposure_columns(rows: RiskSet, model: HazardModel) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:

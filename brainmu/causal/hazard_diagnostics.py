@@ -13,7 +13,7 @@ from brainmu.causal.controls import covariate_response, past_controls
 from brainmu.causal.grid import EpochGrid, Transition
 from brainmu.causal.hazard import HazardFit, HazardModel, fit_hazard, fit_rows
 from brainmu.causal.inference import wild_bootstrap
-from brainmu.causal.leakage import find_leaks
+from brainmu.causal.leakage import design_warnings, find_leaks
 from brainmu.causal.logistic import fit_logistic, fit_multinomial, fit_or_shrink
 from brainmu.causal.sensitivity import benchmark, confounder_contour, e_value, reliability, reliability_table
 from brainmu.core.events import EventTable
@@ -215,17 +215,8 @@ def _scoring(grids: Sequence[EpochGrid], fitted: HazardFit) -> dict[str, float]:
 
 
 def _warnings(fitted: HazardFit, model: HazardModel, out: dict[str, Any]) -> list[str]:
-    said = list(out["leaks"])
-    n, r = len(fitted.used), fitted.result
-    if model.lag == 0:
-        said.append(
-            "lag=0 reads exposure and outcome from the same epoch: scoring leaves time after the arousal in the last epoch of a bout, "
-            "which biases the estimate even without an effect; use lag=1"
-        )
-    if n == 1:
-        said.append("one animal: the interval covers this animal's bouts only, not other animals")
-    elif n < 4:
-        said.append(f"{n} animals: the interval rests on {n - 1} degree{'s' if n > 2 else ''} of freedom")
+    said = [*out["leaks"], *design_warnings(model.lag, len(fitted.used))]
+    r = fitted.result
     if not fitted.rows.covariates:
         said.append("no measured confounder is adjusted for: sleep pressure and the like can make this number out of nothing; read it as an association")
     for c in out["negative_controls"]:

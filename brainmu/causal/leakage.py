@@ -8,7 +8,7 @@ from typing import Any
 from brainmu.causal.grid import EpochGrid
 from brainmu.core.events import EventTable
 
-__all__ = ["find_leaks"]
+__all__ = ["design_warnings", "find_leaks"]
 
 
 def find_leaks(grids: Sequence[EpochGrid], tables: Sequence[EventTable], adjust: Sequence[str]) -> list[str]:
@@ -42,3 +42,18 @@ def _made_from(attrs: dict[str, Any]) -> set[str]:
         elif isinstance(value, Iterable) and not isinstance(value, dict):
             out |= {str(v) for v in value}
     return out
+
+
+def design_warnings(lag: int, animals: int) -> list[str]:
+    """Sentences on a lag of no epochs, and on few animals."""
+    said = []
+    if lag == 0:
+        said.append(
+            "lag=0 reads exposure and outcome from the same epoch: scoring leaves time after the arousal in the last epoch of a bout, "
+            "which biases the estimate even without an effect; use lag=1"
+        )
+    if animals == 1:
+        said.append("one animal: the interval covers this animal's bouts only, not other animals")
+    elif animals < 4:
+        said.append(f"{animals} animals: the interval rests on {animals - 1} degree{'s' if animals > 2 else ''} of freedom")
+    return said

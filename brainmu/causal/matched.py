@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from brainmu.causal.estimand import matched_sentence
 from brainmu.causal.grid import EpochGrid, epochs_in, events_of
-from brainmu.causal.hazard import HazardModel, check_exposure_tables, complete_rows
+from brainmu.causal.hazard import HazardModel, check_exposure_tables, rows_at_risk
 from brainmu.causal.inference import Estimate, random_effects
 from brainmu.causal.logistic import expit
 from brainmu.causal.matching import MatchedSets, Matching, exposure_arms, match_rows
 from brainmu.causal.outcome import Outcome, inverse_censoring, signal_after, signal_unit
-from brainmu.causal.risk_set import RiskSet, build_risk_set
+from brainmu.causal.risk_set import RiskSet
 from brainmu.core.effect import Effect
 from brainmu.core.events import EventTable
 from brainmu.errors import DesignError
@@ -72,12 +72,7 @@ def fit_matched(
     DesignError
         If an arm is empty, no exposed epoch finds a match, or none of the sets holds a transition.
     """
-    rows = build_risk_set(
-        grids, tables, lag=model.lag, width=model.width, blank=model.blank, adjust=model.adjust, adjust_window=model.adjust_window, seed=seed
-    )  # fmt: skip
-    rows, dropped = complete_rows(rows)
-    if not len(rows):
-        raise DesignError("no epoch at risk is followed by the target: nothing to estimate; check outcome, labels and lag")
+    rows, dropped = rows_at_risk(grids, tables, model, seed)
     values = (rows.y == 1).astype(np.float64) if outcome.kind == "transition" else _follow(grids, rows, outcome, horizon, model)
     there = np.isfinite(values)
     if not there.any():

@@ -11,7 +11,7 @@ from brainmu.causal.controls import past_quantities
 from brainmu.causal.grid import EpochGrid
 from brainmu.causal.hazard import HazardModel, fit_rows
 from brainmu.causal.inference import wild_bootstrap
-from brainmu.causal.leakage import find_leaks
+from brainmu.causal.leakage import design_warnings, find_leaks
 from brainmu.causal.matched import MatchedFit, matched_difference
 from brainmu.causal.matching import MatchedSets, Matching, balance
 from brainmu.causal.outcome import Outcome
@@ -128,17 +128,8 @@ def _sensitivity(grids: Sequence[EpochGrid], fitted: MatchedFit, outcome: Outcom
 
 
 def _warnings(fitted: MatchedFit, outcome: Outcome, model: HazardModel, out: dict[str, Any]) -> list[str]:
-    said = list(out["leaks"])
-    n, lost = len(fitted.used), out["matching"]["unmatched_share"]
-    if model.lag == 0:
-        said.append(
-            "lag=0 reads exposure and outcome from the same epoch: scoring leaves time after the arousal in the last epoch of a bout, "
-            "which biases the estimate even without an effect; use lag=1"
-        )
-    if n == 1:
-        said.append("one animal: the interval covers this animal's bouts only, not other animals")
-    elif n < 4:
-        said.append(f"{n} animals: the interval rests on {n - 1} degree{'s' if n > 2 else ''} of freedom")
+    said = [*out["leaks"], *design_warnings(model.lag, len(fitted.used))]
+    lost = out["matching"]["unmatched_share"]
     if not fitted.rows.covariates:
         said.append("no measured confounder is matched on: sleep pressure and the like can make this number out of nothing; read it as an association")
     if lost > 0.5:

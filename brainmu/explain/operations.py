@@ -200,6 +200,16 @@ class Permute(Operation):
         return chosen, self.spikes.times[chosen], self.rng.permutation(self.spikes.unit_id[chosen])
 
 
+def _exchanged(signal: Signal, start: float, stop: float, destination: float | None, band: tuple[float, float]) -> Patch | None:
+    """The band of a span taken out and that of an equal span from `destination` (s) put in its place; None where either lies outside the signal."""
+    assert destination is not None
+    here, there = content(signal, start, stop, band), content(signal, destination, destination + stop - start, band)
+    if here is None or there is None:
+        return None
+    n = min(len(here[1]), len(there[1]))
+    return here[0], there[1][:n] - here[1][:n]
+
+
 class Shift(Operation):
     """The event changes places with a quiet moment of the same bout: ripple and spikes go there, and what was there comes back."""
 
@@ -207,12 +217,7 @@ class Shift(Operation):
     second_place = True
 
     def _change(self, signal: Signal, start: float, stop: float, destination: float | None, band: tuple[float, float]) -> Patch | None:
-        assert destination is not None
-        here, there = content(signal, start, stop, band), content(signal, destination, destination + stop - start, band)
-        if here is None or there is None:
-            return None
-        n = min(len(here[1]), len(there[1]))
-        return here[0], there[1][:n] - here[1][:n]
+        return _exchanged(signal, start, stop, destination, band)
 
     def _assembled(
         self, start: float, stop: float, destination: float | None, patches: dict[str, Patch], chosen: NDArray[np.int64], like: Edit | None
@@ -257,12 +262,7 @@ class Replace(Operation):
         return None if donor is None else super().placebo(like, start, donor)
 
     def _change(self, signal: Signal, start: float, stop: float, destination: float | None, band: tuple[float, float]) -> Patch | None:
-        assert destination is not None
-        here, there = content(signal, start, stop, band), content(signal, destination, destination + stop - start, band)
-        if here is None or there is None:
-            return None
-        n = min(len(here[1]), len(there[1]))
-        return here[0], there[1][:n] - here[1][:n]
+        return _exchanged(signal, start, stop, destination, band)
 
     def _spike_change(self, start: float, stop: float, destination: float | None, chosen: NDArray[np.int64], like: Edit | None) -> SpikeChange:
         assert self.spikes is not None and destination is not None
