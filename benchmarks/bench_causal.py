@@ -110,7 +110,10 @@ def main() -> None:
     parser.add_argument("--animals", type=int, default=20)
     parser.add_argument("--hours", type=float, default=24.0)
     parser.add_argument("--studies", type=int, default=0, help="planted studies a cell, instead of the times")
+    parser.add_argument("--quick", action="store_true", help="4 animals of 6 h")
     args = parser.parse_args()
+    if args.quick:
+        args.animals, args.hours = 4, 6.0
     if args.studies:
         began = time.perf_counter()
         error_rates(args.studies)

@@ -1,6 +1,6 @@
 """Ripples: false detections in noise, planted ripples among distractors, recall against amplitude, speed; beside ripple_detection.
 
-Run: python benchmarks/bench_ripples.py [--seeds N] [--hours H]
+Run: python benchmarks/bench_ripples.py [--seeds N] [--hours H] [--quick]
 The peer is used if it is installed (pip install "brainmu[replay]"); otherwise its rows say so.
 """
 
@@ -103,7 +103,7 @@ def peers() -> dict[str, object]:
 
         return detect
 
-    return {name: run(name) for name in ("Kay_ripple_detector", "Karlsson_ripple_detector")}
+    return {name: run(name) for name in ("Kay_ripple_detector", "Karlsson_ripple_detector", "Roumis_ripple_detector")}
 
 
 def scored(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -120,7 +120,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--hours", type=float, default=1.0)
+    parser.add_argument("--quick", action="store_true", help="one seed, a quarter of an hour for the speed")
     args = parser.parse_args()
+    if args.quick:
+        args.seeds, args.hours = 1, 0.25
     methods = {"brainmu": ours} | peers()
     if len(methods) == 1:
         print('ripple_detection is not installed: pip install "brainmu[replay]" to see its rows')

@@ -107,13 +107,35 @@ class Spikes:
         Bins are half-open; a spike at the last edge is not counted.
         """
         e = np.asarray(edges, dtype=np.float64)
-        b = np.searchsorted(e, self.times, side="right") - 1
-        inside = (b >= 0) & (b < len(e) - 1)
-        ids = self.units["id"].to_numpy()
-        order = np.argsort(ids)
-        column = order[np.searchsorted(ids[order], self.unit_id[inside])]
-        flat = np.bincount(b[inside] * self.n_units + column, minlength=(len(e) - 1) * self.n_units)
-        return flat.reshape(len(e) - 1, self.n_units).astype(np.int32)
+        times, ids = self.span(e[0], e[-1])
+        b = np.searchsorted(e, times, side="right") - 1
+        return self._tally(b, ids, len(e) - 1)
+
+    def window_counts(self, starts: ArrayLike, n_bins: ArrayLike, bin_size: float) -> list[NDArray[np.int32]]:
+        """Spike counts (bin, unit) of many windows at once: `n_bins` (window,) bins of `bin_size` s from each of `starts` (window,), s.
+
+        As `counts` for the edges ``start + bin_size * arange(n_bins + 1)`` of each window; windows may overlap.
+        """
+        a, n = np.asarray(starts, dtype=np.float64), np.asarray(n_bins, dtype=np.int64)
+        first, last = np.searchsorted(self.times, a), np.searchsorted(self.times, a + bin_size * n)
+        many = last - first
+        window = np.repeat(np.arange(len(a)), many)
+        row = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many) + first[window]
+        t = self.times[row]
+        b = np.clip(((t - a[window]) / bin_size).astype(np.int64), 0, n[window] - 1)
+        # Division and multiplication round differently: the edge itself decides.
+        b -= a[window] + bin_size * b > t
+        b += a[window] + bin_size * (b + 1) <= t
+        offset = np.cumsum(n) - n
+        counts = self._tally(offset[window] + b, self.unit_id[row], int(n.sum()))
+        return [counts[i : i + k] for i, k in zip(offset, n)]
+
+    def _tally(self, bins: NDArray[np.int64], ids: NDArray[np.int32], n: int) -> NDArray[np.int32]:
+        """How many spikes (bin, unit) there are of each unit in each of `n` bins."""
+        known = self.units["id"].to_numpy()
+        order = np.argsort(known)
+        column = order[np.searchsorted(known[order], ids)]
+        return np.bincount(bins * self.n_units + column, minlength=n * self.n_units).reshape(n, self.n_units).astype(np.int32)
 
     @classmethod
     def coerce(cls, value: Any) -> Spikes:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Recording
@@ -24,7 +25,9 @@ __all__ = ["STATES", "StateSpace", "classify_dynamics", "smooth_states"]
 STATES = ("continuous", "fragmented", "stationary")
 _WALK_VARIANCE = 6e-4
 """Of the continuous walk in 2 ms, m² (Denovellis et al. 2021)."""
-_BATCH_BINS = 25_000
+_BATCH_BINS = 50_000
+_LOWEST = -40.0
+"""Log-likelihood of a place below that of the best, at least: what is below that is zero to float32, and products of such numbers are slow."""
 
 Float = NDArray[np.float32]
 
@@ -43,12 +46,12 @@ class StateSpace:
     @property
     def states(self) -> Float:
         """Probability (time, state) of each dynamic."""
-        return self.posterior.sum(2)
+        return self.posterior @ np.ones(self.posterior.shape[2], dtype=np.float32)
 
     @property
     def position(self) -> Float:
         """Posterior (time, place)."""
-        return self.posterior.sum(1)
+        return self.posterior[:, 0] + self.posterior[:, 1] + self.posterior[:, 2]
 
 
 def classify_dynamics(
@@ -74,15 +77,21 @@ def classify_dynamics(
     x = context.x
     spikes = recording.spikes.pick(context.fields.units)
     n = np.maximum(((events.stop - events.start) / bin_size + 1e-6).astype(int), 1)
-    counts = [spikes.counts(a + bin_size * np.arange(k + 1)) for a, k in zip(events.start, n)]
+    counts = spikes.window_counts(events.start, n, bin_size)
     found = smooth_states(counts, context.fields.rates, x, bin_size, walk_sd(context, bin_size), stay)
     out = [StateSpace(p, a + bin_size * (np.arange(k) + 0.5), x) for p, a, k in zip(found, events.start, n)]
-    share = np.array([s.states.mean(0) for s in out]).reshape(-1, 3)
-    mostly = np.array([(s.states > certain).mean(0) for s in out]).reshape(-1, 3)
-    name = np.where(mostly.max(1, initial=0) > 0.5, np.array(STATES, dtype=object)[mostly.argmax(1)], "mixed") if len(out) else np.empty(0, dtype=object)
-    speed = np.array([np.median(np.abs(np.diff(x[s.position.argmax(1)]))) / bin_size if len(s.times) > 1 else np.nan for s in out])
-    columns = {state: share[:, i] for i, state in enumerate(STATES)}
-    return events.assign(**columns, dynamics=name, state_speed=speed), out
+    return events.assign(**_summary(out, n, bin_size, certain)), out
+
+
+def _summary(found: list[StateSpace], n: NDArray[np.int64], bin_size: float, certain: float) -> dict[str, NDArray]:
+    """The columns that `classify_dynamics` adds, from the posterior of each event and its number of bins."""
+    first = np.cumsum(n) - n
+    states = np.concatenate([np.empty((0, 3), dtype=np.float32), *(s.states for s in found)])
+    share, mostly = (np.add.reduceat(v, first, dtype=np.float64) / n[:, None] if len(n) else v for v in (states, states > certain))
+    name = np.where(mostly.max(1, initial=0) > 0.5, np.array(STATES, dtype=object)[mostly.argmax(1)], "mixed")
+    step = np.concatenate([np.empty(0), *(np.abs(np.diff(s.places[s.position.argmax(1)])) for s in found)])
+    speed = pd.Series(step / bin_size).groupby(np.repeat(np.arange(len(n)), n - 1)).median().reindex(range(len(n)))
+    return {**{state: share[:, i] for i, state in enumerate(STATES)}, "dynamics": name.astype(object), "state_speed": speed.to_numpy()}
 
 
 def walk_sd(context: Context, bin_size: float) -> float:
@@ -122,42 +131,45 @@ def _smooth_batch(counts: list[NDArray[np.int32]], rates: Float, x: NDArray[np.f
     change = np.full((3, 3), (1 - stay) / 2, dtype=np.float32)
     np.fill_diagonal(change, stay)
     running = [int((length > t).sum()) for t in range(steps)]
-    # What is fragmented has the shape of the likelihood: a number an event, not a place, is all there is to carry.
-    forward = np.zeros((steps, n, 3, places), dtype=np.float32)
+    one = np.ones(places, dtype=np.float32)  # sums over places as products with it, which are several times faster
+    mean, every = one / places, np.ones(3 * places, dtype=np.float32)
+    forward = np.empty((n, steps, 3, places), dtype=np.float32)
+    # What is fragmented has the shape of the likelihood: a number an event, not a place, is all there is to carry. Each step
+    # is scaled by the total of the one before it, along with its likelihood.
     c = s = np.full((n, places), 1 / (3 * places), dtype=np.float32)
-    g = np.full(n, 1 / 3, dtype=np.float32)
+    total = np.full((3, n), 1 / 3, dtype=np.float32)
     for t in range(steps):
         k = running[t]
-        c, g, s, now = c[:k], g[:k, None] / places, s[:k], like[t, :k]
+        c, s, total = c[:k], s[:k], total[:, :k]
+        now = like[t, :k] * (1 / total.sum(0))[:, None]
+        g = (change[:, 1] @ total if t else total[1]) / places
         if t:
-            mass = np.stack([c.sum(1), g[:, 0] * places, s.sum(1)], axis=1) @ change[:, 1] / places
-            c, s = (change[0, 0] * c + change[2, 0] * s) @ move + change[1, 0] * g, change[0, 2] * c + change[2, 2] * s + change[1, 2] * g
-            g = mass[:, None]
-        c, s, flat = c * now, s * now, g * now
-        norm = 1 / (c.sum(1) + s.sum(1) + (g[:, 0] * now.sum(1)))
-        c, s, flat = c * norm[:, None], s * norm[:, None], flat * norm[:, None]
-        forward[t, :k, 0], forward[t, :k, 1], forward[t, :k, 2] = c, flat, s
-        g = flat.sum(1)
-    bc = bs = np.ones((n, places), dtype=np.float32)
-    bg = np.ones(n, dtype=np.float32)
-    for t in range(steps - 2, -1, -1):
-        k = running[t + 1]
-        now = like[t + 1, :k]
-        ac, as_, ag = bc[:k] * now, bs[:k] * now, (bg[:k] * now.mean(1))[:, None]
-        moved = ac @ back_move
-        new_c = change[0, 0] * moved + change[0, 2] * as_ + change[0, 1] * ag
-        new_s = change[2, 0] * moved + change[2, 2] * as_ + change[2, 1] * ag
-        new_g = change[1, 0] * ac.mean(1) + change[1, 2] * as_.mean(1) + change[1, 1] * ag[:, 0]
-        norm = 1 / np.maximum(np.maximum(new_c.max(1), new_s.max(1)), new_g)
-        more = running[t] - k  # events whose last bin this is know nothing of what follows
-        bc, bs = (np.concatenate([v * norm[:, None], np.ones((more, places), dtype=np.float32)]) for v in (new_c, new_s))
-        bg = np.concatenate([new_g * norm, np.ones(more, dtype=np.float32)])
-        post = forward[t, :k]
-        post[:, 0] *= bc[:k]
-        post[:, 1] *= bg[:k, None]
-        post[:, 2] *= bs[:k]
-        post /= post.sum((1, 2), keepdims=True)
-    return [forward[: length[e], e].copy() for e in range(n)]
+            from_g = (change[1, 0] / places * total[1])[:, None]
+            c, s = (change[0, 0] * c + change[2, 0] * s) @ move + from_g, change[0, 2] * c + change[2, 2] * s + from_g
+        c, s, flat = c * now, s * now, g[:, None] * now
+        total = np.stack([c @ one, flat @ one, s @ one])
+        forward[:k, t, 0], forward[:k, t, 1], forward[:k, t, 2] = c, flat, s
+    bc = bs = np.ones((running[-1], places), dtype=np.float32)
+    bg = norm = np.ones(running[-1], dtype=np.float32)
+    for t in range(steps - 1, -1, -1):
+        if t < steps - 1:
+            k = running[t + 1]
+            now = like[t + 1, :k] * norm[:k, None]
+            ac, as_, ag = bc[:k] * now, bs[:k] * now, bg[:k] * (now @ mean)
+            moved, from_g = ac @ back_move, (change[0, 1] * ag)[:, None]
+            new_c = change[0, 0] * moved + change[0, 2] * as_ + from_g
+            new_s = change[2, 0] * moved + change[2, 2] * as_ + from_g
+            new_g = change[1, 0] * (ac @ mean) + change[1, 2] * (as_ @ mean) + change[1, 1] * ag
+            more = running[t] - k  # events whose last bin this is know nothing of what follows
+            norm = np.concatenate([1 / (new_c @ mean + new_s @ mean + new_g), np.ones(more, dtype=np.float32)])
+            bc, bs = (np.concatenate([v, np.ones((more, places), dtype=np.float32)]) for v in (new_c, new_s))
+            bg = np.concatenate([new_g, np.ones(more, dtype=np.float32)])
+        post = forward[: running[t], t]
+        post[:, 0] *= bc
+        post[:, 1] *= bg[:, None]
+        post[:, 2] *= bs
+        post /= (post.reshape(len(post), -1) @ every)[:, None, None]
+    return [forward[e, :k] for e, k in enumerate(length)]
 
 
 def _likelihood(counts: list[NDArray[np.int32]], rates: Float, bin_size: float) -> Float:
@@ -169,6 +181,9 @@ def _likelihood(counts: list[NDArray[np.int32]], rates: Float, bin_size: float) 
     time = np.concatenate([np.arange(len(c)) for c in counts])
     event = np.repeat(np.arange(n), [len(c) for c in counts])
     busy = flat.any(1)
-    logp = flat[busy].astype(np.float32) @ np.log(rates) - bin_size * total
-    out[time[busy], event[busy]] = np.exp(logp - logp.max(1, keepdims=True))
+    logp = flat[busy].astype(np.float32) @ np.log(rates)
+    logp -= (bin_size * total).astype(np.float32)
+    logp -= logp.max(1, keepdims=True)
+    np.maximum(logp, _LOWEST, out=logp)
+    out.reshape(-1, rates.shape[1])[(time * n + event)[busy]] = np.exp(logp, out=logp)
     return out

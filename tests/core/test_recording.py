@@ -3,6 +3,7 @@
 from datetime import datetime
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +63,19 @@ def test_counts_keep_every_spike(spikes):
     s = Spikes(t, u)
     c = s.counts(np.arange(0, 102))
     assert c.sum() == len(t) and (c.sum(0) == [np.sum(u == i) for i in s.units["id"]]).all()
+
+
+@given(
+    st.lists(st.tuples(st.floats(-1, 5), st.integers(0, 3))), st.lists(st.tuples(st.floats(-1, 5), st.integers(0, 40))), st.sampled_from([0.002, 0.01, 0.1])
+)
+def test_counts_of_many_windows_equal_those_of_each(spikes, windows, bin_size):
+    on_edges = [(a + bin_size * k, 0) for a, n in windows for k in range(n + 1)]
+    t, u = np.array(spikes + on_edges, dtype=float).reshape(-1, 2).T
+    s = Spikes(t, u.astype(int), pd.DataFrame({"id": [3, 1, 0, 2]}))
+    found = s.window_counts([a for a, _ in windows], [n for _, n in windows], bin_size)
+    assert len(found) == len(windows)
+    for c, (a, n) in zip(found, windows):
+        assert np.array_equal(c, s.counts(a + bin_size * np.arange(n + 1)))
 
 
 def test_spikes_are_sorted_and_picked():
