@@ -16,9 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from bench_replay import World, short_session
 
 import brainmu as bm
-from bench_replay import World, short_session
 from brainmu.core import EventTable
 from brainmu.replay.contexts import Context, fit_contexts
 from brainmu.replay.decode import units_and_position
