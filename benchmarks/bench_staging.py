@@ -1,8 +1,8 @@
-"""Staging: speed beside YASA, agreement on planted and real recordings, what noise and a few labels do. Real ones where their folder is given (BRAINMU_DATA).
+"""Staging: agreement on planted and real recordings, what noise and a few labels do. Real ones where their folder is given (BRAINMU_DATA).
 
 Usage: python benchmarks/bench_staging.py [--quick] [--only PART ...] [--cross-validate] [--folds 0 1 2 3] [--reference FILE]
 
-Parts: speed, rodents, humans, noise, calibration, mouse, spikes. --cross-validate adds the 4 subject folds of Sleep-EDF band powers (half an hour on
+Parts: rodents, humans, noise, calibration, mouse, spikes. --cross-validate adds the 4 subject folds of Sleep-EDF band powers (half an hour on
 one core), paired with LightGBM subject by subject: by --reference, a JSON file with "subject_kappa" and "fraction_bias", or fitted here where lightgbm
 is installed.
 """
@@ -46,7 +46,7 @@ UNSEEN_LABS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parts: dict[str, Callable[[argparse.Namespace], None]] = {
-        "speed": speed, "rodents": rodents, "humans": humans, "noise": noise, "calibration": calibration, "mouse": mouse, "spikes": spikes,
+        "rodents": rodents, "humans": humans, "noise": noise, "calibration": calibration, "mouse": mouse, "spikes": spikes,
     }  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="shorter recordings and fewer animals")
     parser.add_argument("--only", nargs="+", choices=[*parts], help="these parts alone")
@@ -74,53 +74,6 @@ def folder(args: argparse.Namespace, name: str) -> Path | None:
         print(f"{name}: absent (set BRAINMU_DATA to the folder of real recordings)")
         return None
     return args.data / name
-
-
-# -- speed ----------------------------------------------------------------------------------------------------------
-def speed(args: argparse.Namespace) -> None:
-    """Hours of recording staged in a second: second call of each (warm), features to hypnogram."""
-    hours = 2.0 if args.quick else 8.0
-    print(f"two channels, {hours:g} h        warm s   h/s")
-    rodent, human = night(hours, 200.0, "emg", "rodent3", 4.0), night(hours, 100.0, "eog", "aasm5", 30.0)
-    report("rules, 4 s, 200 Hz", hours, lambda: SleepStager(stages="rodent3", method="rules").predict(rodent))
-    for method in ("boosting", "combined"):
-        mice = [night(1.0, 200.0, "emg", "rodent3", 4.0, seed) for seed in range(3)]
-        people = [night(2.0, 100.0, "eog", "aasm5", 30.0, seed) for seed in range(3)]
-        m, p = SleepStager(stages="rodent3", method=method).fit(mice), SleepStager(method=method).fit(people)
-        report(f"{method}, 4 s, 200 Hz", hours, lambda m=m: m.predict(rodent))
-        report(f"{method}, 30 s, 100 Hz", hours, lambda p=p: p.predict(human))
-    pretrained = SleepStager.load(PRETRAINED)
-    report(f"{PRETRAINED}, 200 Hz", hours, lambda: pretrained.predict(rodent))
-    if importlib.util.find_spec("yasa") is None:
-        print("YASA                             absent")
-        return
-    import mne
-    import yasa
-
-    values = np.concatenate([s.read() for s in human.signals.values()], axis=1).T * 1e-6
-    raw = mne.io.RawArray(values, mne.create_info(["C4", "EOG"], 100.0, ["eeg", "eog"], verbose=False), verbose=False)
-    report("YASA, 30 s, 100 Hz", hours, lambda: yasa.SleepStaging(raw, eeg_name="C4", eog_name="EOG").predict())
-
-
-def report(name: str, hours: float, work: Callable[[], object]) -> None:
-    work()
-    begin = time.perf_counter()
-    work()
-    spent = time.perf_counter() - begin
-    print(f"{name:<32} {spent:6.2f} {hours / spent:5.1f}", flush=True)
-
-
-def night(hours: float, rate: float, second: str, stages: str, epoch: float, seed: int = 0) -> Recording:
-    """Noise whose slow power and second channel follow a random hypnogram."""
-    rng = np.random.default_rng(seed)
-    n = int(hours * 3600 / epoch)
-    codes = np.repeat(rng.integers(0, 3 if stages == "rodent3" else 5, n // 10 + 1), 10)[:n]
-    gain = np.repeat(1.0 + codes, int(epoch * rate))
-    x = rng.standard_normal((len(gain), 2))
-    x[:, 0] += 3 * gain * np.sin(2 * np.pi * 2 * np.arange(len(gain)) / rate)
-    x[:, 1] *= gain
-    signals = {k: {"values": x[:, i : i + 1], "rate": rate, "unit": "uV", "kind": k} for i, k in enumerate(("eeg", second))}
-    return Recording.from_arrays(f"night_{second}_{seed}", signals=signals, labels={"scoring": Hypnogram(codes, stages, epoch)})
 
 
 # -- planted --------------------------------------------------------------------------------------------------------

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from brainmu.errors import InputError, MissingDataError
 from brainmu.sleep.decoding import Decoding
 from brainmu.sleep.durations import Durations
-from brainmu.sleep.features import Table, add_context
+from brainmu.sleep.features import Table, add_context, context_reach
 from brainmu.sleep.trees import Trees
 
 __all__ = ["BoostedStager"]
 
 _WHOLE_NIGHT = 4 * 3600.0  # s
+_ROWS = 4096
 
 
 @dataclass
@@ -86,7 +87,12 @@ class BoostedStager:
         """What the trees say of each epoch (epoch, stage), before decoding; NaN where nothing is known."""
         if self.trees is None:
             raise InputError("the stager is not fitted: call fit first")
-        p = self.trees.predict_proba(self._with_context(table))
+        x, n = self._arranged(table), len(table.values)
+        night = self._night(n)
+        p = np.empty((n, self.n_stages))
+        # The surround is several times what it surrounds: a day of 4-s epochs is walked in parts.
+        for i in range(0, n, _ROWS):
+            p[i : i + _ROWS] = self.trees.predict_proba(self._surrounded(x, night, i, min(i + _ROWS, n)))
         p[table.empty] = np.nan
         return p
 
@@ -121,8 +127,14 @@ class BoostedStager:
     def _with_context(self, table: Table) -> NDArray[np.float64]:
         """Every column, then the surround of those on the recording's own scale (absolute ones say enough once)."""
         x = self._arranged(table)
-        around = add_context(x[:, ~self._absolute()], self.epoch, self.stages, causal=self.causal)
-        return np.concatenate([x[:, self._absolute()], around, self._night(len(x))], axis=1)
+        return self._surrounded(x, self._night(len(x)), 0, len(x))
+
+    def _surrounded(self, x: NDArray[np.float64], night: NDArray[np.float64], start: int, stop: int) -> NDArray[np.float64]:
+        """Rows `start` to `stop` of :meth:`_with_context`."""
+        absolute, reach = self._absolute(), context_reach(self.epoch, self.stages)
+        first = max(0, start - reach)
+        around = add_context(x[first : stop + reach, ~absolute], self.epoch, self.stages, causal=self.causal)
+        return np.concatenate([x[start:stop, absolute], around[start - first : stop - first], night[start:stop]], axis=1)
 
     def _night(self, n: int) -> NDArray[np.float64]:
         """Hours since the start and share of the night, of people's whole nights only: a short excerpt does not know its place in the night,

@@ -17,7 +17,7 @@ from brainmu.core.signal import Signal
 from brainmu.errors import InputError, MissingDataError
 from brainmu.sleep.frames import Grid, brain_measures, grid_of, muscle_level
 
-__all__ = ["BURN_IN", "CONTEXT", "Table", "add_context", "epoch_table"]
+__all__ = ["BURN_IN", "CONTEXT", "Table", "add_context", "context_reach", "epoch_table"]
 
 BURN_IN = 300.0
 """Data before a running scale begins, s; ten epochs at least."""
@@ -125,6 +125,11 @@ def add_context(values: NDArray[np.float64], epoch: float, stages: str, *, causa
         if not causal:
             out.append(_shifted(values, -lag))
     return np.concatenate(out, axis=1)
+
+
+def context_reach(epoch: float, stages: str) -> int:
+    """How many epochs before or after an epoch `add_context` looks at, at most."""
+    return max(max(1, round(s / epoch)) for spans in CONTEXT[stages].values() for s in spans)
 
 
 def _table(grid: Grid, parts: list[tuple[NDArray[np.float64], list[str]]], running: bool) -> Table:

@@ -203,6 +203,14 @@ def test_human_labels_for_a_rodent_stager(make_night):
     assert set(s.predict(make_night(8, epochs=150)).stages) == {"WAKE", "NREM", "REM"}
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_long_recording_is_walked_in_parts_that_make_no_difference(make_mouse, monkeypatch, causal):
+    s = SleepStager(stages="rodent3", method="boosting", causal=causal).fit([make_mouse(0, epochs=150)], labels="scoring")
+    whole = s.predict_proba(make_mouse(5, epochs=150))
+    monkeypatch.setattr("brainmu.sleep.boosting._ROWS", 17)
+    assert np.allclose(s.predict_proba(make_mouse(5, epochs=150)), whole, atol=1e-9, equal_nan=True)
+
+
 @pytest.mark.slow
 def test_encoder(make_mouse, tmp_path):
     train = [make_mouse(s, epochs=150, rate=100.0) for s in range(2)]
