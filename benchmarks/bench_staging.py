@@ -142,21 +142,10 @@ def noise_table(n: int, hours: float) -> pd.DataFrame:
     rows = []
     for name, stager in stagers.items():
         for amount in NOISE:
-            pairs = [(str(i), stager.predict(noisy(r, amount, i)), h) for i, (r, h) in enumerate(test)]
+            pairs = [(str(i), stager.predict(synth.with_noise(r, amount, i)), h) for i, (r, h) in enumerate(test)]
             e = evaluate_many(pairs)
             rows.append({"stager": name, "noise": amount, "kappa": e["kappa_subjects"], "rem_f1": e["f1"]["REM"]})
     return pd.DataFrame(rows)
-
-
-def noisy(recording: Recording, amount: float, seed: int) -> Recording:
-    """Field and muscle signals with white noise of `amount` SDs of each channel; below 500 Hz, where staging looks."""
-    rng = np.random.default_rng(seed)
-    signals = {}
-    for name, s in {**recording.signals_of("eeg", "lfp"), **recording.signals_of("emg")}.items():
-        x = s.read().astype(np.float32)
-        x = x + amount * np.nanstd(x, axis=0) * rng.standard_normal(x.shape).astype(np.float32)
-        signals[name] = {"values": x, "rate": s.rate, "start": s.start, "unit": s.unit, "kind": s.kind}
-    return Recording.from_arrays(recording.id, recording.subject, recording.species, signals=signals, labels=recording.labels)
 
 
 def calibration(args: argparse.Namespace) -> None:
@@ -168,7 +157,7 @@ def calibration(args: argparse.Namespace) -> None:
         "rules": SleepStager(stages="rodent3", method="rules"), PRETRAINED: SleepStager.load(PRETRAINED),
     }  # fmt: skip
     alike = planted(n, hours, 921, labs=UNSEEN_LABS)
-    sets = {"unseen labs": alike, "the same with noise of 4 SD": [(noisy(r, 4.0, i), h) for i, (r, h) in enumerate(alike)]}
+    sets = {"unseen labs": alike, "the same with noise of 4 SD": [(synth.with_noise(r, 4.0, i), h) for i, (r, h) in enumerate(alike)]}
     for what, animals in sets.items():
         print(f"five labelled minutes, planted, {what} (n = {n}; scored on the rest of each recording):")
         for name, stager in stagers.items():
