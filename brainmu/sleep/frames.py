@@ -86,8 +86,9 @@ def brain_measures(
     """Measures (frame, channel) of EEG, LFP or EOG channels.
 
     ``log_<band>`` (log10 density), ``total`` (log10 power 0.5-45 Hz), ``slope`` (aperiodic, 4-90 Hz, as a positive steepness),
-    and with `shape` Hjorth ``mobility`` and ``complexity``, ``kurtosis`` (about the mean of ten minutes,
-    or with `local` of the frame), ``permutation_entropy``.
+    and with `shape` Hjorth ``mobility`` and ``complexity``, ``kurtosis``, ``permutation_entropy``.
+    The slope leaves out frequencies that stand above the line in ten minutes together, and kurtosis is about the mean of these; with `local` both look at a
+    frame alone, so that nothing later has a say.
     """
     _check_rate(signal, 20.0)
     out: dict[str, list[NDArray[np.float32]]] = {}
@@ -100,7 +101,7 @@ def brain_measures(
         if shape:
             part |= _hjorth(power, f, free) | _disorder(x, rate, first, round(min(WINDOW, len(x) / rate) * rate), grid.step, local)
         part["total"] = _log(power[..., (f >= 0.5) & (f < 45) & free].sum(-1) * (f[1] - f[0]))
-        part["slope"] = -aperiodic_slope(power, f, 4.0, min(90.0, f[-1]))
+        part["slope"] = -aperiodic_slope(power, f, 4.0, min(90.0, f[-1]), each=local)
         for name, value in part.items():
             out.setdefault(name, []).append(np.asarray(value, dtype=np.float32))
         if progress is not None:

@@ -117,6 +117,16 @@ def test_a_causal_stager_keeps_past_stages_whatever_follows(mice, make_mouse, tm
     assert SleepStager.load(tmp_path / "new").predict(r).attrs["scale"] == "whole recording"
 
 
+def test_a_causal_stager_says_the_same_of_a_recording_that_is_cut(mice):
+    s = SleepStager(stages="rodent3", method="boosting", causal=True, duration=False).fit(mice[:2])
+    epochs = 190  # in the middle of a chunk of ten minutes that features are read in
+    part = {n: {"values": x.values[: epochs * 400], "rate": 100.0, "unit": "uV", "kind": x.kind} for n, x in mice[3].signals.items()}
+    before = s.predict(Recording.from_arrays("cut", "cut", "mouse", signals=part)).proba
+    after = s.predict(mice[3]).proba[:epochs]
+    assert before is not None and np.isfinite(after[75:]).all()
+    np.testing.assert_array_equal(before[:-1], after[:-1])  # the last epoch's spectrum reaches a second beyond it
+
+
 def test_confidence_is_learnt_without_durations_too(make_night):
     nights = [make_night(k, epochs=100, signal=0.5) for k in range(4)]
     for options in ({"duration": False}, {"causal": True}):
