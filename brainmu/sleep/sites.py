@@ -25,11 +25,17 @@ def is_rodent(recording: Recording) -> bool:
 
 
 def unlike_stages(recording: Recording, stages: str) -> list[str]:
-    """A sentence where the species is known and not one that the stages are of."""
+    """Sentences where a recording cannot show the stages: it is of another species (or names none, and EOG speaks for people), or holds EMG alone."""
+    said = []
     human = recording.species.lower() in ("human", "homo sapiens")
     if (stages == "rodent3" and human) or (stages == "aasm5" and is_rodent(recording)):
-        return [f"the recording is of {recording.species}, and the stages {stages} are of {'rodents' if human else 'people'}"]
-    return []
+        said.append(f"the recording is of {recording.species}, and the stages {stages} are of {'rodents' if human else 'people'}")
+    elif stages == "rodent3" and not recording.species and recording.signals_of("eog"):
+        said.append("the recording holds EOG and names no species: if it is of people, the stages rodent3 are not theirs")
+    kinds = {k for s in recording.signals.values() for k in s.channels["kind"]}
+    if "emg" in kinds and not kinds & {"eeg", "lfp", "eog", "features"} and (recording.spikes is None or not len(recording.spikes)):
+        said.append("the recording holds EMG alone, and muscle tone does not tell the stages of sleep apart")
+    return said
 
 
 def scoring_of(recording: Recording, given: Hypnogram | None) -> Hypnogram | None:
