@@ -67,12 +67,14 @@ class Grid:
 def grid_of(recording: Recording, signals: list[Signal], epoch: float, start: float | None = None) -> Grid:
     """The epochs that cover `signals` (all of the recording where the list is empty).
 
-    Raises InputError where the recording is shorter than an epoch.
+    Raises InputError where the recording is shorter than an epoch, or `start` lies behind it.
     """
     if signals:
         first, stop = min(s.start for s in signals), max(s.stop for s in signals)
     else:
         first, stop = recording.start, recording.stop
+    if start is not None and not start < stop:
+        raise InputError(f"{recording.id}: start is {start:g} s, expected a time before the end of the recording ({first:.1f}-{stop:.1f} s)")
     first = first if start is None else start
     n = int(np.floor((stop - first) / epoch + 1e-6))
     if n < 1:

@@ -80,6 +80,30 @@ def test_spikes_alone(make_mouse):
     assert evaluate(s.predict(test), test.labels["scoring"])["kappa"] > 0.5
 
 
+def test_where_to_begin_and_how_much_to_leave_out_are_checked(stager, mice):
+    for start in (1e5, float("nan")):
+        with pytest.raises(InputError, match=r"start is .* s, expected a time before the end of the recording"):
+            stager.predict(mice[3], start=start)
+    for share in ("much", 1.5, -0.1, 1):
+        with pytest.raises(InputError, match="expected True, False or a share"):
+            stager.predict(mice[3], abstain=share)
+
+
+def test_muscle_tone_alone_is_doubted(stager, mice):
+    emg = Recording.from_arrays("emg", "x", "mouse", signals={"emg": mice[3].signals["emg"]})
+    assert any("EMG alone" in r for r in stager.predict(emg).attrs["reasons"])
+    assert not stager.predict(mice[3]).attrs["reasons"]
+
+
+def test_it_counts_and_names_what_it_was_fitted_on(mice, tmp_path):
+    signals = {n: {"values": np.where(np.arange(len(s.values))[:, None] < 60 * 400, np.nan, s.values), "rate": s.rate, "kind": s.kind}
+               for n, s in mice[0].signals.items()}  # fmt: skip
+    gap = Recording.from_arrays("gap", "gap", "mouse", signals=signals, labels={"scoring": mice[0].labels["scoring"]})
+    s = SleepStager(stages="rodent3", method="boosting").fit([gap, mice[1]], labels="scoring")
+    assert 420 <= s.n_epochs_ <= 421 and s.subjects_ == ("gap", mice[1].subject)
+    assert SleepStager.load(s.save(tmp_path / "s")).subjects_ == s.subjects_
+
+
 def test_causal_ignores_the_future(mice):
     s = SleepStager(stages="rodent3", causal=True).fit(mice[:2])
     assert s.predict(mice[3]).attrs["centred"] is False
