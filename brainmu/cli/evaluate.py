@@ -79,7 +79,12 @@ def evaluate(
         stager = SleepStager(stages="rodent3", epoch=4.0, method="rules") if model == "rules" else SleepStager.load(model)
         pairs = [(s, stager.predict(s), s.hypnogram(labels)) for s in sessions]
         scores = score_pairs([(s.subject or s.id, predicted, true) for s, predicted, true in pairs])
-        text = "\n".join(score_lines(scores))
+        lines = score_lines(scores)
+        if scores.setdefault("fitted_on", sorted({r["subject"] for r in scores["subjects"]} & set(stager.subjects_))):
+            known = scores["fitted_on"]
+            shown = ", ".join(known[:6]) + (", …" if len(known) > 6 else "")
+            lines.append(f"  note: the stager was fitted on {len(known)} of these subjects ({shown}): their scores say nothing of new ones")
+        text = "\n".join(lines)
         if plot is not None:
             draw_disagreements(plot, [(s.id, true, predicted) for s, predicted, true in pairs], (labels, model))
             scores["plot"] = str(plot)
