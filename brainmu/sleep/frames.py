@@ -217,6 +217,8 @@ def _chunks(signal: Signal, grid: Grid, target: float, window: float = WINDOW) -
         pad = 8
         lo, hi = max(0, low - pad), min(total, high + pad)
         x = decimated(signal.read(lo * q, hi * q), q)
+        if np.isinf(x).any():  # missing like any other, or it would spoil what is measured against the whole chunk
+            x = np.where(np.isinf(x), np.float32(np.nan), x)
         yield min(1.0, (a + per) / len(starts)), (x, out_rate, np.where(s >= 0, s - lo, -1 - len(x)))
 
 
@@ -267,7 +269,9 @@ def _disorder(x: NDArray[np.float32], rate: float, first: NDArray[np.int64], win
         second, fourth = _central_sums(x, begin, length)
     else:
         mean = np.nanmean(x, axis=0, keepdims=True) if np.isfinite(x).any(axis=0).all() else np.float32(0)
-        square = (x - mean) ** 2
+        away = x - mean
+        # Powers of two change no digit of a measure without a unit, and keep fourth powers of any unit inside float32.
+        square = np.ldexp(away, -np.frexp(np.nanmax(np.abs(away), axis=0, initial=0))[1]) ** 2
         second, fourth = _sums(square, begin, length), _sums(square**2, begin, length)
     lag = max(1, round(0.01 * rate))
     a, b, c = x[: -2 * lag], x[lag:-lag], x[2 * lag :]

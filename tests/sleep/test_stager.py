@@ -89,6 +89,26 @@ def test_where_to_begin_and_how_much_to_leave_out_are_checked(stager, mice):
             stager.predict(mice[3], abstain=share)
 
 
+@pytest.mark.parametrize("gain", [1e-9, 1e9])
+def test_no_unit_is_too_large_or_small(stager, mice, gain):
+    other = {n: {"values": s.values * gain, "rate": s.rate, "kind": s.kind} for n, s in mice[3].signals.items()}
+    a, b = stager.predict(mice[3]), stager.predict(Recording.from_arrays("g", "g", "mouse", signals=other))
+    assert (a.codes == b.codes).mean() > 0.99
+
+
+def test_an_infinite_sample_costs_its_own_epoch(mice):
+    from brainmu.sleep.features import epoch_table
+
+    signals = {}
+    for value in (np.inf, np.nan):
+        x = mice[3].signals["eeg"].values.copy()
+        x[10_000] = value
+        eeg = {"values": x, "rate": 100.0, "kind": "eeg"}
+        signals[value] = epoch_table(Recording.from_arrays("i", "i", "mouse", signals={"eeg": eeg}), 4.0).values
+    np.testing.assert_array_equal(*signals.values())
+    assert np.isfinite(signals[np.inf][30:, : len(signals[np.inf][0]) // 4]).all()
+
+
 def test_muscle_tone_alone_is_doubted(stager, mice):
     emg = Recording.from_arrays("emg", "x", "mouse", signals={"emg": mice[3].signals["emg"]})
     assert any("EMG alone" in r for r in stager.predict(emg).attrs["reasons"])
