@@ -67,8 +67,16 @@ def brain_signal(recording: Recording, channels: Sequence[str] | None, least: fl
 
 
 def where_to_look(recording: Recording, signal: Signal, within: Intervals | None, scored: Hypnogram | None) -> tuple[Intervals, Intervals, str]:
-    """Where to look, what to measure against, and the name of that."""
+    """Where to look, what to measure against, and the name of that.
+
+    Raises MissingDataError where the hypnogram lies outside the signal: the session would silently stand in for its NREM.
+    """
     everywhere = Intervals([[signal.start, signal.stop]]) if signal.n_samples else Intervals()
+    if scored is not None and len(scored) and signal.n_samples and not (scored.start < signal.stop and signal.start < scored.stop):
+        raise MissingDataError(
+            f"{recording.id}: the hypnogram has {scored.start:.0f}-{scored.stop:.0f} s and the signal {signal.start:.0f}-{signal.stop:.0f} s, "
+            "expected times in common: check the start of the hypnogram"
+        )
     nrem = scored.intervals("NREM").intersect(everywhere) if scored is not None else Intervals()
     known = nrem.duration >= _LEAST_BASELINE
     spans = (within.intersect(everywhere) if within is not None else nrem if known else everywhere).subtract(signal.gaps)
