@@ -170,6 +170,8 @@ def score_lines(scores: dict[str, Any]) -> list[str]:
         lines.append(f"  calibration: ECE {told['ece']:.3f}, confidence {abs(told['overconfidence']):.3f} {side} accuracy")
         if sure is not None and sure["n"]:
             lines[-1] += f"; below 0.8 lie {sure['abstained_pct']:.1f} % of epochs, and the others are right {100 * sure['accuracy']:.1f} % of the time"
+    if 1 < scores["n_subjects"] < 8:
+        lines.append(f"  note: {scores['n_subjects']} subjects: intervals over so few are too narrow")
     if scores["n_subjects"] > 1:
         lines += [f"  {s['subject']}: kappa {s['kappa']:.3f}, n = {s['n']}" for s in scores["subjects"]]
     return lines

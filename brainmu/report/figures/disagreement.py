@@ -146,6 +146,6 @@ def _draw_calibration(ax: Axes, pairs: Sequence[tuple[str, Hypnogram, Hypnogram]
     ax.scatter(x, y, s=6 + 60 * n / n.sum(), color=ACCENT, linewidth=0, zorder=3)
     ax.set_xlim(min(0.3, float(x.min()) - 0.05), 1.03)
     ax.set_ylim(min(0.3, float(y.min()) - 0.05), 1.03)
-    ax.set_xlabel("confidence (dots grow with the epochs they hold)")  # in the axes it would lie on one curve or another
+    ax.set_xlabel("confidence (larger dot: more epochs)")  # a remark inside the axes would lie on one curve or another
     ax.set_ylabel("accuracy")
     ax.set_title(f"calibration: ECE {calibration_error(p, t):.3f}", loc="left")
