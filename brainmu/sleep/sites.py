@@ -25,7 +25,12 @@ def is_rodent(recording: Recording) -> bool:
 
 
 def unlike_stages(recording: Recording, stages: str) -> list[str]:
-    """Sentences where a recording cannot show the stages: it is of another species (or names none, and EOG speaks for people), or holds EMG alone."""
+    """Sentences where a recording cannot show the stages.
+
+    It is of another species (or names none, and EOG speaks for people), holds EMG alone, or has muscles, eyes and heart among the EEG by their names.
+    """
+    from brainmu.formats.edf import channel_kind
+
     said = []
     human = recording.species.lower() in ("human", "homo sapiens")
     if (stages == "rodent3" and human) or (stages == "aasm5" and is_rodent(recording)):
@@ -35,6 +40,9 @@ def unlike_stages(recording: Recording, stages: str) -> list[str]:
     kinds = {k for s in recording.signals.values() for k in s.channels["kind"]}
     if "emg" in kinds and not kinds & {"eeg", "lfp", "eog", "features"} and (recording.spikes is None or not len(recording.spikes)):
         said.append("the recording holds EMG alone, and muscle tone does not tell the stages of sleep apart")
+    odd = [str(n) for s in recording.signals_of("eeg", "lfp").values() for n in s.names if channel_kind(str(n)) in ("eog", "emg", "ecg")]
+    if odd:
+        said.append(f"channels {', '.join(odd[:6])} are among the EEG or LFP, and their names say EOG, EMG or ECG: give each channel its kind")
     return said
 
 

@@ -115,6 +115,14 @@ def test_muscle_tone_alone_is_doubted(stager, mice):
     assert not stager.predict(mice[3]).attrs["reasons"]
 
 
+def test_muscles_among_the_eeg_are_doubted(stager, mice):
+    values = np.concatenate([s.values for s in mice[3].signals.values()], axis=1)
+    for names, doubted in ((["EEG1", "EMG neck"], True), (["F3", "F4"], False)):
+        one = {"psg": {"values": values, "rate": 100.0, "kind": "eeg", "channels": names}}
+        reasons = stager.predict(Recording.from_arrays("one", "x", "mouse", signals=one)).attrs["reasons"]
+        assert any("channels EMG neck are among the EEG" in r for r in reasons) == doubted
+
+
 def test_it_counts_and_names_what_it_was_fitted_on(mice, tmp_path):
     signals = {n: {"values": np.where(np.arange(len(s.values))[:, None] < 60 * 400, np.nan, s.values), "rate": s.rate, "kind": s.kind}
                for n, s in mice[0].signals.items()}  # fmt: skip
