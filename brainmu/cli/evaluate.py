@@ -79,7 +79,12 @@ def evaluate(
         stager = SleepStager(stages="rodent3", epoch=4.0, method="rules") if model == "rules" else SleepStager.load(model)
         pairs = [(s, stager.predict(s), s.hypnogram(labels)) for s in sessions]
         scores = score_pairs([(s.subject or s.id, predicted, true) for s, predicted, true in pairs])
-        text = "\n".join(score_lines(scores))
+        lines = score_lines(scores)
+        if scores.setdefault("fitted_on", sorted({r["subject"] for r in scores["subjects"]} & set(stager.subjects_))):
+            known = scores["fitted_on"]
+            shown = ", ".join(known[:6]) + (", …" if len(known) > 6 else "")
+            lines.append(f"  note: the stager was fitted on {len(known)} of these subjects ({shown}): their scores say nothing of new ones")
+        text = "\n".join(lines)
         if plot is not None:
             draw_disagreements(plot, [(s.id, true, predicted) for s, predicted, true in pairs], (labels, model))
             scores["plot"] = str(plot)
@@ -165,6 +170,8 @@ def score_lines(scores: dict[str, Any]) -> list[str]:
         lines.append(f"  calibration: ECE {told['ece']:.3f}, confidence {abs(told['overconfidence']):.3f} {side} accuracy")
         if sure is not None and sure["n"]:
             lines[-1] += f"; below 0.8 lie {sure['abstained_pct']:.1f} % of epochs, and the others are right {100 * sure['accuracy']:.1f} % of the time"
+    if 1 < scores["n_subjects"] < 8:
+        lines.append(f"  note: {scores['n_subjects']} subjects: intervals over so few are too narrow")
     if scores["n_subjects"] > 1:
         lines += [f"  {s['subject']}: kappa {s['kappa']:.3f}, n = {s['n']}" for s in scores["subjects"]]
     return lines

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -18,7 +20,7 @@ def sliding_spectrum(
     Parameters
     ----------
     x : float (time,) or (time, channel)
-        Samples, NaN where missing.
+        Samples, NaN where missing; infinite ones are missing too.
     rate : float, Hz
     starts : int (frame,)
         First sample of each window; a window that leaves `x` or holds a missing sample is NaN.
@@ -74,11 +76,12 @@ def sliding_spectrum(
     for i in range(0, len(inside), block):
         part = inside[i : i + block]
         frames = shown[first[part]].astype(np.float32)
-        frames -= frames.mean(axis=2, keepdims=True)
         total = np.zeros((len(part), data.shape[1], len(keep)), dtype=np.float32)
-        for w in taper:
-            z = fft.rfft(frames * w, axis=2)
-            total += z.real**2 + z.imag**2
+        with np.errstate(invalid="ignore"):  # an infinite sample leaves its window's mean, and so all of it, NaN
+            frames -= frames.mean(axis=2, keepdims=True)
+            for w in taper:
+                z = fft.rfft(frames * w, axis=2)
+                total += z.real**2 + z.imag**2
         power[part] = total[..., keep] * np.float32(2 / rate / len(taper))
     return freqs[keep], power
 
@@ -114,12 +117,15 @@ def line_free(freqs: NDArray[np.float64], width: float = 1.5) -> NDArray[np.bool
     return away
 
 
-def aperiodic_slope(power: NDArray[np.floating], freqs: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+def aperiodic_slope(power: NDArray[np.floating], freqs: NDArray[np.float64], low: float, high: float, *, each: bool = False) -> NDArray[np.float64]:
     """Slope (…,) of log10 power over log10 frequency in [low, high), robust to oscillatory peaks.
 
     A straight line is fitted twice; the second time without the frequencies whose mean residual is in the top
     fifth (oscillations stand above the aperiodic line, never below it). Points are weighted so that each octave counts alike.
     Mains frequencies are left out. NaN where the band is not covered.
+
+    The mean is over all spectra given, so each has a say in the slope of the others; with `each` a spectrum's own residuals decide, and
+    the slope of a frame depends on that frame alone.
 
     References
     ----------
@@ -132,6 +138,10 @@ def aperiodic_slope(power: NDArray[np.floating], freqs: NDArray[np.float64], low
     y = np.log10(np.maximum(power[..., k], 1e-30))
     weight = 1 / freqs[k]
     slope, centre, level = _line(x, y, weight)
+    if each:
+        own = y - level[..., None] - slope[..., None] * (x - centre)
+        with np.errstate(invalid="ignore"):  # a missing spectrum has no quantile and no slope
+            return _line(x, y, weight * (own <= np.quantile(own, 0.8, axis=-1, keepdims=True)))[0]
     # The mean residual needs only means, so no array of residuals is made.
     rows = y.reshape(-1, len(x))
     whole = np.isfinite(rows).all(axis=1)
@@ -142,8 +152,13 @@ def aperiodic_slope(power: NDArray[np.floating], freqs: NDArray[np.float64], low
     return _line(x[calm], y[..., calm], weight[calm])[0]
 
 
-def _line(x: NDArray[np.float64], y: NDArray[np.float64], weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], float, NDArray[np.float64]]:
-    """Weighted least squares along the last axis: slope (…,), the weighted centre of x, and the height (…,) there."""
+def _line(x: NDArray[np.float64], y: NDArray[np.float64], weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], Any, NDArray[np.float64]]:
+    """Weighted least squares along the last axis: slope (…,), the weighted centre of x, and the height (…,) there; a weight a point, or one a value of y."""
+    if weight.ndim > 1:
+        w = weight / weight.sum(axis=-1, keepdims=True)
+        centre = (w * x).sum(axis=-1)
+        away = x - centre[..., None]
+        return (w * away * y).sum(axis=-1) / (w * away**2).sum(axis=-1), centre, (w * y).sum(axis=-1)
     w = weight / weight.sum()
     centre = float((w * x).sum())
     level = y @ w.astype(y.dtype)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from brainmu.core.hypnogram import UNSCORED, Hypnogram
+from brainmu.core.metrics import cohen_kappa, confusion
 from brainmu.errors import MissingDataError
 from brainmu.sleep.features import Table
 
-__all__ = ["Calibration"]
+__all__ = ["Calibration", "labels_on"]
 
 _FEWEST = 20
 _LEAST_GAIN = 0.005
 """Log likelihood an epoch; what gains less changes hardly a stage."""
+
+_AT_ODDS = 0.4
+"""Kappa below which a stager and labels do not mean the same (experts agree at about 0.76)."""
+
+_NO_PATTERN = 0.2
+"""Kappa with left-out labels below which a correction has learnt how many there are of each and nothing else."""
 
 _STRENGTHS = (10.0, 30.0, 100.0, 300.0)
 _BLOCKS = 5
@@ -40,6 +48,8 @@ class Calibration:
     n_epochs : int
     note : str
         What was done, and why.
+    doubts : list of str
+        Sentences where the labels look wrong: at odds with the stager, with each other, or outside the recording. They join the reasons of a hypnogram.
     """
 
     names: list[str]
@@ -51,6 +61,7 @@ class Calibration:
     gain: float
     n_epochs: int
     note: str
+    doubts: list[str] = field(default_factory=list)
 
     @property
     def changes(self) -> bool:
@@ -62,7 +73,8 @@ class Calibration:
         """From features, probabilities (epoch, stage) and codes (epoch,) of one recording; negative codes are not labelled.
 
         The labelled epochs are cut into blocks in time, each left out in turn: among corrections of several strengths the one is taken that makes the
-        left-out labels likeliest, if it does so by 0.005 an epoch and by more than the standard error over blocks; otherwise nothing is changed.
+        left-out labels likeliest, if it does so by 0.005 an epoch and by more than the standard error over blocks; otherwise nothing is changed. Nor is it
+        where what was learnt does not tell the stages of left-out labels apart: those contradict each other.
 
         Raises
         ------
@@ -76,27 +88,37 @@ class Calibration:
         z, logs, y = _scaled(table.values, centre, scale)[known], _log(proba)[known], codes[known].astype(np.int64)
         n, k = len(known), proba.shape[1]
         nothing = cls(table.names, centre, scale, np.zeros((z.shape[1], k)), np.zeros(k), sorted(set(y.tolist())), 0.0, n, "")
+        agreed, alike = _kappa(y, logs.argmax(axis=1), k), float((y == logs.argmax(axis=1)).mean())
+        if agreed < _AT_ODDS and alike < 0.8:  # where nearly all is one stage kappa is low and means little
+            nothing.doubts.append(
+                f"labels and stager agree in {alike:.0%} of epochs (kappa {agreed:.2f}) before calibration: check that no stages are swapped, no times shifted"
+            )
         if len(nothing.present) < 2:
             nothing.note = "nothing changed: the labels hold one stage only"
             return nothing
         blocks = np.array_split(np.arange(n), _BLOCKS)
         before = np.array([_likelihood(_normalised(logs[b]), y[b]) for b in blocks])
-        best, chosen = _LEAST_GAIN, None
+        best, chosen, found = _LEAST_GAIN, None, 1.0
         for strength in _STRENGTHS:
-            gains = np.empty(len(blocks))
+            gains, said = np.empty(len(blocks)), np.empty(n, dtype=np.int64)
             for i, b in enumerate(blocks):
                 rest = np.setdiff1d(np.arange(n), b)
                 w, c = _solve(z[rest], logs[rest], y[rest], strength)
-                gains[i] = _likelihood(_corrected(logs[b], z[b] @ w + c, np.unique(y[rest])), y[b]) - before[i]
+                corrected = _corrected(logs[b], z[b] @ w + c, np.unique(y[rest]))
+                gains[i], said[b] = _likelihood(corrected, y[b]) - before[i], corrected.argmax(axis=1)
             gain = float(gains.mean())
             if gain > best and gain > gains.std(ddof=1) / np.sqrt(len(blocks)):
-                best, chosen = gain, strength
+                best, chosen, found = gain, strength, _kappa(y, said, k)
+        if chosen is not None and found < _NO_PATTERN and np.bincount(y).max() < 0.9 * n:
+            nothing.doubts.append(f"the labels contradict each other: what some of them teach agrees with the others at a kappa of {found:.2f}")
+            nothing.note = f"nothing changed: from part of the {n} labelled epochs the others cannot be told"
+            return nothing
         if chosen is None:
             nothing.note = f"nothing changed: on left-out blocks of the {n} labelled epochs no correction was better than none"
             return nothing
         weight, bias = _solve(z, logs, y, chosen)
         note = f"corrected by {n} labelled epochs: labels of left-out blocks became {np.exp(best) - 1:.1%} likelier an epoch"
-        return cls(table.names, centre, scale, weight, bias, nothing.present, best, n, note)
+        return cls(table.names, centre, scale, weight, bias, nothing.present, best, n, note, nothing.doubts)
 
     def __call__(self, table: Table, proba: NDArray[np.float64]) -> NDArray[np.float64]:
         """Corrected probabilities (epoch, stage); NaN stays. Columns the recording lacks count as average."""
@@ -115,6 +137,29 @@ class Calibration:
     def from_dict(cls, d: dict[str, Any]) -> Calibration:
         given: dict[str, Any] = {k: np.array(v, dtype=np.float64) if k in ("centre", "scale", "weight", "bias") else v for k, v in d.items()}
         return cls(**given)
+
+
+def labels_on(h: Hypnogram, start: float, n: int, epoch: float, minutes: float | None) -> tuple[NDArray[np.int64], list[str]]:
+    """Codes (epoch,) of `n` epochs from `start` s, of the first so many scored minutes; and what to say where labels lie outside of them.
+
+    Raises MissingDataError where so many do that the others are too few.
+    """
+    scored = h.times[h.codes >= 0] + h.epoch / 2
+    stop = start + n * epoch
+    outside = int(((scored < start) | (scored >= stop)).sum())
+    said = f"{outside} of {len(scored)} labelled epochs lie outside the recording (it has {start:.0f}-{stop:.0f} s, the labels {h.start:.0f}-{h.stop:.0f} s)"
+    if outside and len(scored) - outside < _FEWEST:
+        raise MissingDataError(f"{said}, calibration needs {_FEWEST} or more inside: check the start of the hypnogram")
+    codes = h.at(start + (np.arange(n) + 0.5) * epoch).astype(np.int64)
+    if minutes is not None:
+        codes[np.cumsum(codes >= 0) * epoch > minutes * 60 + 1e-6] = UNSCORED
+    return codes, [said] if outside > 0.1 * len(scored) else []
+
+
+def _kappa(y: NDArray[np.integer], said: NDArray[np.integer], k: int) -> float:
+    """Cohen's kappa; 1 where both name one stage throughout."""
+    kappa = cohen_kappa(confusion(y, said, k))
+    return kappa if np.isfinite(kappa) else 1.0
 
 
 def _solve(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,8 @@ def write_hypnogram(hypnogram: Hypnogram, path: str | Path, *, codec: str | None
     ``_events.tsv`` is BIDS (a row a bout, with its probability where known); other ``.tsv`` a row an epoch with probabilities; ``.edf`` EDF+ annotations
     (a bout each); ``.npz`` everything; ``.csv``, ``.txt`` and ``.npy`` the integers of another tool, named by `codec`
     (yasa, accusleep, somnotate, buzcode), with accusleep's column name in ``.csv``; ``.mat`` AccuSleep's ``labels`` or buzcode's ``SleepState`` (a state
-    a second, and the spans of each). Written whole or not at all; an existing file is replaced.
+    a second, and the spans of each). Accusleep and buzcode have no code for ART, which is written as UNS. Written whole or not at all; an existing file is
+    replaced.
 
     Raises
     ------
@@ -77,6 +79,8 @@ def read_hypnogram(
     p = Path(path)
     if not p.exists():
         raise NotFoundError(f"{p}: no such file, expected a hypnogram")
+    if p.is_dir():
+        raise InputError(f"{p}: is a folder, expected the file of one hypnogram")
     kind = _kind(p, codec)
     try:
         if kind == "codes" and _is_native(p):
@@ -173,6 +177,9 @@ def _to_edf(h: Hypnogram, path: Path) -> None:
 def _edf_bouts(p: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     from edfio import read_edf
 
+    with p.open("rb") as f:
+        if f.read(8).strip() != b"0":
+            raise FormatError(f"{p}: does not begin as an EDF file does (version 0): export EDF+ annotations again, or choose another format")
     notes = [a for a in read_edf(p).annotations if a.text.lower().startswith(("sleep stage", "movement", "artefact", "artifact"))]
     if not notes:
         raise FormatError(f"{p}: holds no annotation that names a sleep stage ('Sleep stage W', …)")
@@ -223,6 +230,8 @@ def _to_npz(h: Hypnogram, path: Path) -> None:
 
 
 def _from_npz(p: Path) -> Hypnogram:
+    if not is_zipfile(p):  # numpy would take anything else for a pickle
+        raise FormatError(f"{p}: is not an NPZ archive or was cut off: write it again with write_hypnogram")
     with np.load(p, allow_pickle=False) as z:
         missing = {"codes", "stages", "epoch"} - set(z.files)
         if missing:

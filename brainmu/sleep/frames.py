@@ -67,12 +67,14 @@ class Grid:
 def grid_of(recording: Recording, signals: list[Signal], epoch: float, start: float | None = None) -> Grid:
     """The epochs that cover `signals` (all of the recording where the list is empty).
 
-    Raises InputError where the recording is shorter than an epoch.
+    Raises InputError where the recording is shorter than an epoch, or `start` lies behind it.
     """
     if signals:
         first, stop = min(s.start for s in signals), max(s.stop for s in signals)
     else:
         first, stop = recording.start, recording.stop
+    if start is not None and not start < stop:
+        raise InputError(f"{recording.id}: start is {start:g} s, expected a time before the end of the recording ({first:.1f}-{stop:.1f} s)")
     first = first if start is None else start
     n = int(np.floor((stop - first) / epoch + 1e-6))
     if n < 1:
@@ -86,8 +88,9 @@ def brain_measures(
     """Measures (frame, channel) of EEG, LFP or EOG channels.
 
     ``log_<band>`` (log10 density), ``total`` (log10 power 0.5-45 Hz), ``slope`` (aperiodic, 4-90 Hz, as a positive steepness),
-    and with `shape` Hjorth ``mobility`` and ``complexity``, ``kurtosis`` (about the mean of ten minutes,
-    or with `local` of the frame), ``permutation_entropy``.
+    and with `shape` Hjorth ``mobility`` and ``complexity``, ``kurtosis``, ``permutation_entropy``.
+    The slope leaves out frequencies that stand above the line in ten minutes together, and kurtosis is about the mean of these; with `local` both look at a
+    frame alone, so that nothing later has a say.
     """
     _check_rate(signal, 20.0)
     out: dict[str, list[NDArray[np.float32]]] = {}
@@ -100,7 +103,7 @@ def brain_measures(
         if shape:
             part |= _hjorth(power, f, free) | _disorder(x, rate, first, round(min(WINDOW, len(x) / rate) * rate), grid.step, local)
         part["total"] = _log(power[..., (f >= 0.5) & (f < 45) & free].sum(-1) * (f[1] - f[0]))
-        part["slope"] = -aperiodic_slope(power, f, 4.0, min(90.0, f[-1]))
+        part["slope"] = -aperiodic_slope(power, f, 4.0, min(90.0, f[-1]), each=local)
         for name, value in part.items():
             out.setdefault(name, []).append(np.asarray(value, dtype=np.float32))
         if progress is not None:
@@ -214,6 +217,8 @@ def _chunks(signal: Signal, grid: Grid, target: float, window: float = WINDOW) -
         pad = 8
         lo, hi = max(0, low - pad), min(total, high + pad)
         x = decimated(signal.read(lo * q, hi * q), q)
+        if np.isinf(x).any():  # missing like any other, or it would spoil what is measured against the whole chunk
+            x = np.where(np.isinf(x), np.float32(np.nan), x)
         yield min(1.0, (a + per) / len(starts)), (x, out_rate, np.where(s >= 0, s - lo, -1 - len(x)))
 
 
@@ -264,7 +269,9 @@ def _disorder(x: NDArray[np.float32], rate: float, first: NDArray[np.int64], win
         second, fourth = _central_sums(x, begin, length)
     else:
         mean = np.nanmean(x, axis=0, keepdims=True) if np.isfinite(x).any(axis=0).all() else np.float32(0)
-        square = (x - mean) ** 2
+        away = x - mean
+        # Powers of two change no digit of a measure without a unit, and keep fourth powers of any unit inside float32.
+        square = np.ldexp(away, -np.frexp(np.nanmax(np.abs(away), axis=0, initial=0))[1]) ** 2
         second, fourth = _sums(square, begin, length), _sums(square**2, begin, length)
     lag = max(1, round(0.01 * rate))
     a, b, c = x[: -2 * lag], x[lag:-lag], x[2 * lag :]

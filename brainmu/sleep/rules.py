@@ -30,6 +30,12 @@ __all__ = ["RuleSettings", "stage_by_rules"]
 
 WAKE, NREM, REM = 0, 1, 2
 
+_EVEN = 0.15
+"""Range of the muscle level (log10 amplitude) over ten minutes below which it is noise alone.
+
+White noise sampled at 100 to 1000 Hz has a range of 0.05 to 0.13, planted animals that wake and sleep meanwhile 0.7 or more, a real mouse 0.22 or more.
+"""
+
 _LEAST = 0.1
 """Share of the recording that a channel must cover to be used where none covers half of it."""
 
@@ -349,6 +355,11 @@ def _grade(e: Evidence, state: NDArray[np.int8], unlike: list[str]) -> tuple[str
     if e.chosen["muscle_from"] == "emg" and (at := _loose_wire(e.muscle, state, 300.0 / e.grid.step)) is not None:
         minutes = (e.grid.start + at * e.grid.step) / 60
         grave.append(f"the EMG changes its level for good at {minutes:.0f} min, as of a wire that comes loose: what was waking on its low side is called REM")
+    if e.chosen["muscle_from"] == "emg" and (even := _even(e.muscle, e.slow >= t["slow"].value, round(600.0 / e.grid.step))).any():
+        since, minutes = (e.grid.start + even.argmax() * e.grid.step) / 60, even.sum() * e.grid.step / 60
+        (grave if even.mean() > 0.2 else mild).append(
+            f"from {since:.0f} min on the EMG is for {minutes:.0f} min as even as noise while slow waves come and go, as of a plug that came loose"
+        )
     for key, what in (("slow", "slow-wave"), ("muscle", "muscle")):
         if t[key].method != "dip":
             (grave if t[key].separation < 2 else mild).append(f"the {what} histogram has no dip ({t[key].note})")
@@ -395,6 +406,28 @@ def _loose_wire(level: NDArray[np.float64], state: NDArray[np.int8], least: floa
         if apart > best[0] and (found == REM).mean() > 0.25:
             best = apart, int(known[split])
     return best[1]
+
+
+def _even(level: NDArray[np.float64], slow: NDArray[np.bool_], n: int) -> NDArray[np.bool_]:
+    """Frames (frame,) in a stretch of `n` or more over which the muscle level hardly moves though slow waves come and go.
+
+    Muscles that are there twitch in ten minutes that hold sleep and something else; ten minutes of sound sleep alone may be this quiet, and say nothing.
+    """
+    from scipy.ndimage import maximum_filter1d, minimum_filter1d, uniform_filter1d
+
+    if len(level) < n:
+        return np.zeros(len(level), dtype=bool)
+    filled = np.where(np.isfinite(level), level, np.inf)
+    with np.errstate(invalid="ignore"):  # a missing frame is in no stretch
+        still = maximum_filter1d(filled, n) - minimum_filter1d(filled, n) < _EVEN
+    changing = np.abs(uniform_filter1d(slow.astype(np.float64), n) - 0.5) < 0.4
+    middle = np.arange(len(level))
+    inside = (middle >= n // 2) & (middle < len(level) - (n - 1) // 2)  # filters reflect what lies beyond the ends
+    edges = np.zeros(len(level) + 1, dtype=np.int64)
+    begin = middle[still & changing & inside] - n // 2
+    np.add.at(edges, begin, 1)
+    np.add.at(edges, begin + n, -1)
+    return np.cumsum(edges)[:-1] > 0
 
 
 def _smooth(x: NDArray[np.float64], sd: float) -> NDArray[np.float64]:

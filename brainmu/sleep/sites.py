@@ -25,11 +25,25 @@ def is_rodent(recording: Recording) -> bool:
 
 
 def unlike_stages(recording: Recording, stages: str) -> list[str]:
-    """A sentence where the species is known and not one that the stages are of."""
+    """Sentences where a recording cannot show the stages.
+
+    It is of another species (or names none, and EOG speaks for people), holds EMG alone, or has muscles, eyes and heart among the EEG by their names.
+    """
+    from brainmu.formats.edf import channel_kind
+
+    said = []
     human = recording.species.lower() in ("human", "homo sapiens")
     if (stages == "rodent3" and human) or (stages == "aasm5" and is_rodent(recording)):
-        return [f"the recording is of {recording.species}, and the stages {stages} are of {'rodents' if human else 'people'}"]
-    return []
+        said.append(f"the recording is of {recording.species}, and the stages {stages} are of {'rodents' if human else 'people'}")
+    elif stages == "rodent3" and not recording.species and recording.signals_of("eog"):
+        said.append("the recording holds EOG and names no species: if it is of people, the stages rodent3 are not theirs")
+    kinds = {k for s in recording.signals.values() for k in s.channels["kind"]}
+    if "emg" in kinds and not kinds & {"eeg", "lfp", "eog", "features"} and (recording.spikes is None or not len(recording.spikes)):
+        said.append("the recording holds EMG alone, and muscle tone does not tell the stages of sleep apart")
+    odd = [str(n) for s in recording.signals_of("eeg", "lfp").values() for n in s.names if channel_kind(str(n)) in ("eog", "emg", "ecg")]
+    if odd:
+        said.append(f"channels {', '.join(odd[:6])} are among the EEG or LFP, and their names say EOG, EMG or ECG: give each channel its kind")
+    return said
 
 
 def scoring_of(recording: Recording, given: Hypnogram | None) -> Hypnogram | None:
@@ -61,8 +75,16 @@ def brain_signal(recording: Recording, channels: Sequence[str] | None, least: fl
 
 
 def where_to_look(recording: Recording, signal: Signal, within: Intervals | None, scored: Hypnogram | None) -> tuple[Intervals, Intervals, str]:
-    """Where to look, what to measure against, and the name of that."""
+    """Where to look, what to measure against, and the name of that.
+
+    Raises MissingDataError where the hypnogram lies outside the signal: the session would silently stand in for its NREM.
+    """
     everywhere = Intervals([[signal.start, signal.stop]]) if signal.n_samples else Intervals()
+    if scored is not None and len(scored) and signal.n_samples and not (scored.start < signal.stop and signal.start < scored.stop):
+        raise MissingDataError(
+            f"{recording.id}: the hypnogram has {scored.start:.0f}-{scored.stop:.0f} s and the signal {signal.start:.0f}-{signal.stop:.0f} s, "
+            "expected times in common: check the start of the hypnogram"
+        )
     nrem = scored.intervals("NREM").intersect(everywhere) if scored is not None else Intervals()
     known = nrem.duration >= _LEAST_BASELINE
     spans = (within.intersect(everywhere) if within is not None else nrem if known else everywhere).subtract(signal.gaps)

@@ -65,8 +65,8 @@ class SleepStager:
     calibration_ : Calibration or None
         What :meth:`calibrate` adds for one animal.
     classes_ : tuple of str
-    n_subjects_, n_epochs_ : int
-        What it was fitted on; 0 where a stage model was taken as it is.
+    n_subjects_, n_epochs_, subjects_ : int, int, tuple of str
+        What it was fitted on (labelled epochs that hold data, names of subjects); 0 and none where a stage model was taken as it is.
 
     Examples
     --------
@@ -99,6 +99,7 @@ class SleepStager:
         self.duration, self.causal, self.confidence, self.config, self.seed = duration, causal, confidence, config, seed
         self.calibration_: Calibration | None = None
         self.decoding_: Decoding | None = None
+        self.subjects_: tuple[str, ...] = ()
         if method == "rules":
             self.method_, self.classes_ = "rules", STAGE_SETS[stages]
 
@@ -144,8 +145,8 @@ class SleepStager:
         hypnograms = [self._reference(r, labels) for r in recordings]
         _warn_of_unnamed(recordings)
         self.classes_ = STAGE_SETS[self.stages]
-        self.n_subjects_ = len({r.subject or r.id for r in recordings})
-        self.n_epochs_ = int(sum((h.codes >= 0).sum() for h in hypnograms))
+        self.subjects_ = tuple(sorted({r.subject or r.id for r in recordings}))
+        self.n_subjects_ = len(self.subjects_)
         self.method_ = self.method or self._usual_method()
         self.calibration_ = self.decoding_ = None
         if self.method_ in ("boosting", "combined"):
@@ -177,9 +178,9 @@ class SleepStager:
 
         if not isinstance(session, Recording):
             raise InputError(f"predict takes one recording, got a {type(session).__name__}: call it for each")
-        share = None if isinstance(abstain, (bool, np.bool_)) else float(abstain)
-        if share is not None and not 0 <= share < 1:
-            raise InputError(f"abstain is {share:g}, expected True, False or a share of the epochs from 0 to below 1 (0.05 leaves the least certain 5 %)")
+        share = None if isinstance(abstain, (bool, np.bool_)) else abstain
+        if share is not None and not (isinstance(share, (int, float, np.number)) and 0 <= share < 1):
+            raise InputError(f"abstain is {share!r}, expected True, False or a share of the epochs from 0 to below 1 (0.05 leaves the least certain 5 %)")
         if self._fitted() == "rules":
             h = self._by_rules(session, start, progress)
         else:
@@ -189,6 +190,7 @@ class SleepStager:
             h.attrs["reasons"] = doubts(h) + unlike_stages(session, self.stages)
         if self.calibration_ is not None:
             h.attrs["calibration"] = self.calibration_.note
+            h.attrs["reasons"] = h.attrs["reasons"] + self.calibration_.doubts
         assert h.proba is not None
         sure = np.nan_to_num(h.proba).max(axis=1)
         if share is not None or abstain:
@@ -216,16 +218,17 @@ class SleepStager:
         Raises
         ------
         MissingDataError
-            With fewer than 20 labelled epochs that hold data.
+            With fewer than 20 labelled epochs that hold data, or all of them outside the recording.
 
         Notes
         -----
         Added to the stager's log probabilities are a bias a stage and weights of the animal's features, held by a ridge. Strength, and whether anything
-        is changed at all, are decided on labelled blocks left out in turn. Stages that the minutes do not hold keep their probability.
+        is changed at all, are decided on labelled blocks left out in turn. Stages that the minutes do not hold keep their probability. Labels that are at
+        odds with the stager, with each other or with the times of the recording are doubted in ``calibration_.doubts`` and ``attrs["reasons"]``.
         """
         import copy
 
-        from brainmu.sleep.few_labels import Calibration
+        from brainmu.sleep.few_labels import Calibration, labels_on
 
         self._fitted()
         if minutes is not None and not minutes > 0:
@@ -234,10 +237,9 @@ class SleepStager:
         out = copy.copy(self)
         out.calibration_ = None
         p, first = out._evidence(session, _aligned(h, session, self.epoch), None)
-        codes = h.at(first + (np.arange(len(p)) + 0.5) * self.epoch).astype(np.int64)
-        if minutes is not None:
-            codes[np.cumsum(codes >= 0) * self.epoch > minutes * 60 + 1e-6] = UNSCORED
+        codes, doubts = labels_on(h, first, len(p), self.epoch, minutes)
         out.calibration_ = Calibration.fit(self._table(session, first).resized(len(p)), p, codes)
+        out.calibration_.doubts += doubts
         return out
 
     def predict_proba(self, session: Recording) -> NDArray[np.float32]:
@@ -288,6 +290,7 @@ class SleepStager:
             groups.append(r.subject or r.id)
             if progress is not None:
                 progress("features", (i + 1) / len(recordings))
+        self.n_epochs_ = sum(int(((c >= 0) & ~t.empty).sum()) for c, t in zip(codes, tables))
         self.model_ = _table_model(self.method_)(self.stages, self.epoch, len(self.classes_), self.causal, self.duration, self.seed)
         self.model_.fit(tables, codes, groups, progress)
 
@@ -317,8 +320,7 @@ class SleepStager:
                 probas[i] = p
         if not probas:
             return None
-        known = [c >= 0 for c in codes]
-        return Decoding.fit(codes, probas, known, groups, len(self.classes_), self.duration and not self.causal)
+        return Decoding.fit(codes, probas, [c >= 0 for c in codes], groups, len(self.classes_), self.duration and not self.causal)
 
     def _subjects_held_out(self, recordings: list[Recording], name: str) -> set[str]:
         """Subjects that fine-tuning did not train on."""
@@ -396,7 +398,7 @@ class SleepStager:
         params = self.get_params() | {"encoder": None if self.encoder is None else str(self.encoder)}
         config: dict[str, Any] = {"type": "SleepStager", "format": FORMAT, "method": method, "params": params}
         if method != "rules":
-            config["fitted_on"] = {"subjects": self.n_subjects_, "epochs": self.n_epochs_}
+            config["fitted_on"] = {"subjects": self.n_subjects_, "epochs": self.n_epochs_, "names": list(self.subjects_)}
         if self.decoding_ is not None:
             config["decoding"] = self.decoding_.to_dict()
         if self.calibration_ is not None:
@@ -449,7 +451,8 @@ class SleepStager:
             self = cls(**config["params"])
             self.method_, self.classes_ = config["method"], STAGE_SETS[self.stages]
             if self.method_ != "rules":
-                self.n_subjects_, self.n_epochs_ = config["fitted_on"]["subjects"], config["fitted_on"]["epochs"]
+                on = config["fitted_on"]
+                self.n_subjects_, self.n_epochs_, self.subjects_ = on["subjects"], on["epochs"], tuple(on.get("names", ()))
             if "decoding" in config:
                 from brainmu.sleep.decoding import Decoding
 

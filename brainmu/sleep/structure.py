@@ -16,11 +16,12 @@ def statistics(hypnogram: Hypnogram) -> pd.DataFrame:
     """Sleep statistics, one row a measure: measure, stage, value, unit.
 
     Both stage sets give: time and share of each stage, total sleep time, sleep efficiency, sleep onset latency, REM latency from sleep onset,
-    wake after sleep onset, bouts an hour and their lengths by stage, awakenings and stage shifts an hour. AASM adds time in bed, sleep
-    period and sleep maintenance efficiency; rodents REM's share of sleep is named as such. Unscored time counts nowhere but in
-    ``unscored``.
+    wake after sleep onset (to the end of the recording), bouts an hour and their lengths by stage, awakenings and stage shifts an hour. AASM adds the sleep
+    period (from sleep onset to the last epoch of sleep) and sleep maintenance efficiency (sleep as a share of the scored epochs in it).
 
-    Sleep onset is the first epoch of any sleep stage (AASM); a latency that never ends is NaN.
+    ``recording`` is the whole hypnogram, from lights out to lights on where it was cut so (time in bed). Efficiency is sleep as a share of what is scored.
+    Amounts, shares and bouts leave unscored epochs and artefacts out, which stand in ``unscored``; latencies and the sleep period are time on the clock and
+    run across them. Sleep onset is the first epoch of any sleep stage (AASM); a latency that never ends is NaN.
 
     References
     ----------
@@ -47,7 +48,8 @@ def statistics(hypnogram: Hypnogram) -> pd.DataFrame:
     rows += [("wake after sleep onset", "", wake[onset:].sum() * minute if onset >= 0 else nan, "min")]
     if h.stage_set == "aasm5":
         spt = (last - onset + 1) * minute if onset >= 0 else nan
-        rows += [("sleep period", "", spt, "min"), ("sleep maintenance efficiency", "", 100 * tst / spt if onset >= 0 else nan, "%")]
+        kept = 100 * sleep.sum() / scored[onset : last + 1].sum() if onset >= 0 else nan
+        rows += [("sleep period", "", spt, "min"), ("sleep maintenance efficiency", "", kept, "%")]
     for i, s in enumerate(h.stages):
         n = int((h.codes == i).sum())
         rows += [("time", s, n * minute, "min"), ("share of scored time", s, 100 * n / scored.sum() if scored.any() else nan, "%")]
@@ -73,13 +75,14 @@ def statistics(hypnogram: Hypnogram) -> pd.DataFrame:
 def bout_table(hypnogram: Hypnogram) -> pd.DataFrame:
     """One row a bout: stage, start (s), duration (s), previous and next stage ("" at the ends), censored (touches an end or unscored time)."""
     b = hypnogram.bouts()[["stage", "start", "duration"]].copy()
-    b["previous"], b["next"] = b["stage"].shift(1, fill_value=""), b["stage"].shift(-1, fill_value="")
+    stages = b["stage"].tolist()
+    b["previous"], b["next"] = ["", *stages[:-1]][: len(stages)], [*stages[1:], ""][: len(stages)]
     b["censored"] = b["previous"].isin(["", "UNS", "ART"]) | b["next"].isin(["", "UNS", "ART"])
     return b
 
 
 def bout_survival(hypnogram: Hypnogram, stage: str | None = None) -> pd.DataFrame:
-    """Kaplan-Meier survival of bouts, of one stage or of all: bouts cut by an end or a gap are censored.
+    """Kaplan-Meier survival of bouts, of one stage or of all: bouts cut by an end or a gap, on either side, are censored at what was seen of them.
 
     Returns
     -------
@@ -99,7 +102,7 @@ def bout_survival(hypnogram: Hypnogram, stage: str | None = None) -> pd.DataFram
     if not len(b):
         return pd.DataFrame({"duration": [], "at_risk": [], "ended": [], "survival": [], "low": [], "high": []})
     length = b["duration"].to_numpy()
-    cut = b["next"].isin(["", "UNS", "ART"]).to_numpy()
+    cut = b["censored"].to_numpy()
     at = np.unique(length)
     risk = np.array([(length >= t).sum() for t in at])
     ended = np.array([((length == t) & ~cut).sum() for t in at])

@@ -53,6 +53,17 @@ def test_a_stager_is_scored(folder, capsys):
     assert json.loads(capsys.readouterr().out)["kappa"] > 0.5
 
 
+def test_subjects_that_the_stager_was_fitted_on_are_named(folder, tmp_path, capsys):
+    one = bm.open(folder / "stores" / "m0.zarr")
+    bm.SleepStager(stages="rodent3", method="boosting").fit(one, "scoring").save(tmp_path / "stager")
+    args = ["evaluate", str(folder / "stores"), "--model", str(tmp_path / "stager"), "--quiet"]
+    assert main(args) == 0
+    said = capsys.readouterr().out
+    assert "fitted on 1 of these subjects (m0)" in said and "2 subjects: intervals over so few are too narrow" in said
+    assert main([*args, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["fitted_on"] == ["m0"]
+
+
 def test_a_packaged_stage_model_is_scored_by_name(folder, capsys):
     assert main(["evaluate", str(folder / "stores" / "m0.zarr"), "--model", "brainmu-tiny-rodent3", "--json", "--quiet"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -41,6 +41,26 @@ def test_slope_survives_a_peak():
     assert np.isnan(aperiodic_slope(p, f, 150, 300))
 
 
+def test_a_slope_of_its_own_does_not_depend_on_other_spectra():
+    rng = np.random.default_rng(0)
+    f = np.arange(1, 400) / 4
+    p = 10 * f**-2.0 * rng.gamma(2, 0.5, (40, len(f))) * (1 + 20 * np.exp(-((f - 8) ** 2) / 2))
+    other = p.copy()
+    other[20:] *= 1 + 50 * np.exp(-((f - 30) ** 2) / 8)
+    other[30] = np.nan
+    assert not np.array_equal(aperiodic_slope(p, f, 4, 90)[:20], aperiodic_slope(other, f, 4, 90)[:20])
+    own = aperiodic_slope(p, f, 4, 90, each=True)
+    assert np.array_equal(own[:20], aperiodic_slope(other, f, 4, 90, each=True)[:20])
+    assert np.isnan(aperiodic_slope(other, f, 4, 90, each=True)[30]) and own.mean() == pytest.approx(-2.0, abs=0.4)
+
+
+def test_an_infinite_sample_is_a_missing_one():
+    x = np.random.default_rng(0).standard_normal(1000)
+    y = x.copy()
+    x[[100, 700]], y[[100, 700]] = np.inf, np.nan
+    assert np.array_equal(sliding_spectrum(x, 100.0, [0, 200, 400, 600], 2.0)[1], sliding_spectrum(y, 100.0, [0, 200, 400, 600], 2.0)[1], equal_nan=True)
+
+
 def test_band_power():
     f = np.arange(0, 50.5, 0.5)
     p = np.ones((3, len(f)))

@@ -8,7 +8,7 @@ import pytest
 from brainmu.core import Hypnogram, Intervals, Recording
 from brainmu.core.metrics import event_scores
 from brainmu.errors import MissingDataError
-from brainmu.sleep import find_spindles
+from brainmu.sleep import find_slow_waves, find_spindles
 
 
 def _noise(seed: int, seconds: float, rate: float) -> np.ndarray:
@@ -70,6 +70,14 @@ def test_only_nrem_when_scored():
     assert e.baseline == "NREM" and len(e) and (e.peak >= 299).all()
     inside = find_spindles(rec, within=Intervals([[0.0, 200.0]]))
     assert len(inside) and (inside.peak < 200).all()
+
+
+def test_a_hypnogram_of_other_times_is_refused():
+    rec, _ = _planted(3)
+    later = Hypnogram(np.ones(150, dtype=int), "rodent3", 4.0, 5000.0)
+    for find in (find_spindles, find_slow_waves):
+        with pytest.raises(MissingDataError, match="5000-5600 s and the signal 0-600 s"):
+            find(rec, hypnogram=later)
 
 
 def test_gap_is_not_an_event():

@@ -120,3 +120,33 @@ def test_a_packaged_stage_model_is_a_stager(make_mouse, tmp_path):
     np.testing.assert_allclose(again.predict_proba(r), s.predict_proba(r), atol=1e-5)
     h = Hypnogram(r.labels["scoring"].codes, "rodent3", 4.0)
     assert s.calibrate(r).calibration_.n_epochs == 100
+
+
+def test_labels_that_contradict_each_other_change_nothing():
+    table, p, y = animal(2)
+    c = Calibration.fit(table, p, np.random.default_rng(0).permutation(y))
+    assert not c.changes and "nothing changed" in c.note
+    assert any("contradict each other" in d for d in c.doubts) and any("no stages are swapped" in d for d in c.doubts)
+
+
+def test_swapped_labels_are_doubted_and_sound_ones_are_not():
+    table, p, y = animal(3)
+    swapped = Calibration.fit(table, p, np.array([1, 0, 2])[y])
+    assert len(swapped.doubts) == 1 and "no stages are swapped" in swapped.doubts[0]
+    assert Calibration.from_dict(swapped.to_dict()).doubts == swapped.doubts
+    assert not Calibration.fit(table, p, y).doubts
+    nearly_one = np.where((y == 0) | (np.arange(600) == np.flatnonzero(y == 1)[0]), y, -2)
+    assert not Calibration.fit(table, p, nearly_one).doubts  # kappa is low where nearly all is one stage
+
+
+def test_labels_outside_the_recording_are_said(make_mouse):
+    r = make_mouse(0, epochs=200, rate=100.0)
+    truth = r.labels["scoring"]
+    stager = SleepStager(stages="rodent3", method="rules")
+    for start, outside in ((1e5, 200), (740.0, 185)):
+        r.labels["few"] = Hypnogram(truth.codes, "rodent3", 4.0, start)
+        with pytest.raises(MissingDataError, match=f"{outside} of 200 labelled epochs lie outside .*check the start"):
+            stager.calibrate(r, "few")
+    r.labels["few"] = Hypnogram(truth.codes, "rodent3", 4.0, 400.0)
+    h = stager.calibrate(r, "few").predict(r)
+    assert any("100 of 200 labelled epochs lie outside" in s for s in h.attrs["reasons"])

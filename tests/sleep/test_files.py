@@ -149,6 +149,11 @@ def test_bad_files(tmp_path):
         (tmp_path / name).write_bytes(b"not this")
         with pytest.raises(FormatError, match=name):
             read_hypnogram(tmp_path / name, codec=codec, epoch=4.0)
+    for name, says in (("x.npz", "not an NPZ archive"), ("x.edf", "does not begin as an EDF file does")):
+        with pytest.raises(FormatError, match=says):
+            read_hypnogram(tmp_path / name)
+    with pytest.raises(InputError, match="is a folder"):
+        read_hypnogram(tmp_path)
     with pytest.raises(InputError, match="suffix"):
         write_hypnogram(_scored(), tmp_path / "h.xyz")
     with pytest.raises(InputError, match="NREM has no code"):

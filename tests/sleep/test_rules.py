@@ -89,6 +89,26 @@ def test_an_emg_of_a_few_minutes_is_no_muscle_tone(make_mouse):
         stage_by_rules(Recording.from_arrays("short", signals=signals), 4.0)
 
 
+@pytest.mark.parametrize("level", [0.01, 0.3, 3.0])
+def test_an_emg_of_noise_alone_is_graded_whatever_its_level(make_mouse, level):
+    rec = make_mouse(6, rate=100.0)
+    emg, half = rec.signals["emg"].values.copy(), len(rec.signals["emg"].values) // 2
+    sound = stage_by_rules(rec, 4.0)
+    emg[half:] = level * np.random.default_rng(0).standard_normal((len(emg) - half, 1))
+    signals = {"eeg": rec.signals["eeg"], "emg": {"values": emg, "rate": 100.0, "unit": "uV", "kind": "emg"}}
+    h = stage_by_rules(Recording.from_arrays("loose", species="mouse", signals=signals), 4.0)
+    assert h.attrs["quality"] == "poor" and any("min as even as noise while slow waves" in r for r in h.attrs["reasons"])
+    assert not any("as even as noise" in r for r in sound.attrs["reasons"])
+
+
+def test_eog_without_a_species_speaks_for_people(make_mouse):
+    rec = make_mouse(7, epochs=200, rate=100.0)
+    signals = rec.signals | {"eog": {"values": rec.signals["eeg"].values, "rate": 100.0, "kind": "eog"}}
+    reasons = stage_by_rules(Recording.from_arrays("psg", signals=signals), 4.0).attrs["reasons"]
+    assert any("holds EOG and names no species" in r for r in reasons)
+    assert not any("EOG" in r for r in stage_by_rules(Recording.from_arrays("m", species="mouse", signals=signals), 4.0).attrs["reasons"])
+
+
 def test_emg_from_lfp_finds_shared_muscle():
     rng = np.random.default_rng(4)
     rate, epochs = 1250.0, 200

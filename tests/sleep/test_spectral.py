@@ -17,6 +17,18 @@ def test_stage_spectra_peak_where_planted(make_mouse):
     assert set(t["unit"]) == {"uV²/Hz"} and (t.groupby("stage")["epochs"].first() > 20).all()
 
 
+def test_a_hypnogram_that_outlasts_the_recording(make_mouse):
+    rec = make_mouse(2, epochs=200, rate=100.0)
+    h = rec.labels["scoring"]
+    longer = Hypnogram(np.tile(h.codes, 3), "rodent3", 4.0)
+    assert slow_wave_activity(rec, longer)["start"].max() < 800
+    elsewhere = Hypnogram(h.codes, "rodent3", 4.0, 5000.0)
+    with pytest.raises(MissingDataError, match="no NREM bout"):
+        slow_wave_activity(rec, elsewhere)
+    with pytest.raises(MissingDataError, match="check the hypnogram's start"):
+        stage_spectra(rec, elsewhere)
+
+
 @pytest.mark.parametrize("falling", [True, False])
 def test_slow_wave_activity_declines_as_planted(falling):
     rate, hours = 50.0, 2.0

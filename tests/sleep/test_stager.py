@@ -80,6 +80,58 @@ def test_spikes_alone(make_mouse):
     assert evaluate(s.predict(test), test.labels["scoring"])["kappa"] > 0.5
 
 
+def test_where_to_begin_and_how_much_to_leave_out_are_checked(stager, mice):
+    for start in (1e5, float("nan")):
+        with pytest.raises(InputError, match=r"start is .* s, expected a time before the end of the recording"):
+            stager.predict(mice[3], start=start)
+    for share in ("much", 1.5, -0.1, 1):
+        with pytest.raises(InputError, match="expected True, False or a share"):
+            stager.predict(mice[3], abstain=share)
+
+
+@pytest.mark.parametrize("gain", [1e-9, 1e9])
+def test_no_unit_is_too_large_or_small(stager, mice, gain):
+    other = {n: {"values": s.values * gain, "rate": s.rate, "kind": s.kind} for n, s in mice[3].signals.items()}
+    a, b = stager.predict(mice[3]), stager.predict(Recording.from_arrays("g", "g", "mouse", signals=other))
+    assert (a.codes == b.codes).mean() > 0.99
+
+
+def test_an_infinite_sample_costs_its_own_epoch(mice):
+    from brainmu.sleep.features import epoch_table
+
+    signals = {}
+    for value in (np.inf, np.nan):
+        x = mice[3].signals["eeg"].values.copy()
+        x[10_000] = value
+        eeg = {"values": x, "rate": 100.0, "kind": "eeg"}
+        signals[value] = epoch_table(Recording.from_arrays("i", "i", "mouse", signals={"eeg": eeg}), 4.0).values
+    np.testing.assert_array_equal(*signals.values())
+    assert np.isfinite(signals[np.inf][30:, : len(signals[np.inf][0]) // 4]).all()
+
+
+def test_muscle_tone_alone_is_doubted(stager, mice):
+    emg = Recording.from_arrays("emg", "x", "mouse", signals={"emg": mice[3].signals["emg"]})
+    assert any("EMG alone" in r for r in stager.predict(emg).attrs["reasons"])
+    assert not stager.predict(mice[3]).attrs["reasons"]
+
+
+def test_muscles_among_the_eeg_are_doubted(stager, mice):
+    values = np.concatenate([s.values for s in mice[3].signals.values()], axis=1)
+    for names, doubted in ((["EEG1", "EMG neck"], True), (["F3", "F4"], False)):
+        one = {"psg": {"values": values, "rate": 100.0, "kind": "eeg", "channels": names}}
+        reasons = stager.predict(Recording.from_arrays("one", "x", "mouse", signals=one)).attrs["reasons"]
+        assert any("channels EMG neck are among the EEG" in r for r in reasons) == doubted
+
+
+def test_it_counts_and_names_what_it_was_fitted_on(mice, tmp_path):
+    signals = {n: {"values": np.where(np.arange(len(s.values))[:, None] < 60 * 400, np.nan, s.values), "rate": s.rate, "kind": s.kind}
+               for n, s in mice[0].signals.items()}  # fmt: skip
+    gap = Recording.from_arrays("gap", "gap", "mouse", signals=signals, labels={"scoring": mice[0].labels["scoring"]})
+    s = SleepStager(stages="rodent3", method="boosting").fit([gap, mice[1]], labels="scoring")
+    assert 420 <= s.n_epochs_ <= 421 and s.subjects_ == ("gap", mice[1].subject)
+    assert SleepStager.load(s.save(tmp_path / "s")).subjects_ == s.subjects_
+
+
 def test_causal_ignores_the_future(mice):
     s = SleepStager(stages="rodent3", causal=True).fit(mice[:2])
     assert s.predict(mice[3]).attrs["centred"] is False
@@ -115,6 +167,16 @@ def test_a_causal_stager_keeps_past_stages_whatever_follows(mice, make_mouse, tm
     del config["boosting"]["running"], config["boosting"]["offset"]
     (tmp_path / "new" / "config.yaml").write_text(yaml.safe_dump(config))
     assert SleepStager.load(tmp_path / "new").predict(r).attrs["scale"] == "whole recording"
+
+
+def test_a_causal_stager_says_the_same_of_a_recording_that_is_cut(mice):
+    s = SleepStager(stages="rodent3", method="boosting", causal=True, duration=False).fit(mice[:2])
+    epochs = 190  # in the middle of a chunk of ten minutes that features are read in
+    part = {n: {"values": x.values[: epochs * 400], "rate": 100.0, "unit": "uV", "kind": x.kind} for n, x in mice[3].signals.items()}
+    before = s.predict(Recording.from_arrays("cut", "cut", "mouse", signals=part)).proba
+    after = s.predict(mice[3]).proba[:epochs]
+    assert before is not None and np.isfinite(after[75:]).all()
+    np.testing.assert_array_equal(before[:-1], after[:-1])  # the last epoch's spectrum reaches a second beyond it
 
 
 def test_confidence_is_learnt_without_durations_too(make_night):

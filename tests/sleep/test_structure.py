@@ -48,9 +48,26 @@ def test_bouts_transitions_survival():
     t = transitions(h).set_index(["from", "to"])
     assert t.loc[("NREM", "WAKE"), "count"] == 1 and t.loc[("WAKE", "NREM"), "count"] == 2
     assert t.loc[("NREM", "WAKE"), "probability"] == pytest.approx(1 / 6)
+    # Of bouts of 12, 8 and 12 s one was seen from beginning to end: a bout that had begun before is at least as long as was seen of it.
     s = bout_survival(h, "NREM")
     assert s["duration"].tolist() == [8.0, 12.0] and s["survival"].tolist() == pytest.approx([1.0, 0.5])
+    first = bout_survival(h, "WAKE")
+    assert first["duration"].tolist() == [4.0, 8.0] and first["ended"].tolist() == [1, 0]
     assert micro_arousals(h)["start"].tolist() == [20.0]
+
+
+def test_unscored_epochs_count_in_no_amount():
+    # W, N2, movement, N2, R, unscored, N2, W
+    t = statistics(Hypnogram(np.array([0, 2, -1, 2, 4, -2, 2, 0]), "aasm5", 30.0))
+    assert _value(t, "unscored") == 1.0 and _value(t, "sleep efficiency") == pytest.approx(100 * 4 / 6)
+    assert _value(t, "sleep period") == 3.0 and _value(t, "sleep maintenance efficiency") == 100.0
+    assert _value(t, "REM latency from sleep onset") == 1.5
+
+
+def test_a_hypnogram_without_epochs_has_no_bouts():
+    empty = Hypnogram(np.empty(0, int), "aasm5", 30.0)
+    assert bout_table(empty).columns.tolist() == ["stage", "start", "duration", "previous", "next", "censored"]
+    assert not len(bout_table(empty)) and not len(micro_arousals(empty)) and not len(cycles(empty))
 
 
 def test_cycles():

@@ -146,7 +146,6 @@ def _draw_calibration(ax: Axes, pairs: Sequence[tuple[str, Hypnogram, Hypnogram]
     ax.scatter(x, y, s=6 + 60 * n / n.sum(), color=ACCENT, linewidth=0, zorder=3)
     ax.set_xlim(min(0.3, float(x.min()) - 0.05), 1.03)
     ax.set_ylim(min(0.3, float(y.min()) - 0.05), 1.03)
-    ax.set_xlabel("confidence")
+    ax.set_xlabel("confidence (larger dot: more epochs)")  # a remark inside the axes would lie on one curve or another
     ax.set_ylabel("accuracy")
     ax.set_title(f"calibration: ECE {calibration_error(p, t):.3f}", loc="left")
-    note(ax, "dots grow with\nthe epochs they hold", 0.98, 0.06, va="bottom", color=GREY)
