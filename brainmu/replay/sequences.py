@@ -32,6 +32,9 @@ __all__ = ["find_replay", "posterior"]
 
 Progress = Callable[[str, float], None]
 
+_LEAST_TUNED = 4
+"""Tuned units without which replay is not tested: three have six deals, and one in three keeps or mirrors their order."""
+
 
 def find_replay(
     recording: Recording, run: str | Intervals | Mapping[str, Intervals] | None = "run", rest: str | Intervals | None = "rest", *,
@@ -77,7 +80,7 @@ def find_replay(
     Raises
     ------
     MissingDataError
-        Without units, position, enough running, rest, or cells with fields.
+        Without units, position, enough running, rest, cells with fields, or four that are tuned to place.
     InputError
         If run and rest overlap.
     """
@@ -104,6 +107,7 @@ def find_replay(
     if not len(found):
         return _empty(attrs)
     rates = {k: _rates_of(c, cells) for k, c in contexts.items()}
+    attrs["n_tuned"] = _dealable(rates)
     return _score(found, binned, contexts, rates, cells, attrs, progress, (shuffles, null_sessions, null_shuffles), seed)
 
 
@@ -254,6 +258,17 @@ def _test_by_content(
         for k in keys:
             out[k][mine] = values[k]
     return out
+
+
+def _dealable(rates: dict[str, NDArray[np.float32]]) -> int:
+    """How many units the null sessions deal fields among; with a handful of deals a null session is the session itself."""
+    n = int(np.any([tuned(r) for r in rates.values()], axis=0).sum())
+    if n < _LEAST_TUNED:
+        raise MissingDataError(
+            f"replay: {n} of {len(next(iter(rates.values())))} units are tuned to place (0.2 bits a spike), expected at least {_LEAST_TUNED}: "
+            "with fewer there is no null to compare with"
+        )
+    return n
 
 
 def _exchanged(rates: dict[str, NDArray[np.float32]], rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
