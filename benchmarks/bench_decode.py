@@ -1,6 +1,7 @@
 """Running position on a Trodes + MatClust session: brainmu's decoders beside pynapple's, same units, epochs, folds and bins; head direction.
 
 Run: python benchmarks/bench_decode.py [FOLDER]   (default: the linear-track session in BRAINMU_DATA or ../shared/data)
+     python benchmarks/bench_decode.py --w-maze   (planted place cells on a W-maze: easy, few cells, slow, pauses, lost tracking, drifting rates)
      python benchmarks/bench_decode.py --heading  (planted head-direction cells of synthetic recordings)
 The peer is used if it is installed (pip install "brainmu[interop]"); otherwise its row says so.
 """
@@ -29,8 +30,8 @@ def data_folder() -> Path:
     return Path(root) / "rat-linear-track"
 
 
-def pynapple_error(spikes: bm.Spikes, position: Position, ran: Intervals, bin_size: float = 0.25, folds: int = 5) -> dict[str, float]:
-    """pynapple.decode_bayes with 30 x 30 bins smoothed by one bin, five contiguous folds of the position record."""
+def pynapple_error(spikes: bm.Spikes, position: Position, ran: Intervals, bin_size: float = 0.25, folds: int = 5, prior: str = "uniform") -> dict[str, float]:
+    """pynapple.decode_bayes with 30 x 30 bins smoothed by one bin, five contiguous folds of the position record; prior "uniform" or "occupancy"."""
     import pynapple as nap
 
     track = nap.TsdFrame(t=position.times, d=position.values, columns=["x", "y"])
@@ -43,11 +44,73 @@ def pynapple_error(spikes: bm.Spikes, position: Position, ran: Intervals, bin_si
             continue
         curves = nap.compute_tuning_curves(units, track, bins=[30, 30], epochs=train).fillna(0.0)
         curves.data[:] = np.stack([gaussian_filter(v, 1) for v in curves.data])
-        decoded, _ = nap.decode_bayes(curves, units, epochs=test, bin_size=bin_size)
+        decoded, _ = nap.decode_bayes(curves, units, epochs=test, bin_size=bin_size, uniform_prior=prior == "uniform")
         decoded = decoded.dropna()
         error.append(np.linalg.norm(decoded.d - position.at(decoded.t), axis=1))
     error = np.concatenate(error)
-    return {"median": round(float(np.median(error)), 1), "mean": round(float(error.mean()), 1), "n_bins": len(error)}
+    return {"median": float(np.median(error)), "mean": float(error.mean()), "n_bins": len(error)}
+
+
+W_MAZES = {
+    "30 cells": {}, "10 cells": {"cells": 10}, "slow (6-12 cm/s)": {"speed": (0.06, 0.12)}, "pauses of 5-20 s": {"pause": (5.0, 20.0)},
+    "tracking lost 60 times": {"lost": 60}, "rates drift e-fold": {"drift": 1.5},
+}  # fmt: skip
+
+
+def w_maze(
+    seed: int, *, cells: int = 30, minutes: float = 10.0, speed: tuple[float, float] = (0.25, 0.4), pause: tuple[float, float] = (1.0, 3.0),
+    lost: int = 0, drift: float = 0.0, frames: float = 30.0,
+) -> bm.Recording:  # fmt: skip
+    """Outbound and inbound runs on three arms of 1 m, 0.5 m apart; every cell has a field somewhere along them, weaker on some of the four ways.
+
+    `lost`: stretches of up to 0.5 s in which the tracker is elsewhere. `drift`: SD of the log of each cell's change of rate over the session.
+    """
+    rng = np.random.default_rng(seed)
+    arms, legs, ways, n, k, here = np.array([0.0, 0.5, 1.0]), [], [], 0, 0, 1
+    while n < minutes * 60 * frames:
+        there = 1 if here != 1 else (0, 2)[(k := k + 1) % 2]
+        corners = np.array([[arms[here], 1], [arms[here], 0], [arms[there], 0], [arms[there], 1]])
+        along = np.array([0, 1, 1.5, 2.5])
+        s = np.linspace(0, 2.5, int(2.5 / rng.uniform(*speed) * frames))
+        leg = np.stack([np.interp(s, along, corners[:, i]) for i in (0, 1)], axis=1)
+        legs.append(np.r_[leg, np.repeat(leg[-1:], int(rng.uniform(*pause) * frames), axis=0)])
+        ways.append(np.full(len(legs[-1]), 2 * (here == 1) + (2 in (here, there))))
+        n, here = n + len(legs[-1]), there
+    xy, way = np.concatenate(legs), np.concatenate(ways)
+    t = np.arange(len(xy)) / frames
+    moved = np.r_[0, np.linalg.norm(np.diff(xy, axis=0), axis=1) * frames]
+    arm, depth = rng.integers(0, 3, cells), rng.uniform(-0.25, 1, cells)
+    centre = np.c_[arms[arm] - np.minimum(depth, 0) * (1 - 2 * (arm == 2)), np.maximum(depth, 0)]  # below 0: on the way between the arms
+    same = np.isclose(xy[:, :1], centre[:, 0])
+    far = np.where(same, np.abs(xy[:, 1:] - centre[:, 1]), xy[:, 1:] + centre[:, 1] + np.abs(xy[:, :1] - centre[:, 0]))
+    rate = 12 * rng.lognormal(0, 0.4, cells) * rng.choice([1.0, 0.3], (4, cells))[way] * np.exp(-0.5 * (far / rng.uniform(0.08, 0.16, cells)) ** 2)
+    rate *= np.clip(moved / 0.2, 0.15, 1)[:, None] * np.exp(np.outer(t / t[-1] - 0.5, rng.normal(0, drift, cells)))
+    count = rng.poisson((rate + 0.2) / frames)
+    i, u = np.nonzero(count)
+    m = count[i, u]
+    seen = xy + rng.normal(0, 0.006, xy.shape)
+    for a in rng.integers(0, len(xy) - 20, lost):
+        seen[a : a + rng.integers(2, 15)] = rng.uniform(-0.5, 1.5, 2)
+    return bm.Recording.from_arrays(
+        f"w-maze{seed}", spikes={"times": np.repeat(t[i], m) + rng.uniform(0, 1 / frames, m.sum()), "unit": np.repeat(u, m)},
+        signals={"position": {"values": seen, "times": t, "unit": "m", "kind": "position", "channels": ["x", "y"]}},
+    )  # fmt: skip
+
+
+def w_maze_errors(seeds: int = 2) -> None:
+    """Median error, cm, of each kind of W-maze session: mean over sessions."""
+    print(f"{'median error, cm':24s} state space  memoryless  pynapple  with its occupancy prior")
+    for name, world in W_MAZES.items():
+        rows = []
+        for seed in range(seeds):
+            recording = w_maze(seed, **world)
+            ours = cross_validated_error(recording)
+            spikes, position = units_and_position(recording)
+            ran = moving(position, speed_threshold(position))
+            peers = [pynapple_error(spikes, position, ran, prior=p)["median"] for p in ("uniform", "occupancy")]
+            rows.append([ours["state_space"], ours["memoryless"], *peers])
+        mean = 100 * np.mean(rows, axis=0)
+        print(f"{name:24s} {mean[0]:11.1f} {mean[1]:11.1f} {mean[2]:9.1f} {mean[3]:12.1f}", flush=True)
 
 
 def heading_errors(seeds: int = 3) -> None:
@@ -63,10 +126,14 @@ def heading_errors(seeds: int = 3) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--heading", action="store_true")
+    parser.add_argument("--w-maze", action="store_true")
     parser.add_argument("folder", nargs="?", type=Path, default=data_folder())
     args = parser.parse_args()
     if args.heading:
         heading_errors()
+        return
+    if args.w_maze:
+        w_maze_errors()
         return
     recording = bm.read(args.folder)
     spikes, position = units_and_position(recording)
@@ -77,9 +144,11 @@ def main() -> None:
     print(f"brainmu state space   median {ours['state_space']:.1f} {ours['unit']}")
     print(f"brainmu memoryless    median {ours['memoryless']:.1f} {ours['unit']}   (both in {seconds:.1f} s)")
     try:
-        begin = time.perf_counter()
-        peer = pynapple_error(spikes, position, moving(position, speed_threshold(position)))
-        print(f"pynapple Bayes        median {peer['median']} {ours['unit']} on {peer['n_bins']} bins   ({time.perf_counter() - begin:.1f} s)")
+        for prior in ("uniform", "occupancy"):
+            begin = time.perf_counter()
+            peer = pynapple_error(spikes, position, moving(position, speed_threshold(position)), prior=prior)
+            took = time.perf_counter() - begin
+            print(f"pynapple Bayes        median {peer['median']:.1f} {ours['unit']} on {peer['n_bins']} bins, {prior} prior   ({took:.1f} s)")
     except ImportError:
         print('pynapple is not installed: pip install "brainmu[interop]" to see its row (60.6 px was measured with 0.11)')
 

@@ -127,7 +127,7 @@ def decode_label(
     -------
     EventTable
         With content (the likeliest class; "" where no spike was fired), probability (of it, every class equally likely before),
-        log_odds (against the next), p_content (share of deals, in which every unit swaps its rates between the classes by its own draw,
+        log_odds (against the next), p_content (share of deals, in which every unit swaps its share of the rates between the classes by its own draw,
         whose log odds are as high) and n_spikes. attrs: classes, label_seconds.
 
     Raises
@@ -147,8 +147,10 @@ def decode_label(
     odds = _odds(loglik)
     rng = np.random.default_rng(seed)
     above = np.zeros(len(events))
+    # As shares: rates of a class in which all units fire more would outweigh those that are dealt beside them.
+    shares = rates.rates / rates.rates.sum(1, keepdims=True)
     for _ in range(shuffles):
-        dealt = LabelRates(rng.permuted(rates.rates, axis=0), rates.classes, rates.units, rates.seconds)
+        dealt = LabelRates(rng.permuted(shares, axis=0), rates.classes, rates.units, rates.seconds)
         above += _odds(dealt.log_likelihood(counts)) >= odds - 1e-9
     heard = counts.any(1)
     p = np.exp(loglik - loglik.max(1, keepdims=True))

@@ -32,6 +32,9 @@ __all__ = ["find_replay", "posterior"]
 
 Progress = Callable[[str, float], None]
 
+_LEAST_TUNED = 4
+"""Tuned units without which replay is not tested: three have six deals, and one in three keeps or mirrors their order."""
+
 
 def find_replay(
     recording: Recording, run: str | Intervals | Mapping[str, Intervals] | None = "run", rest: str | Intervals | None = "rest", *,
@@ -45,7 +48,7 @@ def find_replay(
     time and place. Two shuffles, `shuffles` draws each: every unit's train rolled within the event (temporal), every unit's field
     rolled along the track (spatial). The joint statistic is the sum of the two z-scores. It is recalibrated on null sessions made
     from this recording by dealing the place fields anew among the units tuned to place: `p_value` is the share of null events
-    whose joint statistic is as high.
+    whose joint statistic is as high, each measured by what events of its length and number of cells reach by chance.
 
     Parameters
     ----------
@@ -58,7 +61,8 @@ def find_replay(
         Ripples, each widened to the population burst around it, population bursts, or high-synchrony events; None takes ripples where
         there is LFP, else bursts.
     null_sessions, null_shuffles : int
-        Null sessions, and shuffles of each kind in every one of them.
+        Null sessions, and shuffles of each kind in every one of them. The events of one session resemble each other (most of all
+        where cells are few), so p < 0.05 asks for about twenty: with fewer it is met more often than that by chance.
     least_cells, least_bins : int
         Active cells and bins that an event needs to be scored.
 
@@ -66,7 +70,8 @@ def find_replay(
     -------
     EventTable
         One row a scored event: ``score`` (absolute weighted correlation), ``p_value``, ``p_temporal``, ``p_spatial``, ``q_value``
-        (Benjamini–Hochberg over the table), ``z_temporal``, ``z_spatial``, ``content`` (the context of highest evidence),
+        (Benjamini–Hochberg over the table), ``z_temporal``, ``z_spatial``, ``content`` (the context in which these units would fire
+        most likely, given how many spikes there are),
         ``log_odds`` (of it against the next), ``p_content`` (fields swapped between contexts), ``direction`` (forward, reverse, or
         "" where the animal ran one way only), ``direction_log_odds``, ``span`` and ``speed`` (the position's unit, and a second),
         ``n_cells``, ``n_bins``. attrs: ``decoding_error``, ``quality`` ("poor" where the decoder cannot decode running), ``nulls``,
@@ -75,7 +80,7 @@ def find_replay(
     Raises
     ------
     MissingDataError
-        Without units, position, enough running, rest, or cells with fields.
+        Without units, position, enough running, rest, cells with fields, or four that are tuned to place.
     InputError
         If run and rest overlap.
     """
@@ -102,6 +107,7 @@ def find_replay(
     if not len(found):
         return _empty(attrs)
     rates = {k: _rates_of(c, cells) for k, c in contexts.items()}
+    attrs["n_tuned"] = _dealable(rates)
     return _score(found, binned, contexts, rates, cells, attrs, progress, (shuffles, null_sessions, null_shuffles), seed)
 
 
@@ -216,15 +222,15 @@ def _score(
         dealt = _exchanged(rates, rng)
         other = np.stack([log_evidence(binned, binned.counts, dealt[k]) for k in names], axis=1).argmax(1)
         null.append(_test_by_content(binned, other, contexts, dealt, null_shuffles, rng, tick)["joint"])
-    p = calibrated(result["joint"], np.concatenate(null))
+    n_bins, n_cells = np.diff(np.r_[binned.first, len(binned.counts)]), (np.add.reduceat(binned.counts, binned.first, axis=0) > 0).sum(1)
+    p = calibrated(result["joint"], np.stack(null), np.log(n_bins) + 0.5 * np.log(n_cells))
     log_odds, p_content = _content_odds(binned, rates, evidence, shuffles, rng)
     direction, odds = _directions(binned, content, contexts, cells, result["slope"])
     columns = {
         "score": np.abs(result["r"]), "p_value": p, "p_temporal": result["p_temporal"], "p_spatial": result["p_spatial"],
         "q_value": benjamini_hochberg(p), "z_temporal": result["z_temporal"], "z_spatial": result["z_spatial"], "r": result["r"],
         "log_odds": log_odds, "p_content": p_content, "direction": direction, "direction_log_odds": odds, "span": result["span"],
-        "speed": np.abs(result["slope"]), "n_cells": (np.add.reduceat(binned.counts, binned.first, axis=0) > 0).sum(1),
-        "n_bins": np.diff(np.r_[binned.first, len(binned.counts)]),
+        "speed": np.abs(result["slope"]), "n_cells": n_cells, "n_bins": n_bins,
     }  # fmt: skip
     attrs["null_joint"] = {"median": float(np.median(np.concatenate(null))), "q95": float(np.quantile(np.concatenate(null), 0.95))}
     return EventTable(found.start, found.stop, found.peak, content=np.array(names, dtype=object)[content], kind="replay", attrs=attrs, **columns)
@@ -254,6 +260,17 @@ def _test_by_content(
     return out
 
 
+def _dealable(rates: dict[str, NDArray[np.float32]]) -> int:
+    """How many units the null sessions deal fields among; with a handful of deals a null session is the session itself."""
+    n = int(np.any([tuned(r) for r in rates.values()], axis=0).sum())
+    if n < _LEAST_TUNED:
+        raise MissingDataError(
+            f"replay: {n} of {len(next(iter(rates.values())))} units are tuned to place (0.2 bits a spike), expected at least {_LEAST_TUNED}: "
+            "with fewer there is no null to compare with"
+        )
+    return n
+
+
 def _exchanged(rates: dict[str, NDArray[np.float32]], rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
     """Field shapes dealt anew among the units tuned to place in any context, the same deal in every context."""
     which = np.any([tuned(r) for r in rates.values()], axis=0)
@@ -272,6 +289,8 @@ def _content_odds(
     n = max(r.shape[1] for r in rates.values())
     grid = np.linspace(0, 1, n)
     same = np.stack([[np.interp(grid, np.linspace(0, 1, r.shape[1]), row) for row in r] for r in rates.values()]).astype(np.float32)
+    # Swapped fields must weigh as much as those beside them, or the swaps of a context in which all cells fire more would know less than it does.
+    same /= same.mean((1, 2), keepdims=True)
     above = np.zeros(len(binned))
     for _ in range(shuffles):
         deal = rng.permuted(np.repeat(np.arange(len(same))[:, None], same.shape[1], axis=1), axis=0)
@@ -319,7 +338,8 @@ def _nulls(shuffles: int, sessions: int, session_shuffles: int) -> dict[str, str
     return {
         "temporal": f"each unit's train rolled circularly within the event, {shuffles} draws",
         "spatial": f"each unit's field rolled circularly along the track, {shuffles} draws",
-        "joint": f"sum of the two z-scores, recalibrated on {sessions} null sessions (fields dealt anew among tuned units), {session_shuffles} shuffles each",
+        "joint": f"sum of the two z-scores, recalibrated on {sessions} null sessions (fields dealt anew among tuned units), {session_shuffles} shuffles each, "
+        "every event measured by the null of events of its length and number of cells",
     }
 
 

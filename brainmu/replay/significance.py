@@ -27,6 +27,8 @@ __all__ = ["Candidates", "Significance", "benjamini_hochberg", "log_evidence", "
 Float = NDArray[np.float32]
 _FINEST = 0.0625
 """No bin is trusted to more than this share of the track."""
+_ALIKE_VALUES, _ALIKE_SHARE = 150, 0.1
+"""Null values, and share of the events, that say at least what events of one size reach by chance."""
 _BATCH_BINS = 4000
 """Bins of all events and shuffles that go through one product."""
 
@@ -131,8 +133,13 @@ def _correlate(candidates: Candidates, logp: Float, heard: NDArray[np.bool_], x:
 
 
 def log_evidence(candidates: Candidates, counts: Float, rates: Float) -> NDArray[np.float64]:
-    """Log probability (event,) of the spikes under a context, every place equally likely in every bin; up to a constant of the event."""
-    logp = log_likelihood(counts, rates, candidates.size)
+    """Log probability (event,) of which units fire under a context, every place equally likely in every bin; up to a constant of the event.
+
+    Given how many spikes a bin holds: replay is faster and denser than running by a factor nobody knows, and with the rates
+    themselves the context (or the direction of running) in which the cells fire more would be read into every dense event.
+    """
+    share = np.log(rates / rates.sum(0))
+    logp = np.asarray(counts, dtype=np.float32) @ share.astype(np.float32)
     top = logp.max(1)
     each = top + np.log(np.exp(logp - top[:, None]).mean(1))
     return np.add.reduceat(each.astype(np.float64), candidates.first)
@@ -242,10 +249,22 @@ class _Tally:
         return (self.score - mean) / sd
 
 
-def calibrated(joint: NDArray[np.float64], null: NDArray[np.float64]) -> NDArray[np.float64]:
-    """p (event,): share of `null` joint statistics at or above each, counting the event itself."""
-    ordered = np.sort(null)
-    above = len(ordered) - np.searchsorted(ordered, joint, side="left")
+def calibrated(joint: NDArray[np.float64], null: NDArray[np.float64], size: NDArray[np.float64]) -> NDArray[np.float64]:
+    """p (event,) of joint statistics (event,): share of null ones (session, event) at or above each, counting the event itself.
+
+    Long events and events of many cells reach higher by chance than others. So every statistic, null or not, is first measured by
+    the null of events of its own `size` (event,): from their median, in steps from there to their 95th percentile.
+    """
+    enough = min(max(int(np.ceil(_ALIKE_VALUES / len(null))), int(np.ceil(_ALIKE_SHARE * len(joint)))), len(joint))
+    middle, step = np.empty(len(joint)), np.empty(len(joint))
+    for value in np.unique(size):
+        far = np.abs(size - value)
+        alike = null[:, far <= np.partition(far, enough - 1)[enough - 1]]
+        here = size == value
+        middle[here], step[here] = np.median(alike), np.quantile(alike, 0.95) - np.median(alike)
+    step = np.maximum(step, 1e-3)
+    ordered = np.sort(((null - middle) / step).ravel())
+    above = len(ordered) - np.searchsorted(ordered, (joint - middle) / step - 1e-9, side="left")
     return (1 + above) / (1 + len(ordered))
 
 

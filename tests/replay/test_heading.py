@@ -168,6 +168,15 @@ def test_units_that_prefer_nothing_tell_nothing() -> None:
     assert (decode_label(rec, events, "cue").p_content < 0.05).mean() < 0.15
 
 
+def test_a_class_in_which_all_units_fire_more_hides_no_content() -> None:
+    rec, events, content = cued(strength=2.0)
+    s, loud = rec.spikes, rec.labels["cue_A"]
+    i = loud.contains(s.times)  # four times the spikes in A, the same shares
+    arrays = {"times": np.r_[s.times, *[s.times[i] + 1e-4 * k for k in (1, 2, 3)]], "unit": np.r_[s.unit_id, np.tile(s.unit_id[i], 3)]}
+    out = decode_label(bm.Recording.from_arrays("loud", spikes=arrays, labels=rec.labels), events, "cue")
+    assert (out.content == content).mean() > 0.95 and (out.p_content < 0.05).mean() > 0.8
+
+
 def test_labels_that_cannot_be_decoded_are_errors() -> None:
     rec, events, _ = cued()
     with pytest.raises(MissingDataError, match="no label 'odour'"):
