@@ -75,12 +75,14 @@ def classify_dynamics(
     spikes = recording.spikes.pick(context.fields.units)
     n = np.maximum(((events.stop - events.start) / bin_size + 1e-6).astype(int), 1)
     counts = [spikes.counts(a + bin_size * np.arange(k + 1)) for a, k in zip(events.start, n)]
-    found = smooth_states(counts, context.fields.rates, x, bin_size, walk_sd(context, bin_size), stay)
+    apart = context.track.distance(x, x)
+    found = smooth_states(counts, context.fields.rates, apart, bin_size, walk_sd(context, bin_size), stay)
     out = [StateSpace(p, a + bin_size * (np.arange(k) + 0.5), x) for p, a, k in zip(found, events.start, n)]
     share = np.array([s.states.mean(0) for s in out]).reshape(-1, 3)
     mostly = np.array([(s.states > certain).mean(0) for s in out]).reshape(-1, 3)
     name = np.where(mostly.max(1, initial=0) > 0.5, np.array(STATES, dtype=object)[mostly.argmax(1)], "mixed") if len(out) else np.empty(0, dtype=object)
-    speed = np.array([np.median(np.abs(np.diff(x[s.position.argmax(1)]))) / bin_size if len(s.times) > 1 else np.nan for s in out])
+    best = [s.position.argmax(1) for s in out]
+    speed = np.array([np.median(apart[b[1:], b[:-1]]) / bin_size if len(b) > 1 else np.nan for b in best])
     columns = {state: share[:, i] for i, state in enumerate(STATES)}
     return events.assign(**columns, dynamics=name, state_speed=speed), out
 
@@ -94,6 +96,8 @@ def walk_sd(context: Context, bin_size: float) -> float:
 
 def smooth_states(counts: list[NDArray[np.int32]], rates: Float, x: NDArray[np.float64], bin_size: float, walk: float, stay: float = 0.98) -> list[Float]:
     """Posterior (time, state, place) of each event, given counts (time, unit) of each; forwards, then backwards.
+
+    `x` holds the coordinates (place,), or the distance (place, place) of any two along a track with arms.
 
     The dynamic stays as it is with probability `stay` a bin and turns into each of the others with half of the rest. Content that
     is continuous moves by a Gaussian of SD `walk`, fragmented content jumps anywhere, stationary content does not move; to and from
@@ -116,7 +120,8 @@ def _smooth_batch(counts: list[NDArray[np.int32]], rates: Float, x: NDArray[np.f
     length = np.array([len(c) for c in counts])
     n, steps, places = len(counts), int(length[0]), len(x)
     like = _likelihood(counts, rates, bin_size)  # (time, event, place)
-    move = np.exp(-0.5 * ((x[:, None] - x[None]) / walk) ** 2)
+    apart = x if x.ndim == 2 else x[:, None] - x[None]
+    move = np.exp(-0.5 * (apart / walk) ** 2)
     move = (move / move.sum(1, keepdims=True)).astype(np.float32)
     back_move = np.ascontiguousarray(move.T)
     change = np.full((3, 3), (1 - stay) / 2, dtype=np.float32)
