@@ -89,6 +89,11 @@ def _find(
         raise MissingDataError(f"{recording.id}: no spikes, {_WORDS[about['kind']]} need some")
     if false_rate is not None and not 0 < false_rate < np.inf:
         raise InputError(f"{_WORDS[about['kind']]}: false_rate is {false_rate} a minute, expected a positive number")
+    firing = len(np.unique(spikes.unit_id))
+    if firing < rule.least_units:
+        raise MissingDataError(f"{recording.id}: {firing} units fire, {_WORDS[about['kind']]} of {rule.least_units} or more need as many (least_units)")
+    if not 0 < rule.shortest < rule.longest:
+        raise InputError(f"{_WORDS[about['kind']]}: shortest is {rule.shortest:g} s and longest {rule.longest:g} s, expected 0 < shortest < longest")
     centre, spread = _baseline(spikes, baseline, rule, robust, _WORDS[about["kind"]])
     piece = spread_seconds(baseline, _SURROGATE_SECONDS)
     rng = np.random.default_rng(seed)

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
+from scipy.stats import chi2
 
 from brainmu.config import suggest
 from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal
@@ -67,13 +68,14 @@ def find_events(
     Returns
     -------
     EventTable
-        With ``score``; attrs hold rate and surrogate_rate (events a minute; a mapping by channel if `per_channel`), threshold, baseline,
-        channels, method, movement, artefacts, emg, vetoed_seconds, parameters.
+        With ``score``; attrs hold rate and surrogate_rate (events a minute; a mapping by channel if `per_channel`), precision (1 less their
+        ratio: the share of events that surrogates do not account for) and its 95 % precision_interval, threshold, baseline, channels,
+        method, movement, artefacts, emg, vetoed_seconds, seconds (looked at), warnings (if any), parameters.
 
     Raises
     ------
     MissingDataError
-        If the recording lacks the modality, the baseline or the channel.
+        If the recording lacks the modality, the baseline or the channel, or `within` lies outside it.
     InputError
         If the kind or a setting is unknown, or the signal is sampled too slowly for the band.
 
@@ -94,7 +96,10 @@ def find_events(
             if value is not None:
                 raise InputError(f"{name} is for ripples, bursts and high-synchrony events, not for {kind} events: leave it out")
         return _sleep_events(session, kind, within, channels, scored, threshold, seed, progress, settings)
-    spans = within if within is not None else Intervals([[session.start, session.stop]]) if session.duration > 0 else Intervals()
+    everything = Intervals([[session.start, session.stop]]) if session.duration > 0 else Intervals()
+    spans = everything if within is None else within
+    if within is not None and len(within) and not within.intersect(everything).duration > 0:
+        raise MissingDataError(f"{session.id}: within holds {within.duration:.1f} s, none of it in the recording ({session.start:g}-{session.stop:g} s)")
     about: dict[str, Any] = {"within": "given" if within is not None else "everywhere"}
     reference, about["baseline"] = _baseline(session, baseline, scored, kind)
     still, reference = _vetoed(session, spans, reference, about, movement, artefacts, emg)
@@ -108,8 +113,34 @@ def find_events(
         signal_spans = still.intersect(Intervals([[signal.start, signal.stop]])) if signal.n_samples else Intervals()
         finder = find_ripples_by_channel if per_channel else find_ripples
         table = finder(signal, signal_spans, reference, ripple, seed=seed, progress=progress)
-    table.attrs |= about | {"baseline_seconds": reference.duration, "seconds": still.duration, "seed": seed}
+    table.attrs |= about | {"baseline_seconds": reference.duration, "seconds": still.duration, "seed": seed} | _precision(table.attrs)
+    if not still.duration > 0:
+        table.attrs["warnings"] = [
+            *table.attrs.get("warnings", []),
+            f"{session.id}: nothing to look at: within is empty, or movement, artefacts and EMG take all of it",
+        ]
     return table
+
+
+def _precision(attrs: dict[str, Any]) -> dict[str, Any]:
+    """Share of the events that surrogates do not account for, with its 95 % interval by how few of theirs were counted; by channel where rates are."""
+    minutes = attrs["surrogate_seconds"] / 60
+    if not isinstance(attrs["rate"], dict):
+        share, interval = _true_share(attrs["rate"], attrs["surrogate_rate"], minutes)
+        return {"precision": share, "precision_interval": interval}
+    both = {k: _true_share(r, attrs["surrogate_rate"][k], minutes) for k, r in attrs["rate"].items()}
+    return {"precision": {k: v[0] for k, v in both.items()}, "precision_interval": {k: v[1] for k, v in both.items()}}
+
+
+def _true_share(rate: float, false: float, minutes: float) -> tuple[float | None, tuple[float, float] | None]:
+    """None where nothing was found or there were no surrogates."""
+    if not rate > 0 or not minutes > 0:
+        return None, None
+    n = round(false * minutes)
+    least = float(chi2.ppf(0.025, 2 * n)) / 2 / minutes if n else 0.0
+    most = float(chi2.ppf(0.975, 2 * n + 2)) / 2 / minutes
+    share = [float(np.clip(1 - f / rate, 0, 1)) for f in (false, most, least)]
+    return share[0], (share[1], share[2])
 
 
 def _vetoed(

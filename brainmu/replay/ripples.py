@@ -16,7 +16,7 @@ Fernández-Ruiz et al. (2019), Science 364:1082 (long ripples matter). Theiler e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -60,6 +60,16 @@ class RippleSettings:
     lowest: float = 3.0
     flank_low: float = 1.0
     flank_high: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.band[0] > 0:
+            raise InputError(f"ripple band is {self.band[0]:g}-{self.band[1]:g} Hz, expected 0 < low < high: a ripple must exceed the band below it")
+        if not 0 < self.shortest < self.longest:
+            raise InputError(f"ripples: shortest is {self.shortest:g} s and longest {self.longest:g} s, expected 0 < shortest < longest")
+        for name in ("threshold", "false_rate", "packet"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < np.inf:
+                raise InputError(f"ripples: {name} is {value:g}, expected a positive number")
 
 
 def find_ripples(
@@ -122,7 +132,7 @@ def find_ripples_by_channel(
     out = out.assign(consensus=_overlaps(out, shared), n_channels=np.sum([_overlaps(out, t) for t in tables], axis=0, dtype=int))
     out.attrs |= by_channel | {
         "method": "whitened wave packets, every channel by itself", "channels": usable, "unusable": [n for n in signal.names if n not in usable],
-        "consensus": {k: shared.attrs[k] for k in ("rate", "surrogate_rate", "threshold")},
+        "consensus": {k: shared.attrs[k] for k in ("rate", "surrogate_rate", "threshold")}, "warnings": shared.attrs.get("warnings", []),
     }  # fmt: skip
     return out
 
@@ -142,6 +152,7 @@ class Detector:
     threshold: float
     surrogate_rate: float
     surrogate_seconds: float
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def fit(cls, signal: Signal, baseline: Intervals, settings: RippleSettings, seed: int = 0) -> Detector:
@@ -153,6 +164,7 @@ class Detector:
         good = _usable(pieces)
         if not good.any():
             raise MissingDataError("ripples: every channel is flat or missing throughout the baseline, expected at least one that is not")
+        warnings = _channel_warnings(signal.names, pieces, good)
         signal = signal if good.all() else signal.pick(good)
         pieces = [p[good] for p in pieces]
         frequencies, spectrum = _spectrum(pieces, signal.rate)
@@ -164,7 +176,7 @@ class Detector:
         calm = float(np.median(np.concatenate([v.envelope[_trim(len(v.envelope))] for v in views])))
         fitted = replace(blank, level=level, centre=centre, spread=spread, calm=calm, threshold=settings.threshold or settings.lowest)
         threshold, rate, seconds = fitted._calibrate(pieces, np.random.default_rng(seed))
-        return replace(fitted, threshold=threshold, surrogate_rate=rate, surrogate_seconds=seconds)
+        return replace(fitted, threshold=threshold, surrogate_rate=rate, surrogate_seconds=seconds, warnings=warnings)
 
     # -- the statistic ----------------------------------------------------------------------------------------------------
     @property
@@ -314,6 +326,7 @@ class Detector:
             "baseline_centre": self.centre, "baseline_spread": self.spread,
             "vetoed": {"spectrum": int((rows[:, 6] == 1).sum()), "length": int((rows[:, 6] == 2).sum())},
         }  # fmt: skip
+        attrs |= {"warnings": list(self.warnings)} if self.warnings else {}
         return EventTable(
             good[:, 0], good[:, 1], good[:, 2], kind="ripple", attrs=attrs, score=good[:, 3].astype(np.float32),
             frequency=good[:, 4].astype(np.float32), amplitude=good[:, 5].astype(np.float32),
@@ -368,6 +381,23 @@ def _usable(pieces: list[Float]) -> NDArray[np.bool_]:
     """Channels that vary."""
     spread = np.stack([p.std(1) for p in pieces])
     return np.median(spread, axis=0) > 1e-6 * max(float(np.median(spread)), 1e-12)
+
+
+def _channel_warnings(names: Sequence[str], pieces: list[Float], good: NDArray[np.bool_]) -> tuple[str, ...]:
+    """Which channels are left out because they are flat, and which clip: more than 0.1 % of their samples lie at their extremes."""
+    flat = [n for n, ok in zip(names, good) if not ok]
+    out = [f"ripples: {_listed(flat)} flat or missing in the baseline: left out"] if flat else []
+    low, high = (np.stack([f(p, axis=1) for p in pieces]) for f in (np.min, np.max))
+    low, high = low.min(0)[:, None], high.max(0)[:, None]
+    railed = sum(((p <= low) | (p >= high)).sum(1) for p in pieces) / sum(p.shape[1] for p in pieces)
+    clipped = [f"{n} ({r:.1%} of samples)" for n, r, ok in zip(names, railed, good) if ok and r > 0.001]
+    if clipped:
+        out.append(f"ripples: {_listed(clipped)} clipped; clipping makes power in the band: look at the raw trace, or name other channels")
+    return tuple(out)
+
+
+def _listed(names: list[str]) -> str:
+    return f"channel{'s' if len(names) > 1 else ''} {', '.join(names)} {'are' if len(names) > 1 else 'is'}"
 
 
 def _spectrum(pieces: list[Float], rate: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
