@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Intervals, Recording, Spikes
+from brainmu.core.units import unit_factor
 from brainmu.errors import InputError, MissingDataError
 from brainmu.replay.bursts import widened
 from brainmu.replay.contexts import Context, fit_contexts
 from brainmu.replay.decode import counts_in, cross_validated_error, decode, units_and_position
-from brainmu.replay.position import run_and_rest
+from brainmu.replay.position import Position, run_and_rest
 from brainmu.replay.significance import (
     Candidates,
     Significance,
@@ -72,7 +73,7 @@ def find_replay(
         "" where the animal ran one way only), ``direction_log_odds``, ``span`` and ``speed`` (the position's unit, and a second),
         ``n_cells``, ``n_bins``; on a track with arms also ``way``, from which end towards which, as numbered in ``attrs["ends"]``
         (the place of each). attrs: ``decoding_error``, ``quality`` ("poor" where the decoder cannot decode running), ``nulls``,
-        ``epochs``, ``baseline``, and the parameters.
+        ``epochs``, ``baseline``, ``null_scores`` (200 quantiles of `score` in the null sessions), ``warnings`` (if any) and the parameters.
 
     Raises
     ------
@@ -100,6 +101,8 @@ def find_replay(
         "shuffles": shuffles, "null_sessions": null_sessions, "null_shuffles": null_shuffles, "seed": seed, "n_units": len(cells),
         "n_candidates": len(found), "n_scored": len(kept), "least_cells": least_cells, "least_bins": least_bins, **source,
     }  # fmt: skip
+    warnings = _warnings(recording, position, contexts, error)
+    attrs |= {"warnings": warnings} if warnings else {}
     found = found[kept]
     if not len(found):
         return _empty(attrs)
@@ -213,11 +216,13 @@ def _score(
     evidence = np.stack([log_evidence(binned, binned.counts, rates[k]) for k in names], axis=1)
     content = evidence.argmax(1)
     result = _test_by_content(binned, content, contexts, rates, shuffles, rng, tick)
-    null = []
+    null, null_r = [], []
     for _ in range(null_sessions):
         dealt = _exchanged(rates, rng)
         other = np.stack([log_evidence(binned, binned.counts, dealt[k]) for k in names], axis=1).argmax(1)
-        null.append(_test_by_content(binned, other, contexts, dealt, null_shuffles, rng, tick)["joint"])
+        dealt_result = _test_by_content(binned, other, contexts, dealt, null_shuffles, rng, tick)
+        null.append(dealt_result["joint"])
+        null_r.append(np.abs(dealt_result["r"]))
     p = calibrated(result["joint"], np.concatenate(null))
     log_odds, p_content = _content_odds(binned, rates, evidence, shuffles, rng)
     way = result["way"].astype(np.intp)
@@ -232,6 +237,8 @@ def _score(
     if any(len(c.ways) > 1 for c in contexts.values()):
         columns["way"] = _way_names(content, way, contexts, result["slope"])
         attrs["ends"] = {k: c.track.end_places.tolist() for k, c in contexts.items() if len(c.ways) > 1}
+    # The figure of scores needs the shape of their null, not all of it.
+    attrs["null_scores"] = np.quantile(np.concatenate(null_r), (np.arange(200) + 0.5) / 200).round(4).tolist()
     attrs["null_joint"] = {"median": float(np.median(np.concatenate(null))), "q95": float(np.quantile(np.concatenate(null), 0.95))}
     return EventTable(found.start, found.stop, found.peak, content=np.array(names, dtype=object)[content], kind="replay", attrs=attrs, **columns)
 
@@ -328,6 +335,22 @@ def _ticker(progress: Progress | None, total: int, contexts: int) -> Callable[[]
 
 
 # -- what is said about it -----------------------------------------------------------------------------------------------
+
+
+def _warnings(recording: Recording, position: Position, contexts: dict[str, Context], error: dict[str, Any]) -> list[str]:
+    out = []
+    if error["quality"] == "poor":
+        how = f"{error['median']:.3g} {error['unit']} off while running, chance is {error['chance']:.3g}"
+        out.append(f"{recording.id}: decoding is poor ({how}): replay read with it says nothing")
+    factor, unit = unit_factor(position.unit, kind="position")
+    for name, c in contexts.items():
+        lost = 1 - position.dwell[c.epochs.contains(position.times)].sum() / c.epochs.duration
+        if lost > 0.1:
+            out.append(f"{recording.id}: {lost:.0%} of the running epochs of {name!r} have no position (holes longer than 0.5 s)")
+        metres = c.track.length * factor
+        if unit == "m" and not 0.1 <= metres <= 50:
+            out.append(f"{recording.id}: track {name!r} is {metres:.3g} m long, expected 0.1 to 50: is {position.unit!r} the position's unit?")
+    return out
 
 
 def _nulls(shuffles: int, sessions: int, session_shuffles: int) -> dict[str, str]:

@@ -43,6 +43,35 @@ def test_the_table_carries_its_provenance(found) -> None:
     assert found.epochs["run"] == "labels" and found.unit == "m"
     assert set(found.direction) <= {"forward", "reverse"} and (found.n_cells >= 5).all() and (found.n_bins >= 5).all()
     assert found.span.max() <= 1.1 and (found.q_value >= found.p_value).all()
+    assert "warnings" not in found.attrs and "way" not in found.columns
+    null = np.array(found.null_scores)
+    assert len(null) == 200 and null.min() >= 0 and null.max() <= 1 and np.median(null) < np.median(found.score)
+
+
+def test_doubtful_input_is_flagged(two_tracks) -> None:
+    """Units that do not fit the numbers, holes in the position, and a decoder that cannot decode are said in the result."""
+    rec, quick = two_tracks.recording, QUICK | {"null_sessions": 1}
+    p = rec.signals["position"]
+    values, times = p.read().astype(float), p.read_times()
+
+    def said(v, spikes=rec.spikes) -> str:
+        signals = {"position": {"values": v, "times": times, "unit": "m", "kind": "position", "channels": ["x", "y"]}}
+        other = bm.Recording.from_arrays("o", signals=signals, spikes=spikes, labels=rec.labels)
+        return " ".join(find_replay(other, candidates=two_tracks.events, **quick).attrs["warnings"])
+
+    assert "is 'm' the position's unit?" in said(values * 100)
+    a = rec.labels["run_A"]
+    hole = values.copy()
+    hole[(times > a.start[0] + 60) & (times < a.start[0] + 150)] = np.nan
+    assert "'A' have no position" in said(hole)
+    s = rec.spikes
+    late = bm.Spikes((s.times - s.times[0] + 77.0) % (a.stop[0] - a.start[0]), s.unit_id, s.units)
+    both = bm.Spikes(np.r_[s.times[s.times > rec.labels["rest"].start[0]], late.times], np.r_[s.unit_id[s.times > rec.labels["rest"].start[0]], late.unit_id])
+    run = {"A": a}
+    signals = {"position": {"values": values, "times": times, "unit": "m", "kind": "position", "channels": ["x", "y"]}}
+    other = bm.Recording.from_arrays("o", signals=signals, spikes=both, labels={"rest": rec.labels["rest"]})
+    found = find_replay(other, run=run, candidates=two_tracks.events, **quick)
+    assert found.quality == "poor" and "decoding is poor" in found.attrs["warnings"][0]
 
 
 def test_same_seed_same_table(two_tracks, found) -> None:
