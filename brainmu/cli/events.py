@@ -125,14 +125,18 @@ def _options(
 def _beside_surrogates(kind: str, found: EventTable) -> list[str]:
     """The rate in surrogates, by channel where each was searched by itself."""
     what = "trains shifted by their own draws" if kind in ("burst", "hse") else "noise of the same spectrum"
-    rate = found.attrs["surrogate_rate"]
+    rate, beyond = found.attrs["surrogate_rate"], found.attrs.get("surrogate_rate_beyond")
     if not isinstance(rate, dict):
-        return [f"in {what}: {rate:.2f} / min{_precision(found.attrs['precision'], found.attrs['precision_interval'])}"]
+        return [f"in {what}: {rate:.2f} / min{_outside(beyond)}{_precision(found.attrs['precision'], found.attrs['precision_interval'])}"]
     return [
-        f"{name}: {found.attrs['rate'][name]:.2f} / min; in {what}: {r:.2f} / min"
+        f"{name}: {found.attrs['rate'][name]:.2f} / min; in {what}: {r:.2f} / min{_outside(beyond and beyond[name])}"
         f"{_precision(found.attrs['precision'][name], found.attrs['precision_interval'][name])}"
         for name, r in rate.items()
     ]
+
+
+def _outside(rate: float | None) -> str:
+    return "" if rate is None else f" ({rate:.2f} outside the baseline)"
 
 
 def _precision(share: float | None, interval: tuple[float, float] | None) -> str:

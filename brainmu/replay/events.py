@@ -68,8 +68,9 @@ def find_events(
     Returns
     -------
     EventTable
-        With ``score``; attrs hold rate and surrogate_rate (events a minute; a mapping by channel if `per_channel`), precision (1 less their
-        ratio: the share of events that surrogates do not account for) and its 95 % precision_interval, threshold, baseline, channels,
+        With ``score``; attrs hold rate and surrogate_rate (events a minute; a mapping by channel if `per_channel`), precision (the share of
+        events that surrogates, of the baseline and of the rest of what is looked at, do not account for) and its 95 % precision_interval,
+        surrogate_rate_beyond (events a minute in surrogates of what is looked at outside the baseline), threshold, baseline, channels,
         method, movement, artefacts, emg, vetoed_seconds, seconds (looked at), warnings (if any), parameters.
 
     Raises
@@ -113,7 +114,8 @@ def find_events(
         signal_spans = still.intersect(Intervals([[signal.start, signal.stop]])) if signal.n_samples else Intervals()
         finder = find_ripples_by_channel if per_channel else find_ripples
         table = finder(signal, signal_spans, reference, ripple, seed=seed, progress=progress)
-    table.attrs |= about | {"baseline_seconds": reference.duration, "seconds": still.duration, "seed": seed} | _precision(table.attrs)
+    table.attrs |= about | {"baseline_seconds": reference.duration, "seconds": still.duration, "seed": seed}
+    table.attrs |= _precision(table.attrs, still, reference)
     if not still.duration > 0:
         table.attrs["warnings"] = [
             *table.attrs.get("warnings", []),
@@ -122,25 +124,33 @@ def find_events(
     return table
 
 
-def _precision(attrs: dict[str, Any]) -> dict[str, Any]:
-    """Share of the events that surrogates do not account for, with its 95 % interval by how few of theirs were counted; by channel where rates are."""
-    minutes = attrs["surrogate_seconds"] / 60
+def _precision(attrs: dict[str, Any], looked: Intervals, baseline: Intervals) -> dict[str, Any]:
+    """Share of the events that surrogates do not account for, with its 95 % interval by how few of theirs were counted; by channel where rates are.
+
+    Surrogates of the baseline count for the baseline, those of the rest for the rest.
+    """
+    inside = looked.intersect(baseline).duration / looked.duration if looked.duration > 0 else 1.0
+    known = "surrogate_rate_beyond" in attrs and inside < 1
+    parts = [("surrogate_rate", attrs["surrogate_seconds"] / 60, inside if known else 1.0)]
+    parts += [("surrogate_rate_beyond", attrs["surrogate_seconds_beyond"] / 60, 1 - inside)] if known else []
     if not isinstance(attrs["rate"], dict):
-        share, interval = _true_share(attrs["rate"], attrs["surrogate_rate"], minutes)
+        share, interval = _true_share(attrs["rate"], [(attrs[k], m, w) for k, m, w in parts])
         return {"precision": share, "precision_interval": interval}
-    both = {k: _true_share(r, attrs["surrogate_rate"][k], minutes) for k, r in attrs["rate"].items()}
-    return {"precision": {k: v[0] for k, v in both.items()}, "precision_interval": {k: v[1] for k, v in both.items()}}
+    both = {c: _true_share(r, [(attrs[k][c], m, w) for k, m, w in parts]) for c, r in attrs["rate"].items()}
+    return {"precision": {c: v[0] for c, v in both.items()}, "precision_interval": {c: v[1] for c, v in both.items()}}
 
 
-def _true_share(rate: float, false: float, minutes: float) -> tuple[float | None, tuple[float, float] | None]:
-    """None where nothing was found or there were no surrogates."""
-    if not rate > 0 or not minutes > 0:
+def _true_share(rate: float, false: list[tuple[float, float, float]]) -> tuple[float | None, tuple[float, float] | None]:
+    """From the rate of events and (rate, minutes, share of the time looked at) of surrogates; None where nothing was found or there are none."""
+    if not rate > 0 or not all(minutes > 0 for _, minutes, _ in false):
         return None, None
-    n = round(false * minutes)
-    least = float(chi2.ppf(0.025, 2 * n)) / 2 / minutes if n else 0.0
-    most = float(chi2.ppf(0.975, 2 * n + 2)) / 2 / minutes
-    share = [float(np.clip(1 - f / rate, 0, 1)) for f in (false, most, least)]
-    return share[0], (share[1], share[2])
+    expected = np.zeros(3)
+    for per_minute, minutes, share in false:
+        n = round(per_minute * minutes)
+        least, most = float(chi2.ppf(0.025, 2 * n)) / 2 if n else 0.0, float(chi2.ppf(0.975, 2 * n + 2)) / 2
+        expected += share * np.array([per_minute, most / minutes, least / minutes])
+    middle, low, high = (float(v) for v in np.clip(1 - expected / rate, 0, 1))
+    return middle, (low, high)
 
 
 def _vetoed(

@@ -37,6 +37,7 @@ __all__ = ["Detector", "find_ripples", "find_ripples_by_channel"]
 _BLOCK_SECONDS = 40.0
 _PAD_SECONDS = 1.0
 _SAMPLE_SECONDS = 600.0
+_BEYOND_SECONDS = 300.0
 _STEP_RATE = 200.0
 """Rate of the statistic, Hz: each packet's band is shifted to 0 Hz and cut out in the frequency domain, so no more is needed.
 The envelope that gives the edges has twice this rate."""
@@ -99,7 +100,9 @@ def find_ripples(
             if progress:
                 progress("ripples", min(done / total, 1.0))
     rows = np.concatenate(candidates) if candidates else np.empty((0, 7))
-    return detector.table(rows, spans)
+    table = detector.table(rows, spans)
+    table.attrs |= detector.beyond(spans.subtract(baseline), seed)
+    return table
 
 
 def find_ripples_by_channel(
@@ -119,7 +122,8 @@ def find_ripples_by_channel(
         and vetoed by channel; consensus (rate, surrogate_rate and threshold of the shared ones); unusable (channels that are flat).
     """
     shared = find_ripples(signal, spans, baseline, settings, seed=seed)
-    tables, by_channel = [], {k: {} for k in ("threshold", "rate", "surrogate_rate", "vetoed")}
+    keys = ("threshold", "rate", "surrogate_rate", "vetoed", *(k for k in ("surrogate_rate_beyond",) if k in shared.attrs))
+    tables, by_channel = [], {k: {} for k in keys}
     usable: list[str] = shared.channels
     for k, name in enumerate(usable):
         table = find_ripples(signal.pick([name]), spans, baseline, settings, seed=seed)
@@ -294,6 +298,20 @@ class Detector:
         level = max(tail_level(z, s.false_rate * minutes), s.lowest)
         return level, float((z >= level).sum() / minutes), seconds
 
+    def beyond(self, spans: Intervals, seed: int) -> dict[str, float]:
+        """Surrogates of what is looked at but is not baseline: there the noise may be louder, and with it what is found in noise."""
+        try:
+            pieces = _sample(self.signal, spans, _BEYOND_SECONDS)
+        except MissingDataError:  # too short or too full of holes to say
+            return {}
+        rng, n, seconds = np.random.default_rng([seed, 1]), 0, 0.0
+        for piece in pieces:
+            length = piece.shape[1] / (self.signal.rate or 0.0)
+            rows = self.detect(self._surrogate(piece, rng), 0.0, (0.0, length))
+            n += int((rows[:, 6] == 0).sum())
+            seconds += length
+        return {"surrogate_rate_beyond": n / seconds * 60, "surrogate_seconds_beyond": seconds}
+
     def _surrogate(self, piece: Float, rng: np.random.Generator) -> Float:
         """Noise with the whitened spectrum and coherence of the event-free part of `piece` (channel, time), coloured as the baseline is."""
         n = piece.shape[1]
@@ -350,8 +368,8 @@ def _blocks(signal: Signal, a: float, b: float) -> Iterator[tuple[float, Float, 
         yield signal.start + lo / rate, block, (signal.start + first / rate, signal.start + last / rate)
 
 
-def _sample(signal: Signal, baseline: Intervals) -> list[Float]:
-    """Up to ten minutes of the baseline without missing samples, as pieces (channel, time) of at most 40 s spread evenly over it."""
+def _sample(signal: Signal, baseline: Intervals, most_seconds: float = _SAMPLE_SECONDS) -> list[Float]:
+    """Up to ten minutes (`most_seconds`) of the baseline without missing samples, as pieces (channel, time) of at most 40 s spread evenly over it."""
     rate = signal.rate or 0.0
     inside = baseline.intersect(Intervals([[signal.start, signal.stop]])) if signal.n_samples else Intervals()
     cuts = []
@@ -361,7 +379,7 @@ def _sample(signal: Signal, baseline: Intervals) -> list[Float]:
         cuts += [(p, q) for p, q in pairwise(edges) if q - p >= 2.0]
     if not cuts:
         raise MissingDataError(f"ripples: {inside.duration:.1f} s of baseline overlap the signal, expected a stretch of 2 s or more")
-    most = max(int(_SAMPLE_SECONDS / max(np.mean([q - p for p, q in cuts]), 2.0)), 1)
+    most = max(int(most_seconds / max(np.mean([q - p for p, q in cuts]), 2.0)), 1)
     if len(cuts) > most:
         cuts = [cuts[k] for k in np.linspace(0, len(cuts) - 1, most).astype(int)]
     pieces = []

@@ -292,6 +292,13 @@ def test_precision_is_what_surrogates_leave_with_the_interval_of_their_count(mak
     assert 0.7 < low < found.precision < high < 1
     noise = find_events(make_lfp(coloured(120, 5, 0.0, shared=0.0)), threshold=2.5)
     assert noise.precision < 0.3, "in noise surrogates account for what is found"
+    # Louder outside the baseline: what is found there is noise too, though surrogates of the baseline hold next to nothing.
+    x = coloured(240, 6, 0.0, shared=0.0)
+    x[120_000:] *= 1.5
+    quiet = Intervals([[0, 120]])
+    loud = find_events(make_lfp(x), baseline=quiet, false_rate=1.0)
+    assert loud.surrogate_rate < 3 and loud.surrogate_rate_beyond > 5 * loud.surrogate_rate and loud.precision < 0.4
+    assert "surrogate_rate_beyond" not in find_events(make_lfp(x), within=quiet, baseline=quiet).attrs
     each = find_events(make_lfp(rippled[0][:, :2]), per_channel=True)
     assert set(each.precision) == set(each.precision_interval) == {"lfp_0", "lfp_1"}
 
