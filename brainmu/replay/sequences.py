@@ -342,6 +342,11 @@ def _warnings(recording: Recording, position: Position, contexts: dict[str, Cont
     if error["quality"] == "poor":
         how = f"{error['median']:.3g} {error['unit']} off while running, chance is {error['chance']:.3g}"
         out.append(f"{recording.id}: decoding is poor ({how}): replay read with it says nothing")
+    s = recording.spikes
+    order = np.lexsort((s.unit_id, s.times)) if s is not None else []
+    twice = float(((np.diff(s.times[order]) == 0) & (np.diff(s.unit_id[order]) == 0)).mean()) if s is not None and len(s) > 1 else 0.0
+    if twice > 0.01:
+        out.append(f"{recording.id}: {twice:.0%} of the spikes stand twice (same unit, same time): evidence counts twice; drop the copies")
     factor, unit = unit_factor(position.unit, kind="position")
     for name, c in contexts.items():
         lost = 1 - position.dwell[c.epochs.contains(position.times)].sum() / c.epochs.duration

@@ -60,6 +60,8 @@ def test_doubtful_input_is_flagged(two_tracks) -> None:
         return " ".join(find_replay(other, candidates=two_tracks.events, **quick).attrs["warnings"])
 
     assert "is 'm' the position's unit?" in said(values * 100)
+    copies = bm.Spikes(np.repeat(rec.spikes.times, 2), np.repeat(rec.spikes.unit_id, 2), rec.spikes.units)
+    assert "50% of the spikes stand twice" in said(values, copies)
     a = rec.labels["run_A"]
     hole = values.copy()
     hole[(times > a.start[0] + 60) & (times < a.start[0] + 150)] = np.nan
