@@ -72,7 +72,8 @@ def events(
     with progress(common, f"find {kind}s") as report:
         found = brainmu.replay.find_events(session, kind=kind, within=spans, seed=common.seed, progress=report, **options)
     found.to_bids(out)
-    looked = spans.duration if spans is not None else session.duration
+    # What was left out was not looked at: the rate stands beside that of surrogates, which have no movement.
+    looked = float(found.attrs.get("seconds", spans.duration if spans is not None else session.duration))
     rate = len(found) / looked * 60 if looked else float("nan")
     result = {"out": str(out), "kind": kind, "n": len(found), "rate_per_min": rate, "looked_at_s": looked, **found.attrs}
     text = [f"{len(found)} {kind} events in {looked / 60:.1f} min: {rate:.2f} / min"]
@@ -124,10 +125,22 @@ def _options(
 def _beside_surrogates(kind: str, found: EventTable) -> list[str]:
     """The rate in surrogates, by channel where each was searched by itself."""
     what = "trains shifted by their own draws" if kind in ("burst", "hse") else "noise of the same spectrum"
-    rate = found.attrs["surrogate_rate"]
+    rate, beyond = found.attrs["surrogate_rate"], found.attrs.get("surrogate_rate_beyond")
     if not isinstance(rate, dict):
-        return [f"in {what}: {rate:.2f} / min"]
-    return [f"{name}: {found.attrs['rate'][name]:.2f} / min; in {what}: {r:.2f} / min" for name, r in rate.items()]
+        return [f"in {what}: {rate:.2f} / min{_outside(beyond)}{_precision(found.attrs['precision'], found.attrs['precision_interval'])}"]
+    return [
+        f"{name}: {found.attrs['rate'][name]:.2f} / min; in {what}: {r:.2f} / min{_outside(beyond and beyond[name])}"
+        f"{_precision(found.attrs['precision'][name], found.attrs['precision_interval'][name])}"
+        for name, r in rate.items()
+    ]
+
+
+def _outside(rate: float | None) -> str:
+    return "" if rate is None else f" ({rate:.2f} outside the baseline)"
+
+
+def _precision(share: float | None, interval: tuple[float, float] | None) -> str:
+    return "" if share is None or interval is None else f", so precision {share:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
 
 
 def _spans(session, within: str | None, scored):

@@ -96,9 +96,11 @@ def replay(
     significant = int((found.q_value < 0.05).sum()) if n else 0
     nominal = int((found.p_value < 0.05).sum()) if n else 0
     result = {"out": str(out), "n_candidates": n, "n_p05": nominal, "n_q05": significant, **found.attrs}
+    too_small = found.n_candidates - found.n_scored
+    left = f" ({too_small} of {found.n_candidates} have fewer than {found.least_cells} cells or {found.least_bins} bins: not scored)" if too_small else ""
     text = [
         _error_line(found.decoding_error),
-        f"{n} candidate events; {nominal} at p < 0.05 ({0.05 * n:.1f} expected by chance), {significant} at q < 0.05 (FDR)",
+        f"{n} candidate events{left}; {nominal} at p < 0.05 ({0.05 * n:.1f} expected by chance), {significant} at q < 0.05 (FDR)",
     ]
     warn(common, list(found.attrs.get("warnings", [])))
     emit(common, result, "\n".join(text))

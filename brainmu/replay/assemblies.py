@@ -89,6 +89,7 @@ class Assemblies:
     recording: str = ""
     matched: tuple[int, int] = field(default=(0, 0))
     same: str = ""
+    subject: str = ""
 
     def __len__(self) -> int:
         return len(self.templates)
@@ -118,9 +119,14 @@ class Assemblies:
         MissingDataError
             If too few units match: the message says how many.
         InputError
-            If units that are said to be the same lie in different regions, or two map to one.
+            If the recording is of another subject and `units` is None, units that are said to be the same lie in different regions, or two map to one.
         """
         there = spikes_of(recording).units
+        if units is None and self.subject and recording.subject and self.subject != recording.subject:
+            raise InputError(
+                f"assemblies: the templates are of {self.subject}, {recording.id} is of {recording.subject}, so equal ids are not the same units: "
+                "pass units={id here: id there}, or fit assemblies anew"
+            )
         pairs = {int(u): int(u) for u in self.units} if units is None else {int(a): int(b) for a, b in units.items()}
         wanted = [pairs.get(int(u)) for u in self.units]
         known = set(there["id"].tolist())
@@ -167,7 +173,7 @@ class Assemblies:
         p = Path(path)
         about = {
             "version": _VERSION, "names": self.names, "regions": self.regions, "bin_size": self.bin_size, "method": self.method, "number": self.number,
-            "bound": self.bound, "recording": self.recording, "matched": self.matched, "same": self.same,
+            "bound": self.bound, "recording": self.recording, "subject": self.subject, "matched": self.matched, "same": self.same,
         }  # fmt: skip
         part = p.with_name(f"{p.name}.part")
         with open(part, "wb") as file:
@@ -260,7 +266,7 @@ def fit_assemblies(
     region = dict(zip(spikes.units["id"].tolist(), spikes.units["region"].astype(str)))
     return Assemblies(
         templates.astype(np.float32), ids, tuple(region[int(u)] for u in ids), tuple(f"{context or 'assembly'} {i}" for i in range(k)), float(bin_size),
-        method, how, value, bound, spans, recording.id, (n, n), column,
+        method, how, value, bound, spans, recording.id, (n, n), column, recording.subject,
     )  # fmt: skip
 
 

@@ -89,6 +89,11 @@ def _find(
         raise MissingDataError(f"{recording.id}: no spikes, {_WORDS[about['kind']]} need some")
     if false_rate is not None and not 0 < false_rate < np.inf:
         raise InputError(f"{_WORDS[about['kind']]}: false_rate is {false_rate} a minute, expected a positive number")
+    firing = len(np.unique(spikes.unit_id))
+    if firing < rule.least_units:
+        raise MissingDataError(f"{recording.id}: {firing} units fire, {_WORDS[about['kind']]} of {rule.least_units} or more need as many (least_units)")
+    if not 0 < rule.shortest < rule.longest:
+        raise InputError(f"{_WORDS[about['kind']]}: shortest is {rule.shortest:g} s and longest {rule.longest:g} s, expected 0 < shortest < longest")
     centre, spread = _baseline(spikes, baseline, rule, robust, _WORDS[about["kind"]])
     piece = spread_seconds(baseline, _SURROGATE_SECONDS)
     rng = np.random.default_rng(seed)
@@ -100,6 +105,9 @@ def _find(
         raise InputError(f"{_WORDS[about['kind']]}: no threshold and no false_rate, expected one of them")
     rows = _detect(spikes, spans, centre, spread, rule)
     false = _detect(shifted(spikes, piece, rng), piece, centre, spread, rule)
+    # Rates differ outside the baseline, and with them how often units coincide by chance.
+    beyond = spread_seconds(spans.subtract(baseline), _SURROGATE_SECONDS)
+    elsewhere = _detect(shifted(spikes, beyond, rng), beyond, centre, spread, rule) if beyond.duration >= 10 else []
     found = np.array(rows, dtype=np.float64).reshape(-1, 6)
     attrs: dict[str, Any] = {
         **{k: v for k, v in about.items() if k != "kind"}, "threshold": rule.threshold, "false_rate": false_rate, "edge": rule.edge, "shortest": rule.shortest,
@@ -107,6 +115,8 @@ def _find(
         "rate": len(found) / spans.duration * 60 if spans.duration else 0.0, "surrogate_rate": len(false) / piece.duration * 60,
         "surrogate": "unit trains shifted circularly", "surrogate_seconds": piece.duration,
     }  # fmt: skip
+    if beyond.duration >= 10:
+        attrs |= {"surrogate_rate_beyond": len(elsewhere) / beyond.duration * 60, "surrogate_seconds_beyond": beyond.duration}
     return EventTable(
         found[:, 0], found[:, 1], found[:, 2], kind=about["kind"], attrs=attrs, score=found[:, 3].astype(np.float32),
         n_units=found[:, 4].astype(int), n_spikes=found[:, 5].astype(int),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,28 @@ from brainmu.replay.fields import PlaceFields, place_fields
 from brainmu.replay.position import Position, moving, run_and_rest, speed_threshold
 from brainmu.replay.track import Track, fit_track
 
-__all__ = ["Context", "fit_contexts", "run_epochs_by_context"]
+__all__ = ["Context", "Way", "fit_contexts", "run_epochs_by_context"]
+
+
+@dataclass(frozen=True)
+class Way:
+    """From one end of a track to another; a track without arms has one.
+
+    Attributes
+    ----------
+    start, stop : int
+        The ends, as numbered in ``track.ends``.
+    x : float64 (place,)
+        Coordinate on this way of the fields' places; those on other arms lie where the arm leaves.
+    outbound, inbound : PlaceFields or None
+        From runs towards `stop` and towards `start`; None where there are less than 10 s of either.
+    """
+
+    start: int
+    stop: int
+    x: NDArray[np.float64]
+    outbound: PlaceFields | None = field(default=None, repr=False)
+    inbound: PlaceFields | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -36,6 +58,8 @@ class Context:
         Along the track; units as in `fields.units`.
     outbound, inbound : PlaceFields or None
         From runs towards higher and lower coordinates; None where there are less than 10 s of either.
+    ways : tuple of Way
+        Between any two ends of the track: one, or three of a W or T. Sequences are scored along each.
     """
 
     name: str
@@ -46,6 +70,10 @@ class Context:
     fields: PlaceFields
     outbound: PlaceFields | None = field(default=None, repr=False)
     inbound: PlaceFields | None = field(default=None, repr=False)
+    ways: tuple[Way, ...] = field(default=(), repr=False)
+
+    def __repr__(self) -> str:
+        return f"Context({self.name!r}, {self.ran.duration:.0f} s of running, {len(self.fields.units)} units, {self.track!r})"
 
     @property
     def x(self) -> NDArray[np.float64]:
@@ -79,7 +107,8 @@ def fit_contexts(
         track = fit_track(position, ran)
         along = track.along(position)
         fields = place_fields(spikes, along, ran, smoothing=smoothing, bin=bin, context=name)
-        out[name] = Context(name, spans, ran, track, along, fields, *_directional(spikes, along, ran, fields))
+        both = _directional(spikes, along, along.values[:, 0], ran, fields)
+        out[name] = Context(name, spans, ran, track, along, fields, *both, _ways(spikes, track, along, ran, fields, both))
     return out, how
 
 
@@ -138,9 +167,24 @@ def _by_content(table: EventTable, otherwise: str) -> dict[str, Intervals]:
     return {c or otherwise: table[content == c].intervals() for c in dict.fromkeys(content.tolist())}
 
 
-def _directional(spikes: Spikes, along: Position, ran: Intervals, fields: PlaceFields) -> tuple[PlaceFields | None, PlaceFields | None]:
-    """Fields of outbound and inbound running, on the grid of `fields`."""
-    s = along.values[:, 0]
+def _ways(
+    spikes: Spikes, track: Track, along: Position, ran: Intervals, fields: PlaceFields, both: tuple[PlaceFields | None, PlaceFields | None]
+) -> tuple[Way, ...]:
+    """Every way between two ends; the coordinate of an arm is no continuation of the track's, so direction too is a matter of the way."""
+    x = fields.points[:, 0]
+    if not track.arms:
+        return (Way(0, 1, x, *both),)
+    s, out = along.values[:, 0], []
+    known = np.isfinite(s)
+    for i, j in combinations(range(len(track.ends)), 2):
+        on = np.full(len(s), np.nan)
+        on[known] = track.on_way(s[known], i, j)
+        out.append(Way(i, j, track.on_way(x, i, j), *_directional(spikes, along, on, ran, fields)))
+    return tuple(out)
+
+
+def _directional(spikes: Spikes, along: Position, s: NDArray[np.float64], ran: Intervals, fields: PlaceFields) -> tuple[PlaceFields | None, PlaceFields | None]:
+    """Fields of running towards higher and towards lower `s` (time,), on the grid of `fields`."""
     velocity = np.gradient(np.nan_to_num(s, nan=float(np.nanmean(s))), along.times)
     out: list[PlaceFields | None] = []
     for sign in (1, -1):

@@ -137,8 +137,8 @@ def cross_validated_error(
     """
     spikes, position = units_and_position(recording, least_spikes, fastest)
     threshold = speed_threshold(position) if speed is None else float(speed)
-    if folds < 2:
-        raise InputError(f"decoding error: {folds} folds, expected at least 2")
+    if folds < 2 or not 0 < bin_size < np.inf:
+        raise InputError(f"decoding error: {folds} folds, bins of {bin_size:g} s: expected at least 2, more than 0")
     epochs, how = run_epochs_by_context(recording, run, position)
     rows, cut, by_context = [], "", {}
     for k, (name, spans) in enumerate(epochs.items()):

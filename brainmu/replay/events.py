@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
+from scipy.stats import chi2
 
 from brainmu.config import suggest
 from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal
@@ -67,13 +68,15 @@ def find_events(
     Returns
     -------
     EventTable
-        With ``score``; attrs hold rate and surrogate_rate (events a minute; a mapping by channel if `per_channel`), threshold, baseline,
-        channels, method, movement, artefacts, emg, vetoed_seconds, parameters.
+        With ``score``; attrs hold rate and surrogate_rate (events a minute; a mapping by channel if `per_channel`), precision (the share of
+        events that surrogates, of the baseline and of the rest of what is looked at, do not account for) and its 95 % precision_interval,
+        surrogate_rate_beyond (events a minute in surrogates of what is looked at outside the baseline), threshold, baseline, channels,
+        method, movement, artefacts, emg, vetoed_seconds, seconds (looked at), warnings (if any), parameters.
 
     Raises
     ------
     MissingDataError
-        If the recording lacks the modality, the baseline or the channel.
+        If the recording lacks the modality, the baseline or the channel, or `within` lies outside it.
     InputError
         If the kind or a setting is unknown, or the signal is sampled too slowly for the band.
 
@@ -94,7 +97,10 @@ def find_events(
             if value is not None:
                 raise InputError(f"{name} is for ripples, bursts and high-synchrony events, not for {kind} events: leave it out")
         return _sleep_events(session, kind, within, channels, scored, threshold, seed, progress, settings)
-    spans = within if within is not None else Intervals([[session.start, session.stop]]) if session.duration > 0 else Intervals()
+    everything = Intervals([[session.start, session.stop]]) if session.duration > 0 else Intervals()
+    spans = everything if within is None else within
+    if within is not None and len(within) and not within.intersect(everything).duration > 0:
+        raise MissingDataError(f"{session.id}: within holds {within.duration:.1f} s, none of it in the recording ({session.start:g}-{session.stop:g} s)")
     about: dict[str, Any] = {"within": "given" if within is not None else "everywhere"}
     reference, about["baseline"] = _baseline(session, baseline, scored, kind)
     still, reference = _vetoed(session, spans, reference, about, movement, artefacts, emg)
@@ -109,7 +115,42 @@ def find_events(
         finder = find_ripples_by_channel if per_channel else find_ripples
         table = finder(signal, signal_spans, reference, ripple, seed=seed, progress=progress)
     table.attrs |= about | {"baseline_seconds": reference.duration, "seconds": still.duration, "seed": seed}
+    table.attrs |= _precision(table.attrs, still, reference)
+    if not still.duration > 0:
+        table.attrs["warnings"] = [
+            *table.attrs.get("warnings", []),
+            f"{session.id}: nothing to look at: within is empty, or movement, artefacts and EMG take all of it",
+        ]
     return table
+
+
+def _precision(attrs: dict[str, Any], looked: Intervals, baseline: Intervals) -> dict[str, Any]:
+    """Share of the events that surrogates do not account for, with its 95 % interval by how few of theirs were counted; by channel where rates are.
+
+    Surrogates of the baseline count for the baseline, those of the rest for the rest.
+    """
+    inside = looked.intersect(baseline).duration / looked.duration if looked.duration > 0 else 1.0
+    known = "surrogate_rate_beyond" in attrs and inside < 1
+    parts = [("surrogate_rate", attrs["surrogate_seconds"] / 60, inside if known else 1.0)]
+    parts += [("surrogate_rate_beyond", attrs["surrogate_seconds_beyond"] / 60, 1 - inside)] if known else []
+    if not isinstance(attrs["rate"], dict):
+        share, interval = _true_share(attrs["rate"], [(attrs[k], m, w) for k, m, w in parts])
+        return {"precision": share, "precision_interval": interval}
+    both = {c: _true_share(r, [(attrs[k][c], m, w) for k, m, w in parts]) for c, r in attrs["rate"].items()}
+    return {"precision": {c: v[0] for c, v in both.items()}, "precision_interval": {c: v[1] for c, v in both.items()}}
+
+
+def _true_share(rate: float, false: list[tuple[float, float, float]]) -> tuple[float | None, tuple[float, float] | None]:
+    """From the rate of events and (rate, minutes, share of the time looked at) of surrogates; None where nothing was found or there are none."""
+    if not rate > 0 or not all(minutes > 0 for _, minutes, _ in false):
+        return None, None
+    expected = np.zeros(3)
+    for per_minute, minutes, share in false:
+        n = round(per_minute * minutes)
+        least, most = float(chi2.ppf(0.025, 2 * n)) / 2 if n else 0.0, float(chi2.ppf(0.975, 2 * n + 2)) / 2
+        expected += share * np.array([per_minute, most / minutes, least / minutes])
+    middle, low, high = (float(v) for v in np.clip(1 - expected / rate, 0, 1))
+    return middle, (low, high)
 
 
 def _vetoed(

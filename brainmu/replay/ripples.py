@@ -16,7 +16,7 @@ Fernández-Ruiz et al. (2019), Science 364:1082 (long ripples matter). Theiler e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -37,6 +37,7 @@ __all__ = ["Detector", "find_ripples", "find_ripples_by_channel"]
 _BLOCK_SECONDS = 40.0
 _PAD_SECONDS = 1.0
 _SAMPLE_SECONDS = 600.0
+_BEYOND_SECONDS = 300.0
 _STEP_RATE = 200.0
 """Rate of the statistic, Hz: each packet's band is shifted to 0 Hz and cut out in the frequency domain, so no more is needed.
 The envelope that gives the edges has twice this rate."""
@@ -60,6 +61,16 @@ class RippleSettings:
     lowest: float = 3.0
     flank_low: float = 1.0
     flank_high: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.band[0] > 0:
+            raise InputError(f"ripple band is {self.band[0]:g}-{self.band[1]:g} Hz, expected 0 < low < high: a ripple must exceed the band below it")
+        if not 0 < self.shortest < self.longest:
+            raise InputError(f"ripples: shortest is {self.shortest:g} s and longest {self.longest:g} s, expected 0 < shortest < longest")
+        for name in ("threshold", "false_rate", "packet"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < np.inf:
+                raise InputError(f"ripples: {name} is {value:g}, expected a positive number")
 
 
 def find_ripples(
@@ -89,7 +100,9 @@ def find_ripples(
             if progress:
                 progress("ripples", min(done / total, 1.0))
     rows = np.concatenate(candidates) if candidates else np.empty((0, 7))
-    return detector.table(rows, spans)
+    table = detector.table(rows, spans)
+    table.attrs |= detector.beyond(spans.subtract(baseline), seed)
+    return table
 
 
 def find_ripples_by_channel(
@@ -109,7 +122,8 @@ def find_ripples_by_channel(
         and vetoed by channel; consensus (rate, surrogate_rate and threshold of the shared ones); unusable (channels that are flat).
     """
     shared = find_ripples(signal, spans, baseline, settings, seed=seed)
-    tables, by_channel = [], {k: {} for k in ("threshold", "rate", "surrogate_rate", "vetoed")}
+    keys = ("threshold", "rate", "surrogate_rate", "vetoed", *(k for k in ("surrogate_rate_beyond",) if k in shared.attrs))
+    tables, by_channel = [], {k: {} for k in keys}
     usable: list[str] = shared.channels
     for k, name in enumerate(usable):
         table = find_ripples(signal.pick([name]), spans, baseline, settings, seed=seed)
@@ -122,7 +136,7 @@ def find_ripples_by_channel(
     out = out.assign(consensus=_overlaps(out, shared), n_channels=np.sum([_overlaps(out, t) for t in tables], axis=0, dtype=int))
     out.attrs |= by_channel | {
         "method": "whitened wave packets, every channel by itself", "channels": usable, "unusable": [n for n in signal.names if n not in usable],
-        "consensus": {k: shared.attrs[k] for k in ("rate", "surrogate_rate", "threshold")},
+        "consensus": {k: shared.attrs[k] for k in ("rate", "surrogate_rate", "threshold")}, "warnings": shared.attrs.get("warnings", []),
     }  # fmt: skip
     return out
 
@@ -142,6 +156,7 @@ class Detector:
     threshold: float
     surrogate_rate: float
     surrogate_seconds: float
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def fit(cls, signal: Signal, baseline: Intervals, settings: RippleSettings, seed: int = 0) -> Detector:
@@ -153,6 +168,7 @@ class Detector:
         good = _usable(pieces)
         if not good.any():
             raise MissingDataError("ripples: every channel is flat or missing throughout the baseline, expected at least one that is not")
+        warnings = _channel_warnings(signal.names, pieces, good)
         signal = signal if good.all() else signal.pick(good)
         pieces = [p[good] for p in pieces]
         frequencies, spectrum = _spectrum(pieces, signal.rate)
@@ -164,7 +180,7 @@ class Detector:
         calm = float(np.median(np.concatenate([v.envelope[_trim(len(v.envelope))] for v in views])))
         fitted = replace(blank, level=level, centre=centre, spread=spread, calm=calm, threshold=settings.threshold or settings.lowest)
         threshold, rate, seconds = fitted._calibrate(pieces, np.random.default_rng(seed))
-        return replace(fitted, threshold=threshold, surrogate_rate=rate, surrogate_seconds=seconds)
+        return replace(fitted, threshold=threshold, surrogate_rate=rate, surrogate_seconds=seconds, warnings=warnings)
 
     # -- the statistic ----------------------------------------------------------------------------------------------------
     @property
@@ -282,6 +298,20 @@ class Detector:
         level = max(tail_level(z, s.false_rate * minutes), s.lowest)
         return level, float((z >= level).sum() / minutes), seconds
 
+    def beyond(self, spans: Intervals, seed: int) -> dict[str, float]:
+        """Surrogates of what is looked at but is not baseline: there the noise may be louder, and with it what is found in noise."""
+        try:
+            pieces = _sample(self.signal, spans, _BEYOND_SECONDS)
+        except MissingDataError:  # too short or too full of holes to say
+            return {}
+        rng, n, seconds = np.random.default_rng([seed, 1]), 0, 0.0
+        for piece in pieces:
+            length = piece.shape[1] / (self.signal.rate or 0.0)
+            rows = self.detect(self._surrogate(piece, rng), 0.0, (0.0, length))
+            n += int((rows[:, 6] == 0).sum())
+            seconds += length
+        return {"surrogate_rate_beyond": n / seconds * 60, "surrogate_seconds_beyond": seconds}
+
     def _surrogate(self, piece: Float, rng: np.random.Generator) -> Float:
         """Noise with the whitened spectrum and coherence of the event-free part of `piece` (channel, time), coloured as the baseline is."""
         n = piece.shape[1]
@@ -314,6 +344,7 @@ class Detector:
             "baseline_centre": self.centre, "baseline_spread": self.spread,
             "vetoed": {"spectrum": int((rows[:, 6] == 1).sum()), "length": int((rows[:, 6] == 2).sum())},
         }  # fmt: skip
+        attrs |= {"warnings": list(self.warnings)} if self.warnings else {}
         return EventTable(
             good[:, 0], good[:, 1], good[:, 2], kind="ripple", attrs=attrs, score=good[:, 3].astype(np.float32),
             frequency=good[:, 4].astype(np.float32), amplitude=good[:, 5].astype(np.float32),
@@ -337,8 +368,8 @@ def _blocks(signal: Signal, a: float, b: float) -> Iterator[tuple[float, Float, 
         yield signal.start + lo / rate, block, (signal.start + first / rate, signal.start + last / rate)
 
 
-def _sample(signal: Signal, baseline: Intervals) -> list[Float]:
-    """Up to ten minutes of the baseline without missing samples, as pieces (channel, time) of at most 40 s spread evenly over it."""
+def _sample(signal: Signal, baseline: Intervals, most_seconds: float = _SAMPLE_SECONDS) -> list[Float]:
+    """Up to ten minutes (`most_seconds`) of the baseline without missing samples, as pieces (channel, time) of at most 40 s spread evenly over it."""
     rate = signal.rate or 0.0
     inside = baseline.intersect(Intervals([[signal.start, signal.stop]])) if signal.n_samples else Intervals()
     cuts = []
@@ -348,7 +379,7 @@ def _sample(signal: Signal, baseline: Intervals) -> list[Float]:
         cuts += [(p, q) for p, q in pairwise(edges) if q - p >= 2.0]
     if not cuts:
         raise MissingDataError(f"ripples: {inside.duration:.1f} s of baseline overlap the signal, expected a stretch of 2 s or more")
-    most = max(int(_SAMPLE_SECONDS / max(np.mean([q - p for p, q in cuts]), 2.0)), 1)
+    most = max(int(most_seconds / max(np.mean([q - p for p, q in cuts]), 2.0)), 1)
     if len(cuts) > most:
         cuts = [cuts[k] for k in np.linspace(0, len(cuts) - 1, most).astype(int)]
     pieces = []
@@ -368,6 +399,23 @@ def _usable(pieces: list[Float]) -> NDArray[np.bool_]:
     """Channels that vary."""
     spread = np.stack([p.std(1) for p in pieces])
     return np.median(spread, axis=0) > 1e-6 * max(float(np.median(spread)), 1e-12)
+
+
+def _channel_warnings(names: Sequence[str], pieces: list[Float], good: NDArray[np.bool_]) -> tuple[str, ...]:
+    """Which channels are left out because they are flat, and which clip: more than 0.1 % of their samples lie at their extremes."""
+    flat = [n for n, ok in zip(names, good) if not ok]
+    out = [f"ripples: {_listed(flat)} flat or missing in the baseline: left out"] if flat else []
+    low, high = (np.stack([f(p, axis=1) for p in pieces]) for f in (np.min, np.max))
+    low, high = low.min(0)[:, None], high.max(0)[:, None]
+    railed = sum(((p <= low) | (p >= high)).sum(1) for p in pieces) / sum(p.shape[1] for p in pieces)
+    clipped = [f"{n} ({r:.1%} of samples)" for n, r, ok in zip(names, railed, good) if ok and r > 0.001]
+    if clipped:
+        out.append(f"ripples: {_listed(clipped)} clipped; clipping makes power in the band: look at the raw trace, or name other channels")
+    return tuple(out)
+
+
+def _listed(names: list[str]) -> str:
+    return f"channel{'s' if len(names) > 1 else ''} {', '.join(names)} {'are' if len(names) > 1 else 'is'}"
 
 
 def _spectrum(pieces: list[Float], rate: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Intervals, Recording, Spikes
+from brainmu.core.units import unit_factor
 from brainmu.errors import InputError, MissingDataError
 from brainmu.replay.bursts import widened
 from brainmu.replay.contexts import Context, fit_contexts
 from brainmu.replay.decode import counts_in, cross_validated_error, decode, units_and_position
-from brainmu.replay.position import run_and_rest
+from brainmu.replay.position import Position, run_and_rest
 from brainmu.replay.significance import (
     Candidates,
     Significance,
@@ -45,10 +46,11 @@ def find_replay(
     """Candidate events in `rest`, each with the trajectory that its spikes decode to and how likely chance would do as well.
 
     Each event is binned at `bin_size`, decoded by Poisson Bayes with a uniform prior, and scored by the weighted correlation of
-    time and place. Two shuffles, `shuffles` draws each: every unit's train rolled within the event (temporal), every unit's field
-    rolled along the track (spatial). The joint statistic is the sum of the two z-scores. It is recalibrated on null sessions made
-    from this recording by dealing the place fields anew among the units tuned to place: `p_value` is the share of null events
-    whose joint statistic is as high, each measured by what events of its length and number of cells reach by chance.
+    time and place; on a track with arms by the strongest of those along each way from end to end. Two shuffles, `shuffles` draws
+    each: every unit's train rolled within the event (temporal), every unit's field rolled along the track (spatial); their scores
+    are strongest ones too. The joint statistic is the sum of the two z-scores. It is recalibrated on null sessions made from this
+    recording by dealing the place fields anew among the units tuned to place: `p_value` is the share of null events whose joint
+    statistic is as high, each measured by what events of its length and number of cells reach by chance.
 
     Parameters
     ----------
@@ -74,8 +76,9 @@ def find_replay(
         most likely, given how many spikes there are),
         ``log_odds`` (of it against the next), ``p_content`` (fields swapped between contexts), ``direction`` (forward, reverse, or
         "" where the animal ran one way only), ``direction_log_odds``, ``span`` and ``speed`` (the position's unit, and a second),
-        ``n_cells``, ``n_bins``. attrs: ``decoding_error``, ``quality`` ("poor" where the decoder cannot decode running), ``nulls``,
-        ``epochs``, ``baseline``, and the parameters.
+        ``n_cells``, ``n_bins``; on a track with arms also ``way``, from which end towards which, as numbered in ``attrs["ends"]``
+        (the place of each). attrs: ``decoding_error``, ``quality`` ("poor" where the decoder cannot decode running), ``nulls``,
+        ``epochs``, ``baseline``, ``null_scores`` (200 quantiles of `score` in the null sessions), ``warnings`` (if any) and the parameters.
 
     Raises
     ------
@@ -103,6 +106,8 @@ def find_replay(
         "shuffles": shuffles, "null_sessions": null_sessions, "null_shuffles": null_shuffles, "seed": seed, "n_units": len(cells),
         "n_candidates": len(found), "n_scored": len(kept), "least_cells": least_cells, "least_bins": least_bins, **source,
     }  # fmt: skip
+    warnings = _warnings(recording, position, contexts, error)
+    attrs |= {"warnings": warnings} if warnings else {}
     found = found[kept]
     if not len(found):
         return _empty(attrs)
@@ -217,21 +222,29 @@ def _score(
     evidence = np.stack([log_evidence(binned, binned.counts, rates[k]) for k in names], axis=1)
     content = evidence.argmax(1)
     result = _test_by_content(binned, content, contexts, rates, shuffles, rng, tick)
-    null = []
+    null, null_r = [], []
     for _ in range(null_sessions):
         dealt = _exchanged(rates, rng)
         other = np.stack([log_evidence(binned, binned.counts, dealt[k]) for k in names], axis=1).argmax(1)
-        null.append(_test_by_content(binned, other, contexts, dealt, null_shuffles, rng, tick)["joint"])
+        dealt_result = _test_by_content(binned, other, contexts, dealt, null_shuffles, rng, tick)
+        null.append(dealt_result["joint"])
+        null_r.append(np.abs(dealt_result["r"]))
     n_bins, n_cells = np.diff(np.r_[binned.first, len(binned.counts)]), (np.add.reduceat(binned.counts, binned.first, axis=0) > 0).sum(1)
     p = calibrated(result["joint"], np.stack(null), np.log(n_bins) + 0.5 * np.log(n_cells))
     log_odds, p_content = _content_odds(binned, rates, evidence, shuffles, rng)
-    direction, odds = _directions(binned, content, contexts, cells, result["slope"])
+    way = result["way"].astype(np.intp)
+    direction, odds = _directions(binned, content, way, contexts, cells, result["slope"])
     columns = {
         "score": np.abs(result["r"]), "p_value": p, "p_temporal": result["p_temporal"], "p_spatial": result["p_spatial"],
         "q_value": benjamini_hochberg(p), "z_temporal": result["z_temporal"], "z_spatial": result["z_spatial"], "r": result["r"],
         "log_odds": log_odds, "p_content": p_content, "direction": direction, "direction_log_odds": odds, "span": result["span"],
         "speed": np.abs(result["slope"]), "n_cells": n_cells, "n_bins": n_bins,
     }  # fmt: skip
+    if any(len(c.ways) > 1 for c in contexts.values()):
+        columns["way"] = _way_names(content, way, contexts, result["slope"])
+        attrs["ends"] = {k: c.track.end_places.tolist() for k, c in contexts.items() if len(c.ways) > 1}
+    # The figure of scores needs the shape of their null, not all of it.
+    attrs["null_scores"] = np.quantile(np.concatenate(null_r), (np.arange(200) + 0.5) / 200).round(4).tolist()
     attrs["null_joint"] = {"median": float(np.median(np.concatenate(null))), "q95": float(np.quantile(np.concatenate(null), 0.95))}
     return EventTable(found.start, found.stop, found.peak, content=np.array(names, dtype=object)[content], kind="replay", attrs=attrs, **columns)
 
@@ -241,18 +254,19 @@ def _test_by_content(
     rng: np.random.Generator, tick: Callable[[], None] | None,
 ) -> dict[str, NDArray[np.float64]]:  # fmt: skip
     """Scores and shuffles of every event in the context it was read as."""
-    keys = ("r", "slope", "span", "joint", "p_temporal", "p_spatial", "z_temporal", "z_spatial")
+    keys = ("r", "slope", "span", "way", "joint", "p_temporal", "p_spatial", "z_temporal", "z_spatial")
     out = {k: np.zeros(len(binned)) for k in keys}
     for i, name in enumerate(contexts):
         mine = np.flatnonzero(content == i)
         if not len(mine):
             continue
         part = binned.pick(mine)
-        x = contexts[name].x.astype(np.float32)
+        x = np.stack([w.x for w in contexts[name].ways]).astype(np.float32)
         s: Significance = test_sequences(part, rates[name], x, shuffles, rng, tick)
         length = np.diff(np.r_[part.first, len(part.counts)]) * part.size
         values = {
-            "r": s.sequence.r, "slope": s.sequence.slope, "span": np.minimum(np.abs(s.sequence.slope) * length, np.ptp(x)), "joint": s.joint,
+            "r": s.sequence.r, "slope": s.sequence.slope, "span": np.minimum(np.abs(s.sequence.slope) * length, np.ptp(x, axis=1)[s.sequence.way]),
+            "way": s.sequence.way, "joint": s.joint,
             "p_temporal": s.p_temporal, "p_spatial": s.p_spatial, "z_temporal": s.z_temporal, "z_spatial": s.z_spatial,
         }  # fmt: skip
         for k in keys:
@@ -301,21 +315,29 @@ def _content_odds(
 
 
 def _directions(
-    binned: Candidates, content: NDArray[np.intp], contexts: dict[str, Context], cells: NDArray[np.int32], slope: NDArray[np.float64]
+    binned: Candidates, content: NDArray[np.intp], way: NDArray[np.intp], contexts: dict[str, Context], cells: NDArray[np.int32], slope: NDArray[np.float64]
 ) -> tuple[NDArray[np.object_], NDArray[np.float64]]:
     """forward where the decoded movement goes the way in which the animal ran when these cells fired like this; reverse otherwise."""
     out, odds = np.full(len(binned), "", dtype=object), np.full(len(binned), np.nan)
     for i, c in enumerate(contexts.values()):
-        mine = np.flatnonzero(content == i)
-        if not len(mine) or c.outbound is None or c.inbound is None:
-            continue
-        part = binned.pick(mine)
-        keep = np.isin(c.fields.units, cells)
-        out_way, in_way = (log_evidence(part, part.counts, f.rates[keep]) for f in (c.outbound, c.inbound))
-        outbound = out_way >= in_way
-        out[mine] = np.where((slope[mine] > 0) == outbound, "forward", "reverse")
-        odds[mine] = np.abs(out_way - in_way)
+        for k, w in enumerate(c.ways):
+            mine = np.flatnonzero((content == i) & (way == k))
+            if not len(mine) or w.outbound is None or w.inbound is None:
+                continue
+            part = binned.pick(mine)
+            keep = np.isin(c.fields.units, cells)
+            out_way, in_way = (log_evidence(part, part.counts, f.rates[keep]) for f in (w.outbound, w.inbound))
+            outbound = out_way >= in_way
+            out[mine] = np.where((slope[mine] > 0) == outbound, "forward", "reverse")
+            odds[mine] = np.abs(out_way - in_way)
     return out, odds
+
+
+def _way_names(content: NDArray[np.intp], way: NDArray[np.intp], contexts: dict[str, Context], slope: NDArray[np.float64]) -> NDArray[np.object_]:
+    """From which end of the track towards which the decoded place moves, such as "0>2"; "" in a context without arms."""
+    ways = [c.ways for c in contexts.values()]
+    ends = [(ways[c][k].start, ways[c][k].stop) if len(ways[c]) > 1 else None for c, k in zip(content, way)]
+    return np.array(["" if e is None else f"{e[0]}>{e[1]}" if up else f"{e[1]}>{e[0]}" for e, up in zip(ends, slope > 0)], dtype=object)
 
 
 def _ticker(progress: Progress | None, total: int, contexts: int) -> Callable[[], None] | None:
@@ -332,6 +354,27 @@ def _ticker(progress: Progress | None, total: int, contexts: int) -> Callable[[]
 
 
 # -- what is said about it -----------------------------------------------------------------------------------------------
+
+
+def _warnings(recording: Recording, position: Position, contexts: dict[str, Context], error: dict[str, Any]) -> list[str]:
+    out = []
+    if error["quality"] == "poor":
+        how = f"{error['median']:.3g} {error['unit']} off while running, chance is {error['chance']:.3g}"
+        out.append(f"{recording.id}: decoding is poor ({how}): replay read with it says nothing")
+    s = recording.spikes
+    order = np.lexsort((s.unit_id, s.times)) if s is not None else []
+    twice = float(((np.diff(s.times[order]) == 0) & (np.diff(s.unit_id[order]) == 0)).mean()) if s is not None and len(s) > 1 else 0.0
+    if twice > 0.01:
+        out.append(f"{recording.id}: {twice:.0%} of the spikes stand twice (same unit, same time): evidence counts twice; drop the copies")
+    factor, unit = unit_factor(position.unit, kind="position")
+    for name, c in contexts.items():
+        lost = 1 - position.dwell[c.epochs.contains(position.times)].sum() / c.epochs.duration
+        if lost > 0.1:
+            out.append(f"{recording.id}: {lost:.0%} of the running epochs of {name!r} have no position (holes longer than 0.5 s)")
+        metres = c.track.length * factor
+        if unit == "m" and not 0.1 <= metres <= 50:
+            out.append(f"{recording.id}: track {name!r} is {metres:.3g} m long, expected 0.1 to 50: is {position.unit!r} the position's unit?")
+    return out
 
 
 def _nulls(shuffles: int, sessions: int, session_shuffles: int) -> dict[str, str]:

@@ -96,10 +96,11 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Sequence:
-    """Scores (event,) of one decoding: weighted correlation r, slope (`unit`/s)."""
+    """Scores (event,) of one decoding: weighted correlation r, slope (`unit`/s), and the way (row of `x`) on which r is strongest."""
 
     r: Float
     slope: Float
+    way: NDArray[np.intp]
 
 
 def weighted_correlation(candidates: Candidates, counts: Float, rates: Float, x: Float) -> Sequence:
@@ -107,6 +108,8 @@ def weighted_correlation(candidates: Candidates, counts: Float, rates: Float, x:
 
     A bin weighs as much as it is sure of the place: by the inverse of its posterior's variance plus that of a sixteenth of the
     track. Bins without a spike carry no weight: their posterior is the prior. `rates` (unit, place), `x` (place,) are the context's.
+    Of a track with arms `x` (way, place) holds the coordinates on each way from end to end, and the event takes the way of the
+    strongest correlation; shuffles do the same.
     """
     return _correlate(candidates, log_likelihood(counts, rates, candidates.size), counts.sum(1) > 0, x)
 
@@ -115,11 +118,23 @@ def _correlate(candidates: Candidates, logp: Float, heard: NDArray[np.bool_], x:
     """:func:`weighted_correlation` from log-likelihoods (bin, place), which are used up, and which bins hold a spike."""
     logp -= logp.max(1, keepdims=True)
     np.exp(logp, out=logp)
-    middle, span = float(x.mean()), max(float(np.ptp(x)), 1e-9)
-    u = (x - middle) / span
-    moment = (logp @ np.stack([np.ones_like(u), u, u**2], axis=1)).astype(np.float64)
+    ways = np.atleast_2d(x)
+    span = np.maximum(np.ptp(ways, axis=1, keepdims=True), 1e-9)
+    u = (ways - ways.mean(1, keepdims=True)) / span
+    moment = (logp @ np.concatenate([np.ones_like(u[:1]), u, u**2]).T).astype(np.float64)
+    one, square = np.split(moment[:, 1:] / moment[:, :1], 2, axis=1)
+    found = [_correlate_way(candidates, m, s, heard) for m, s in zip(one.T, square.T)]
+    r, slope = np.stack([f[0] for f in found]), np.stack([f[1] for f in found]) * span
+    way = np.abs(r).argmax(0)
+    r, slope = (np.take_along_axis(v, way[None], axis=0)[0] for v in (r, slope))
+    return Sequence(np.clip(r, -1, 1).astype(np.float32), slope.astype(np.float32), way)
+
+
+def _correlate_way(
+    candidates: Candidates, mean: NDArray[np.float64], square: NDArray[np.float64], heard: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Correlation and slope (event,) from the mean and mean square (bin,) of each bin's place, in shares of the way."""
     t = candidates.time.astype(np.float64)
-    mean, square = moment[:, 1] / moment[:, 0], moment[:, 2] / moment[:, 0]
     weight = heard / (np.maximum(square - mean**2, 0) + _FINEST**2)
     columns = np.stack([weight, weight * t, weight * t * t, weight * mean, weight * square, weight * t * mean], axis=1)
     w, st, stt, sx, sxx, stx = np.add.reduceat(columns, candidates.first, axis=0).T
@@ -128,8 +143,7 @@ def _correlate(candidates: Candidates, logp: Float, heard: NDArray[np.bool_], x:
     var_t, var_x = stt / w - (st / w) ** 2, sxx / w - (sx / w) ** 2
     ok = (var_t > 1e-12) & (var_x > 1e-9)
     r = np.where(ok, covariance / np.sqrt(np.where(ok, var_t * var_x, 1)), 0)
-    slope = np.where(var_t > 1e-12, span * covariance / np.maximum(var_t, 1e-12), 0)
-    return Sequence(np.clip(r, -1, 1).astype(np.float32), slope.astype(np.float32))
+    return r, np.where(var_t > 1e-12, covariance / np.maximum(var_t, 1e-12), 0)
 
 
 def log_evidence(candidates: Candidates, counts: Float, rates: Float) -> NDArray[np.float64]:

@@ -27,7 +27,7 @@ _WALK_VARIANCE = 6e-4
 """Of the continuous walk in 2 ms, m² (Denovellis et al. 2021)."""
 _BATCH_BINS = 50_000
 _LOWEST = -40.0
-"""Log-likelihood of a place below that of the best, at least: what is below that is zero to float32, and products of such numbers are slow."""
+"""Log-likelihood of a place against that of the best, at least: less is nothing to float32, and products of two such numbers stay normal."""
 
 Float = NDArray[np.float32]
 
@@ -78,18 +78,20 @@ def classify_dynamics(
     spikes = recording.spikes.pick(context.fields.units)
     n = np.maximum(((events.stop - events.start) / bin_size + 1e-6).astype(int), 1)
     counts = spikes.window_counts(events.start, n, bin_size)
-    found = smooth_states(counts, context.fields.rates, x, bin_size, walk_sd(context, bin_size), stay)
+    apart = context.track.distance(x, x)
+    found = smooth_states(counts, context.fields.rates, apart, bin_size, walk_sd(context, bin_size), stay)
     out = [StateSpace(p, a + bin_size * (np.arange(k) + 0.5), x) for p, a, k in zip(found, events.start, n)]
-    return events.assign(**_summary(out, n, bin_size, certain)), out
+    return events.assign(**_summary(out, n, apart, bin_size, certain)), out
 
 
-def _summary(found: list[StateSpace], n: NDArray[np.int64], bin_size: float, certain: float) -> dict[str, NDArray]:
-    """The columns that `classify_dynamics` adds, from the posterior of each event and its number of bins."""
+def _summary(found: list[StateSpace], n: NDArray[np.int64], apart: NDArray[np.float64], bin_size: float, certain: float) -> dict[str, NDArray]:
+    """The columns that `classify_dynamics` adds, from the posterior of each event, its number of bins, and the distances of places (place, place)."""
     first = np.cumsum(n) - n
     states = np.concatenate([np.empty((0, 3), dtype=np.float32), *(s.states for s in found)])
     share, mostly = (np.add.reduceat(v, first, dtype=np.float64) / n[:, None] if len(n) else v for v in (states, states > certain))
     name = np.where(mostly.max(1, initial=0) > 0.5, np.array(STATES, dtype=object)[mostly.argmax(1)], "mixed")
-    step = np.concatenate([np.empty(0), *(np.abs(np.diff(s.places[s.position.argmax(1)])) for s in found)])
+    best = [s.position.argmax(1) for s in found]
+    step = np.concatenate([np.empty(0), *(apart[b[1:], b[:-1]] for b in best)])
     speed = pd.Series(step / bin_size).groupby(np.repeat(np.arange(len(n)), n - 1)).median().reindex(range(len(n)))
     return {**{state: share[:, i] for i, state in enumerate(STATES)}, "dynamics": name.astype(object), "state_speed": speed.to_numpy()}
 
@@ -103,6 +105,8 @@ def walk_sd(context: Context, bin_size: float) -> float:
 
 def smooth_states(counts: list[NDArray[np.int32]], rates: Float, x: NDArray[np.float64], bin_size: float, walk: float, stay: float = 0.98) -> list[Float]:
     """Posterior (time, state, place) of each event, given counts (time, unit) of each; forwards, then backwards.
+
+    `x` holds the coordinates (place,), or the distance (place, place) of any two along a track with arms.
 
     The dynamic stays as it is with probability `stay` a bin and turns into each of the others with half of the rest. Content that
     is continuous moves by a Gaussian of SD `walk`, fragmented content jumps anywhere, stationary content does not move; to and from
@@ -125,7 +129,8 @@ def _smooth_batch(counts: list[NDArray[np.int32]], rates: Float, x: NDArray[np.f
     length = np.array([len(c) for c in counts])
     n, steps, places = len(counts), int(length[0]), len(x)
     like = _likelihood(counts, rates, bin_size)  # (time, event, place)
-    move = np.exp(-0.5 * ((x[:, None] - x[None]) / walk) ** 2)
+    apart = x if x.ndim == 2 else x[:, None] - x[None]
+    move = np.exp(-0.5 * (apart / walk) ** 2)
     move = (move / move.sum(1, keepdims=True)).astype(np.float32)
     back_move = np.ascontiguousarray(move.T)
     change = np.full((3, 3), (1 - stay) / 2, dtype=np.float32)

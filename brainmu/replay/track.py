@@ -1,7 +1,8 @@
 """A one-dimensional coordinate along the track an animal ran on, found from where it has been.
 
 Cells of a grid that were crossed at least twice form a graph; the two that lie farthest apart along it are the ends, and a
-place's coordinate is how far along the way between them it lies. Arms that leave this way get a stretch of their own behind it.
+place's coordinate is how far along the way between them it lies. Arms that leave this way get a stretch of their own behind it,
+and are known as a tree: how far two places lie apart, and where either lies on the way between any two ends.
 """
 
 from __future__ import annotations
@@ -18,10 +19,34 @@ from brainmu.core import Intervals
 from brainmu.errors import MissingDataError
 from brainmu.replay.position import Position
 
-__all__ = ["Track", "fit_track"]
+__all__ = ["Arm", "Track", "fit_track"]
 
 _ARM = 0.12
-"""A place farther than this share of the track's length from the way between its ends belongs to an arm (or to an open field)."""
+"""Places beside the way between the track's ends form an arm (or an open field) where they reach farther from it than this share of its length."""
+_WIDE = 1.5
+"""Cells from that way within which a place is on it."""
+_GAP = 0.08
+"""Share of the track's length between the coordinates of two arms, so that smoothed fields do not run from the end of one into the next."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A stretch of the coordinate that leaves the way between the ends.
+
+    Attributes
+    ----------
+    start, stop : float
+        Its coordinates; it ends at `stop`.
+    root : float
+        Coordinate of the place where it leaves.
+    depth : float
+        How far `start` lies from there.
+    """
+
+    start: float
+    stop: float
+    root: float
+    depth: float
 
 
 @dataclass(frozen=True)
@@ -41,6 +66,8 @@ class Track:
     on_track : float
         Share of the running time spent in these cells.
     unit : str
+    arms : tuple of Arm
+        As in `segment` from 1; empty for a track that does not branch.
     """
 
     places: NDArray[np.float64]
@@ -49,6 +76,43 @@ class Track:
     length: float
     on_track: float
     unit: str
+    arms: tuple[Arm, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Track({self.length:.4g} {self.unit}, {len(self.arms)} arms, {len(self.places)} places, {self.on_track:.1%} of the running time on it)"
+
+    @property
+    def ends(self) -> NDArray[np.float64]:
+        """Coordinates (end,): of the two that lie farthest apart, then of each arm."""
+        return np.array([0.0, float(self.coordinate[self.segment == 0].max()), *(a.stop for a in self.arms)])
+
+    @property
+    def end_places(self) -> NDArray[np.float64]:
+        """Places (end, d) of :attr:`ends`, the position's unit."""
+        return self.places[[int(np.abs(self.coordinate - e).argmin()) for e in self.ends]]
+
+    def distance(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How far coordinates `x` (n,) lie from `y` (m,) along the track (n, m): from one arm to another by way of where they leave."""
+        x, y = np.atleast_1d(x), np.atleast_1d(y)
+        (bx, rx, dx), (by, ry, dy) = self._branch(x), self._branch(y)
+        apart = dx[:, None] + np.abs(rx[:, None] - ry[None]) + dy[None]
+        return np.where(bx[:, None] == by[None], np.abs(x[:, None] - y[None]), apart)
+
+    def on_way(self, x: NDArray[np.float64], start: int, stop: int) -> NDArray[np.float64]:
+        """How far along the way from one of the :attr:`ends` to another each coordinate `x` (n,) lies; what is beside it lies where it leaves."""
+        ends = self.ends[[start, stop]]
+        far = self.distance(np.asarray(x, dtype=np.float64), ends)
+        return (far[:, 0] - far[:, 1] + self.distance(ends[:1], ends[1:])[0, 0]) / 2
+
+    def _branch(self, x: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
+        """Segment, coordinate at which it leaves the way between the first two ends, and distance from there, of each `x` (n,)."""
+        branch, root, depth = np.zeros(len(x), dtype=np.intp), np.minimum(x, self.ends[1]), np.zeros(len(x))
+        before = self.ends[1]
+        for k, arm in enumerate(self.arms, 1):
+            mine = x > (before + arm.start) / 2
+            branch[mine], root[mine], depth[mine] = k, arm.root, np.maximum(x[mine] - arm.start + arm.depth, 0)
+            before = arm.stop
+        return branch, root, depth
 
     def project(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Coordinate (n,) of each place (n, d): the mean over the nearest cells of its segment, by inverse distance. NaN stays NaN."""
@@ -89,12 +153,12 @@ def fit_track(position: Position, during: Intervals, cells: int = 40) -> Track:
     keep = _largest(ndimage.binary_closing(np.pad(keep.reshape(shape), 2))[2:-2, 2:-2] | keep.reshape(shape))
     index = np.argwhere(keep)
     places = low + (index + 0.5) * side
-    coordinate, segment, length = _unroll(index, side)
+    coordinate, segment, length, arms = _unroll(index, side)
     flat = keep.ravel()
     on_track = float(dwell[flat[cell]].sum() / dwell.sum())
     time_in = np.bincount(cell, dwell, len(flat))[flat]
     _refuse_folded(places, coordinate, segment, time_in, length, position.unit)
-    return Track(places, coordinate, segment, float(coordinate.max()), on_track, position.unit)
+    return Track(places, coordinate, segment, float(coordinate.max()), on_track, position.unit, arms)
 
 
 def _straight(values: NDArray[np.float64], unit: str) -> Track:
@@ -128,7 +192,7 @@ def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return mask if n <= 1 else label == 1 + np.bincount(label.ravel())[1:].argmax()
 
 
-def _unroll(index: NDArray[np.intp], side: float) -> tuple[NDArray[np.float64], NDArray[np.intp], float]:
+def _unroll(index: NDArray[np.intp], side: float) -> tuple[NDArray[np.float64], NDArray[np.intp], float, tuple[Arm, ...]]:
     tree = cKDTree(index)
     pairs = tree.query_pairs(1.5, output_type="ndarray")
     weight = np.linalg.norm(index[pairs[:, 0]] - index[pairs[:, 1]], axis=1) * side
@@ -141,20 +205,34 @@ def _unroll(index: NDArray[np.intp], side: float) -> tuple[NDArray[np.float64], 
     length = float(from_a[b])
     coordinate = np.clip((from_a - from_b + length) / 2, 0, length)
     detour = (from_a + from_b - length) / 2
-    segment = np.zeros(len(index), dtype=np.intp)
-    off = detour > _ARM * length
+    segment, arms = _arms(graph, coordinate, detour, length, side)
+    return coordinate, segment, length, arms
+
+
+def _arms(
+    graph: sparse.csr_array, coordinate: NDArray[np.float64], detour: NDArray[np.float64], length: float, side: float
+) -> tuple[NDArray[np.intp], tuple[Arm, ...]]:
+    """Segment of each cell, and the arms; moves the `coordinate` of their cells behind the way between the ends."""
+    segment = np.zeros(len(coordinate), dtype=np.intp)
+    off = np.flatnonzero(detour > _WIDE * side)
+    if not len(off):
+        return segment, ()
+    number, which = connected_components(graph[off][:, off], directed=False)
+    arms: list[Arm] = []
     end = length
-    if off.any():
-        arms, which = connected_components(graph[off][:, off], directed=False)
-        rows = np.flatnonzero(off)
-        for k in range(arms):
-            mine = rows[which == k]
-            if np.ptp(detour[mine]) < _ARM * length:
-                continue
-            segment[mine] = segment.max() + 1
-            coordinate[mine] = end + side + detour[mine] - detour[mine].min()
-            end = float(coordinate[mine].max())
-    return coordinate, segment, length
+    for k in range(number):
+        mine = off[which == k]
+        near, far = float(detour[mine].min()), float(detour[mine].max())
+        # What does not reach far is the width of the track or of a reward site: it stays where it is on the way.
+        if far < _ARM * length:
+            continue
+        root = float(np.median(coordinate[mine][detour[mine] < near + 2 * side]))
+        start = end + max(_GAP * length, side)
+        coordinate[mine] = start + detour[mine] - near
+        end = start + far - near
+        arms.append(Arm(start, end, root, near))
+        segment[mine] = len(arms)
+    return segment, tuple(arms)
 
 
 def _refuse_folded(

@@ -248,8 +248,8 @@ def _doubt(name: str, table: EventTable) -> str:
 
 
 def _place_order(contexts: Mapping[str, Any]) -> Any:
-    first = next(iter(contexts.values()), None)
-    return None if first is None else first.fields.units[np.argsort(first.fields.peak[:, 0], kind="stable")]
+    """Units by the place of their field in each context: cells remap, so an event is sorted by the fields of what it was of."""
+    return {k: c.fields.units[np.argsort(c.fields.peak[:, 0], kind="stable")] for k, c in contexts.items()} or None
 
 
 def _posteriors(recording: Recording, table: EventTable, contexts: Mapping[str, Any]) -> dict[int, xr.DataArray]:

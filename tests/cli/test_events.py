@@ -68,7 +68,11 @@ def test_high_synchrony_events_at_a_false_rate_without_artefacts_and_muscle(busy
     assert 2.5 < set_by["vetoed_seconds"]["emg"] < 4 and set_by["vetoed_seconds"]["artefacts"] == pytest.approx(5.1)
     assert len(table.within(bm.Intervals([[70, 75]]))) and not len(fewer.within(bm.Intervals([[70, 75]]))) and not len(fewer.within(bm.Intervals([[40, 43]])))
     assert main(["events", str(busy), "--kind", "burst", "--false-rate", "1", "--out", str(tmp_path / "c.tsv"), "--quiet"]) == 0
-    assert "in trains shifted by their own draws" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "in trains shifted by their own draws" in said and "so precision" in said
+    # What was left out was not looked at.
+    assert set_by["looked_at_s"] == pytest.approx(90 - sum(set_by["vetoed_seconds"].values()), abs=0.1)
+    assert set_by["rate_per_min"] == pytest.approx(set_by["rate"]) and 0.5 < set_by["precision_interval"][0] <= set_by["precision"]
 
 
 def test_ripples_of_each_channel(busy, tmp_path, capsys):

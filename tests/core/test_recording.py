@@ -65,9 +65,7 @@ def test_counts_keep_every_spike(spikes):
     assert c.sum() == len(t) and (c.sum(0) == [np.sum(u == i) for i in s.units["id"]]).all()
 
 
-@given(
-    st.lists(st.tuples(st.floats(-1, 5), st.integers(0, 3))), st.lists(st.tuples(st.floats(-1, 5), st.integers(0, 40))), st.sampled_from([0.002, 0.01, 0.1])
-)
+@given(st.lists(st.tuples(st.floats(-1, 5), st.integers(0, 3))), st.lists(st.tuples(st.floats(-1, 5), st.integers(0, 40))), st.sampled_from([0.002, 0.01, 0.1]))
 def test_counts_of_many_windows_equal_those_of_each(spikes, windows, bin_size):
     on_edges = [(a + bin_size * k, 0) for a, n in windows for k in range(n + 1)]
     t, u = np.array(spikes + on_edges, dtype=float).reshape(-1, 2).T

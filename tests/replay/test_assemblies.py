@@ -231,6 +231,17 @@ def test_templates_of_other_units_are_refused(day, fitted) -> None:
         fit_assemblies(here).carried_to(there)
 
 
+def test_equal_ids_of_another_animal_are_not_the_same_units(day, tmp_path) -> None:
+    rat, other = (bm.Recording.from_arrays(f"{who}_day", who, "rat", spikes=day[0].spikes, labels=EPOCHS) for who in ("rat1", "rat2"))
+    fit_assemblies(rat).save(tmp_path / "t.npz")
+    fitted = Assemblies.load(tmp_path / "t.npz")
+    assert fitted.subject == "rat1"
+    with pytest.raises(InputError, match="templates are of rat1, rat2_day is of rat2"):
+        fitted.carried_to(other)
+    assert fitted.carried_to(other, {k: k for k in range(24)}).matched == (24, 24)
+    assert fitted.carried_to(bm.Recording.from_arrays("unsaid", spikes=day[0].spikes, labels=EPOCHS)).matched == (24, 24)
+
+
 def test_bad_input_is_an_error_that_names_it(day, fitted) -> None:
     rec = day[0]
     silent = bm.Recording.from_arrays("s", labels=EPOCHS)

@@ -110,6 +110,12 @@ def test_track_of_a_w_maze_gives_each_arm_its_own_stretch() -> None:
     assert ends == {0, 3} and at[2] > 3.2  # the middle arm lies behind the way from left to right
 
 
+@pytest.mark.parametrize(("settings", "words"), [({"bin_size": 0}, "bins of 0 s"), ({"bin_size": -0.1}, "more than 0"), ({"folds": 1}, "1 folds")])
+def test_bins_and_folds_that_cannot_be_are_refused(make_session, settings, words) -> None:
+    with pytest.raises(InputError, match=words):
+        cross_validated_error(make_session(bursts=2, laps=60.0).recording, **settings)
+
+
 def test_an_open_field_is_refused_as_a_track() -> None:
     rng = np.random.default_rng(0)
     xy = np.clip(np.cumsum(rng.normal(0, 0.03, (20_000, 2)), axis=0), None, None)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import fft as sp_fft
 
@@ -127,6 +128,7 @@ def test_missing_samples_and_dead_channels(make_lfp, rippled) -> None:
     x[100_000:110_000] = np.nan
     found = find_events(make_lfp(x))
     assert found.channels == ["lfp_0", "lfp_2", "lfp_3"] and len(found) > 0.85 * len(truth)
+    assert "lfp_1 is flat" in " ".join(found.attrs["warnings"])
     gap = Intervals([[80.0, 88.0]])
     assert not gap.contains(found.peak).any()
 
@@ -256,6 +258,12 @@ def test_bad_input_is_an_error_that_names_it(make_lfp, make_session) -> None:
         (lambda: find_events(make_lfp(x), baseline="NREM"), "hypnogram"),
         (lambda: find_events(make_lfp(x), baseline="quiet"), "expected Intervals"),
         (lambda: find_events(make_lfp(x), band=(250, 150)), "low < high"),
+        (lambda: find_events(make_lfp(x), band=(0, 150)), "below it"),
+        (lambda: find_events(make_lfp(x), shortest=0.5, longest=0.1), "shortest < longest"),
+        (lambda: find_events(make_lfp(x), false_rate=-1.0), "false_rate is -1"),
+        (lambda: find_events(make_lfp(x), within=Intervals([[900, 960]])), "none of it in the recording"),
+        (lambda: find_events(_two_units(), kind="burst"), "2 units fire"),
+        (lambda: find_events(_two_units(), kind="hse", least_units=2, shortest=0.5, longest=0.1), "shortest < longest"),
     ]:
         with pytest.raises(BrainmuError, match=words):
             call()
@@ -268,3 +276,35 @@ def test_bad_input_is_an_error_that_names_it(make_lfp, make_session) -> None:
 def test_nothing_to_search_gives_an_empty_table(make_lfp) -> None:
     found = find_events(make_lfp(coloured(60, 1, 1.0)), within=Intervals())
     assert len(found) == 0 and "score" in found.columns
+    assert found.precision is None and "nothing to look at" in found.attrs["warnings"][0]
+
+
+def _two_units() -> bm.Recording:
+    times = np.sort(np.random.default_rng(0).uniform(0, 60, 2000))
+    units = pd.DataFrame({"id": np.arange(8)})
+    return bm.Recording.from_arrays("two", spikes={"times": times, "unit": np.arange(2000) % 2, "units": units})
+
+
+def test_precision_is_what_surrogates_leave_with_the_interval_of_their_count(make_lfp, rippled) -> None:
+    found = find_events(make_lfp(rippled[0]), false_rate=2.0)
+    low, high = found.precision_interval
+    assert found.precision == pytest.approx(1 - found.surrogate_rate / found.rate)
+    assert 0.7 < low < found.precision < high < 1
+    noise = find_events(make_lfp(coloured(120, 5, 0.0, shared=0.0)), threshold=2.5)
+    assert noise.precision < 0.3, "in noise surrogates account for what is found"
+    # Louder outside the baseline: what is found there is noise too, though surrogates of the baseline hold next to nothing.
+    x = coloured(240, 6, 0.0, shared=0.0)
+    x[120_000:] *= 1.5
+    quiet = Intervals([[0, 120]])
+    loud = find_events(make_lfp(x), baseline=quiet, false_rate=1.0)
+    assert loud.surrogate_rate < 3 and loud.surrogate_rate_beyond > 5 * loud.surrogate_rate and loud.precision < 0.4
+    assert "surrogate_rate_beyond" not in find_events(make_lfp(x), within=quiet, baseline=quiet).attrs
+    each = find_events(make_lfp(rippled[0][:, :2]), per_channel=True)
+    assert set(each.precision) == set(each.precision_interval) == {"lfp_0", "lfp_1"}
+
+
+def test_clipped_channels_are_named(make_lfp, rippled) -> None:
+    x = rippled[0].copy()
+    assert "warnings" not in find_events(make_lfp(x)).attrs
+    x[:, 2] = np.clip(x[:, 2], *np.percentile(x[:, 2], [1, 99]))
+    assert "lfp_2 (2.0% of samples) is clipped" in find_events(make_lfp(x)).attrs["warnings"][0]

@@ -43,6 +43,39 @@ def test_the_table_carries_its_provenance(found) -> None:
     assert found.epochs["run"] == "labels" and found.unit == "m"
     assert set(found.direction) <= {"forward", "reverse"} and (found.n_cells >= 5).all() and (found.n_bins >= 5).all()
     assert found.span.max() <= 1.1 and (found.q_value >= found.p_value).all()
+    assert "warnings" not in found.attrs and "way" not in found.columns
+    null = np.array(found.null_scores)
+    assert len(null) == 200 and null.min() >= 0 and null.max() <= 1 and np.median(null) < np.median(found.score)
+
+
+def test_doubtful_input_is_flagged(two_tracks) -> None:
+    """Units that do not fit the numbers, holes in the position, and a decoder that cannot decode are said in the result."""
+    rec, quick = two_tracks.recording, QUICK | {"null_sessions": 1}
+    p = rec.signals["position"]
+    values, times = p.read().astype(float), p.read_times()
+
+    def said(v, spikes=rec.spikes) -> str:
+        signals = {"position": {"values": v, "times": times, "unit": "m", "kind": "position", "channels": ["x", "y"]}}
+        other = bm.Recording.from_arrays("o", signals=signals, spikes=spikes, labels=rec.labels)
+        return " ".join(find_replay(other, candidates=two_tracks.events, **quick).attrs["warnings"])
+
+    assert "is 'm' the position's unit?" in said(values * 100)
+    copies = bm.Spikes(np.repeat(rec.spikes.times, 2), np.repeat(rec.spikes.unit_id, 2), rec.spikes.units)
+    assert "50% of the spikes stand twice" in said(values, copies)
+    a = rec.labels["run_A"]
+    hole = values.copy()
+    hole[(times > a.start[0] + 60) & (times < a.start[0] + 150)] = np.nan
+    assert "'A' have no position" in said(hole)
+    s = rec.spikes
+    thirds = values.copy()  # cells with a field in each third of the track: tuned, but they cannot say which third it is
+    low, length = values[:, 0].min(), np.ptp(values[:, 0])
+    thirds[:, 0] = low + (values[:, 0] - low + (times // 8 % 3) * length / 3) % length
+    signals = {"position": {"values": thirds, "times": times, "unit": "m", "kind": "position", "channels": ["x", "y"]}}
+    other = bm.Recording.from_arrays("o", signals=signals, spikes=s, labels={"rest": rec.labels["rest"]})
+    run = {"A": a}
+    found = find_replay(other, run=run, candidates=two_tracks.events, **quick)
+    assert found.quality == "poor", found.decoding_error
+    assert "decoding is poor" in found.attrs["warnings"][0]
 
 
 def test_same_seed_same_table(two_tracks, found) -> None:

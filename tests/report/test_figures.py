@@ -172,6 +172,9 @@ def test_events_with_and_without_lfp_spikes_and_posterior(mouse):
         assert part in said
     assert draw(fig).std() > 10
     rec = mouse.recording
+    by_content = events_figure(rec, e, rows=[row], order={str(e.content[row]): np.arange(20), "elsewhere": np.arange(10)})
+    assert "20 units, by place field" in words(by_content)
+    assert "10 units, by place field" in words(events_figure(rec, e, rows=[row], order={"elsewhere": np.arange(10)}))
     only_spikes = Recording("s", spikes=rec.spikes)
     assert "units" in words(events_figure(only_spikes, e))
     slow = Recording.from_arrays("slow", signals={"lfp": dict(values=np.random.default_rng(0).normal(size=(24000, 1)), rate=10.0, unit="uV", kind="lfp")})

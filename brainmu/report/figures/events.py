@@ -32,7 +32,7 @@ def best_examples(events: EventTable, n: int = 4) -> NDArray[np.intp]:
 
 def events_figure(
     recording: Recording, events: EventTable, *, rows: Sequence[int] | None = None, channel: str | None = None, band: tuple[float, float] = (150.0, 250.0),
-    order: ArrayLike | None = None, posteriors: Mapping[int, xr.DataArray] | None = None, pad: float = 0.1,
+    order: ArrayLike | Mapping[str, ArrayLike] | None = None, posteriors: Mapping[int, xr.DataArray] | None = None, pad: float = 0.1,
 ) -> Figure:  # fmt: skip
     """Example events side by side: raw trace, filtered band, raster, decoded position.
 
@@ -45,8 +45,9 @@ def events_figure(
         left out.
     band : (float, float), Hz
         Pass band of the second row; narrowed to what the sampling rate holds, left out where it holds nothing of it.
-    order : int (unit,) or None
-        Unit ids from the bottom of the raster up (sorted by place field, say); None takes the units table.
+    order : int (unit,), mapping of content to int (unit,), or None
+        Unit ids from the bottom of the raster up (sorted by place field, say); None takes the units table. A mapping gives each event the
+        order of its content, for units whose fields differ between environments; contents that it lacks take its first.
     posteriors : mapping of row to DataArray (time, position)
         Decoded position of events: coordinates `time` (s, session clock) and `position`, with ``units`` in their attrs.
     pad : float, s
@@ -84,7 +85,7 @@ def events_figure(
             if panel in ("raw", "band") and trace is not None:
                 _draw_trace(ax, trace[1], a - pad, b + pad, peak, passes if panel == "band" else None)
             elif panel == "raster":
-                _draw_raster(ax, recording, a - pad, b + pad, order, peak)
+                _draw_raster(ax, recording, a - pad, b + pad, _order_of(order, str(events.content[row])), peak)
             elif row in shown:
                 _draw_posterior(ax, shown[row], peak)
             else:
@@ -93,8 +94,12 @@ def events_figure(
             ax.set_xlim(1e3 * (a - pad - peak), 1e3 * (b + pad - peak))
         grid[0, column].set_title(_heading(events, row), loc="left")
         grid[-1, column].set_xlabel("time from peak (ms)")
-    _label_rows(grid, panels, trace, passes, shown, recording, order)
+    _label_rows(grid, panels, trace, passes, shown, recording, _order_of(order, str(events.content[chosen[0]])))
     return finish(fig)
+
+
+def _order_of(order: ArrayLike | Mapping[str, ArrayLike] | None, content: str) -> ArrayLike | None:
+    return order.get(content, next(iter(order.values()), None)) if isinstance(order, Mapping) else order
 
 
 def _with_signal(events: EventTable, trace: tuple[str, Signal] | None, n: int = 4) -> list[int]:

@@ -265,7 +265,9 @@ def replay_figure(events: EventTable, *, null: ArrayLike | None = None, score: s
     for panel, ax in zip(panels, axes):
         if panel == "score":
             given = events.attrs.get("null_scores") if null is None else null
-            _scores(ax, frame[score].to_numpy(dtype=float), None if given is None else np.ravel(np.asarray(given, dtype=float)), score)
+            # The table holds quantiles of its null, so their number says nothing.
+            label = "" if null is not None else f"{events.attrs['null_sessions']} null sessions" if "null_sessions" in events.attrs else ""
+            _scores(ax, frame[score].to_numpy(dtype=float), None if given is None else np.ravel(np.asarray(given, dtype=float)), score, label)
         elif panel == "p" and p is not None:
             _p_values(ax, p, alpha)
         elif panel == "content":
@@ -276,12 +278,12 @@ def replay_figure(events: EventTable, *, null: ArrayLike | None = None, score: s
     return finish(fig)
 
 
-def _scores(ax: Axes, values: NDArray[np.float64], null: NDArray[np.float64] | None, name: str) -> None:
+def _scores(ax: Axes, values: NDArray[np.float64], null: NDArray[np.float64] | None, name: str, label: str = "") -> None:
     values = values[np.isfinite(values)]
     edges = histogram_edges(values, *([] if null is None else [null]), bins=30)
     if null is not None and np.isfinite(null).any():
         null = null[np.isfinite(null)]
-        ax.hist(null, edges, weights=np.full(len(null), 1 / len(null)), color=FAINT, label=f"shuffled (n = {len(null)})")
+        ax.hist(null, edges, weights=np.full(len(null), 1 / len(null)), color=FAINT, label=label or f"shuffled (n = {len(null)})")
     ax.hist(
         values, edges, weights=np.full(len(values), 1 / max(len(values), 1)), histtype="step", color=ACCENT, linewidth=1.4, label=f"events (n = {len(values)})"
     )
