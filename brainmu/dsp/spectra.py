@@ -139,9 +139,11 @@ def aperiodic_slope(power: NDArray[np.floating], freqs: NDArray[np.float64], low
     weight = 1 / freqs[k]
     slope, centre, level = _line(x, y, weight)
     if each:
-        own = y - level[..., None] - slope[..., None] * (x - centre)
-        with np.errstate(invalid="ignore"):  # a missing spectrum has no quantile and no slope
-            return _line(x, y, weight * (own <= np.quantile(own, 0.8, axis=-1, keepdims=True)))[0]
+        own = y - level[..., None] - slope[..., None] * (x - centre).astype(y.dtype)
+        fifth = int(0.8 * (len(x) - 1))
+        calm_each = own <= np.partition(own, fifth, axis=-1)[..., fifth, None]
+        with np.errstate(invalid="ignore"):  # a missing spectrum has no calm frequencies and no slope
+            return _line(x, y, weight * calm_each)[0]
     # The mean residual needs only means, so no array of residuals is made.
     rows = y.reshape(-1, len(x))
     whole = np.isfinite(rows).all(axis=1)
@@ -156,9 +158,8 @@ def _line(x: NDArray[np.float64], y: NDArray[np.float64], weight: NDArray[np.flo
     """Weighted least squares along the last axis: slope (…,), the weighted centre of x, and the height (…,) there; a weight a point, or one a value of y."""
     if weight.ndim > 1:
         w = weight / weight.sum(axis=-1, keepdims=True)
-        centre = (w * x).sum(axis=-1)
-        away = x - centre[..., None]
-        return (w * away * y).sum(axis=-1) / (w * away**2).sum(axis=-1), centre, (w * y).sum(axis=-1)
+        centre, level = w @ x, (w * y).sum(axis=-1)
+        return ((w * y) @ x - centre * level) / (w @ x**2 - centre**2), centre, level
     w = weight / weight.sum()
     centre = float((w * x).sum())
     level = y @ w.astype(y.dtype)
