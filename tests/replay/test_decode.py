@@ -29,6 +29,17 @@ def test_units_that_fire_anywhere_decode_at_chance(make_session) -> None:
     assert e["quality"] == "poor" and e["median"] > 0.8 * e["chance"]
 
 
+def test_a_part_is_decoded_by_the_others_alone(make_session) -> None:
+    rec = make_session().recording
+    p = rec.signals["position"]
+    xy = np.asarray(p.values).copy()
+    late = p.times >= p.times.mean()
+    xy[late, 0] = 1.1 - xy[late, 0]  # the second half mirrored: whoever has seen only the other half is wrong in both
+    signals = {"position": {"values": xy, "times": p.times, "unit": "m", "kind": "position", "channels": ["x", "y"]}}
+    e = cross_validated_error(bm.Recording.from_arrays("m", signals=signals, spikes=rec.spikes, labels=rec.labels), folds=2)
+    assert e["memoryless"] > 0.3 and e["state_space"] > 0.3 and cross_validated_error(rec, folds=2)["median"] < 0.05
+
+
 def test_each_context_is_decoded_with_its_own_fields(two_tracks) -> None:
     e = cross_validated_error(two_tracks.recording)
     assert set(e["by_context"]) == {"A", "B"} and e["median"] < 0.05
