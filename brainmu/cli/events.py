@@ -153,7 +153,9 @@ def _spans(session, within: str | None, scored):
     label = session.labels.get(within)
     if isinstance(label, Intervals):
         return label
-    hypnograms = [scored] if scored is not None else [v for v in session.labels.values() if isinstance(v, Hypnogram)]
+    # As find_events chooses its baseline: the recording's own scoring before what other labels say.
+    by_name = sorted((k != "scoring", i, v) for i, (k, v) in enumerate(session.labels.items()) if isinstance(v, Hypnogram))
+    hypnograms = [scored] if scored is not None else [v for _, _, v in by_name]
     if within in ("WAKE", "NREM", "REM", "W", "N1", "N2", "N3", "R") and hypnograms:
         return hypnograms[0].intervals(within)
     have = [k for k, v in session.labels.items() if isinstance(v, Intervals)]

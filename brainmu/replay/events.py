@@ -104,6 +104,7 @@ def find_events(
     about: dict[str, Any] = {"within": "given" if within is not None else "everywhere"}
     reference, about["baseline"] = _baseline(session, baseline, scored, kind)
     still, reference = _vetoed(session, spans, reference, about, movement, artefacts, emg)
+    looked = still.duration
     if per_channel and kind != "ripple":
         raise InputError(f"per_channel is for ripples, not for {kind} events: leave it out")
     if kind in ("burst", "hse"):
@@ -114,7 +115,8 @@ def find_events(
         signal_spans = still.intersect(Intervals([[signal.start, signal.stop]])) if signal.n_samples else Intervals()
         finder = find_ripples_by_channel if per_channel else find_ripples
         table = finder(signal, signal_spans, reference, ripple, seed=seed, progress=progress)
-    table.attrs |= about | {"baseline_seconds": reference.duration, "seconds": still.duration, "seed": seed}
+        looked = signal_spans.duration - table.attrs["missing_seconds"]
+    table.attrs |= about | {"baseline_seconds": reference.duration, "seconds": looked, "seed": seed}
     table.attrs |= _precision(table.attrs, still, reference)
     if not still.duration > 0:
         table.attrs["warnings"] = [

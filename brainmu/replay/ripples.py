@@ -92,15 +92,17 @@ def find_ripples(
     detector = Detector.fit(signal, baseline, settings, seed)
     candidates = []
     total = max(spans.duration, 1e-9)
-    done = 0.0
+    done = missing = 0.0
     for a, b in spans:
         for start, block, keep in _blocks(detector.signal, a, b):
+            missing += _missing(block, start, keep, detector.signal.rate or 0.0)
             candidates.append(detector.detect(block, start, keep))
             done += keep[1] - keep[0]
             if progress:
                 progress("ripples", min(done / total, 1.0))
     rows = np.concatenate(candidates) if candidates else np.empty((0, 7))
-    table = detector.table(rows, spans)
+    table = detector.table(rows, max(spans.duration - missing, 0.0))
+    table.attrs["missing_seconds"] = missing
     table.attrs |= detector.beyond(spans.subtract(baseline), seed)
     return table
 
@@ -330,11 +332,11 @@ class Detector:
         return sp_fft.irfft(spectrum * phase * colour, n, axis=1, workers=WORKERS).astype(np.float32)
 
     # -- the result -------------------------------------------------------------------------------------------------------
-    def table(self, rows: NDArray[np.float64], spans: Intervals) -> EventTable:
-        """The candidates that stand, as a table with its provenance."""
+    def table(self, rows: NDArray[np.float64], seconds: float) -> EventTable:
+        """The candidates that stand in `seconds` of signal, as a table with its provenance."""
         rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
         good = rows[rows[:, 6] == 0]
-        minutes = max(spans.duration / 60, 1e-9)
+        minutes = max(seconds / 60, 1e-9)
         s = self.settings
         attrs: dict[str, Any] = {
             "method": "whitened wave packets, consensus over channels", "channels": self.signal.names, "band": list(s.band), "threshold": self.threshold,
@@ -366,6 +368,12 @@ def _blocks(signal: Signal, a: float, b: float) -> Iterator[tuple[float, Float, 
             continue
         block = np.ascontiguousarray(signal.read(lo, hi).T)
         yield signal.start + lo / rate, block, (signal.start + first / rate, signal.start + last / rate)
+
+
+def _missing(block: Float, start: float, keep: tuple[float, float], rate: float) -> float:
+    """Seconds of `keep` in which a channel of `block` (channel, time) has no sample: nothing is found there."""
+    i, j = (int(round((t - start) * rate)) for t in keep)
+    return float((~np.isfinite(block[:, i:j]).all(0)).sum()) / rate
 
 
 def _sample(signal: Signal, baseline: Intervals, most_seconds: float = _SAMPLE_SECONDS) -> list[Float]:

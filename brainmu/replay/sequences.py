@@ -371,7 +371,7 @@ def _warnings(recording: Recording, position: Position, contexts: dict[str, Cont
         lost = 1 - position.dwell[c.epochs.contains(position.times)].sum() / c.epochs.duration
         if lost > 0.1:
             out.append(f"{recording.id}: {lost:.0%} of the running epochs of {name!r} have no position (holes longer than 0.5 s)")
-        metres = c.track.length * factor
+        metres = c.track.extent * factor
         if unit == "m" and not 0.1 <= metres <= 50:
             out.append(f"{recording.id}: track {name!r} is {metres:.3g} m long, expected 0.1 to 50: is {position.unit!r} the position's unit?")
     return out

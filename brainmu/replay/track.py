@@ -62,7 +62,7 @@ class Track:
     segment : int (place,)
         0 the way between the ends, 1… the arms.
     length : float
-        Highest coordinate.
+        Highest coordinate; with arms that is more than there is of track, see :attr:`extent`.
     on_track : float
         Share of the running time spent in these cells.
     unit : str
@@ -79,7 +79,12 @@ class Track:
     arms: tuple[Arm, ...] = ()
 
     def __repr__(self) -> str:
-        return f"Track({self.length:.4g} {self.unit}, {len(self.arms)} arms, {len(self.places)} places, {self.on_track:.1%} of the running time on it)"
+        return f"Track({self.extent:.4g} {self.unit}, {len(self.arms)} arms, {len(self.places)} places, {self.on_track:.1%} of the running time on it)"
+
+    @property
+    def extent(self) -> float:
+        """Length of the way between the first two ends and of all arms."""
+        return float(self.coordinate[self.segment == 0].max()) + sum(a.stop - a.start + a.depth for a in self.arms)
 
     @property
     def ends(self) -> NDArray[np.float64]:

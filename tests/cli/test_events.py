@@ -7,6 +7,7 @@ import pytest
 
 import brainmu as bm
 from brainmu.cli import main
+from brainmu.cli.events import _spans
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,13 @@ def test_ripples_of_each_channel(busy, tmp_path, capsys):
     assert set(result["surrogate_rate"]) == set(names) and (table.channel == names[0]).sum() > 25 > 3 > (table.channel == names[1]).sum()
     assert main(["events", str(busy), "--kind", "ripple", "--per-channel", "--out", str(tmp_path / "b.tsv"), "--quiet"]) == 0
     assert f"{names[1]}: " in capsys.readouterr().out
+
+
+def test_a_stage_is_looked_up_in_the_recordings_own_scoring():
+    model, scoring = (bm.Hypnogram.from_stages(s, epoch=4.0) for s in (["NREM"] * 5 + ["WAKE"] * 5, ["WAKE"] * 8 + ["NREM"] * 2))
+    rec = bm.Recording.from_arrays("r", spikes={"times": [0.5, 39.0], "unit": [0, 0]}, labels={"model": model, "scoring": scoring})
+    assert _spans(rec, "NREM", None).bounds.tolist() == [[32.0, 40.0]]
+    assert _spans(rec, "NREM", model).bounds.tolist() == [[0.0, 20.0]]
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,8 @@ def test_missing_samples_and_dead_channels(make_lfp, rippled) -> None:
     found = find_events(make_lfp(x))
     assert found.channels == ["lfp_0", "lfp_2", "lfp_3"] and len(found) > 0.85 * len(truth)
     assert "lfp_1 is flat" in " ".join(found.attrs["warnings"])
+    assert found.missing_seconds == pytest.approx(10_000 / RATE) and found.seconds == pytest.approx(300 - 10_000 / RATE)
+    assert found.rate == pytest.approx(len(found) / found.seconds * 60)
     gap = Intervals([[80.0, 88.0]])
     assert not gap.contains(found.peak).any()
 

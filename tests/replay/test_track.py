@@ -76,6 +76,7 @@ def test_an_arm_is_unrolled_from_where_it_leaves_the_track(stem: float) -> None:
 def test_distances_on_a_track_with_arms_are_walked(maze) -> None:
     position = position_of(maze[0])
     track = fit_track(position, maze[0].labels["run"])
+    assert abs(track.extent - 400) < 20 and track.length - track.extent > 10
     foot, middle, left, right = track.project(np.array([(0, 3), (0, 50), (-50, 3), (50, 3)]))
     d = track.distance(np.array([foot, middle, left]), np.array([foot, left, right]))
     want = np.array([[0, 244, 244], [47, 197, 197], [244, 0, 294]])

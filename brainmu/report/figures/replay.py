@@ -150,7 +150,7 @@ def track_figure(contexts: Mapping[str, Context], *, most: int = 3) -> Figure:
         path.set_aspect("equal", adjustable="datalim")
         path.set_xlabel(f"x ({unit})")
         path.set_ylabel(f"y ({unit})" if places.shape[1] > 1 else "")
-        path.set_title(f"{name}: track of {c.track.length:.3g} {unit}", loc="left")
+        path.set_title(f"{name}: track of {c.track.extent:.3g} {unit}", loc="left")
         bar = fig.colorbar(dots, ax=path, fraction=0.05, pad=0.02)
         bar.set_label(f"along the track ({unit})")
         bar.outline.set_visible(False)
