@@ -144,10 +144,10 @@ def _units(n: int):
     return pd.DataFrame({"id": np.arange(n)})
 
 
-def scored(world: World, family: str, seed: int) -> dict[str, int]:
+def scored(world: World, family: str, seed: int, effort: dict[str, Any]) -> dict[str, int]:
     """Events of one session: how many there are, were scored, have p < 0.05; and of these, how many have the planted context and direction."""
     recording, events = short_session(world, family, seed)
-    found = bm.find_replay(recording, candidates=events, least_spikes=20, seed=seed, **QUICK_EFFORT)
+    found = bm.find_replay(recording, candidates=events, least_spikes=20, seed=seed, **effort)
     called = found[found.p_value < 0.05]
     row = np.searchsorted(events.start, called.start)
     right = {"n": len(events), "scored": len(found), "called": len(called)}
@@ -163,9 +163,9 @@ def scored(world: World, family: str, seed: int) -> dict[str, int]:
 class Results:
     """Rows by name, in a JSON file that is replaced whole after every session."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        about = {"effort": QUICK_EFFORT, "world": asdict(World())}
+    def __init__(self, path: Path, effort: dict[str, Any]) -> None:
+        self.path, self.effort = path, effort
+        about = {"effort": effort, "world": asdict(World())}
         self.rows: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"about": about}
         if self.rows["about"] != about:
             raise SystemExit(f"{path}: made with {self.rows['about']}, this is {about}: give another --results")
@@ -203,7 +203,7 @@ def go_on(results: Results, plan: Iterator[tuple[str, World, str, int]], minutes
         if time.process_time() - begin > 60 * minutes:
             print(f"stopped after {minutes:g} minutes of processor time; run again to go on")
             return
-        results.add(name, scored(world, family, seed))
+        results.add(name, scored(world, family, seed, results.effort))
         done += 1
         if done % 25 == 0:
             print(f"{done} sessions, {(time.process_time() - begin) / done:.2f} s each", flush=True)
@@ -280,6 +280,7 @@ def main() -> None:
     parser.add_argument("--calibration", action="store_true")
     parser.add_argument("--power", action="store_true")
     parser.add_argument("--sessions", type=int, help="default: 200 with --calibration, 10 with --power, else 20")
+    parser.add_argument("--full", action="store_true", help="--calibration and --power with the shuffles and null sessions of find_replay itself")
     parser.add_argument("--minutes", type=float, default=60.0, help="processor time after which --calibration and --power stop")
     parser.add_argument("--results", type=Path, default=Path("replay_power.json"))
     parser.add_argument("--hours", type=float, default=0.5)
@@ -289,7 +290,7 @@ def main() -> None:
     if not (args.calibration or args.power):
         full_recordings(2 if args.quick else args.sessions or 20, args.hours, args.cells)
         return
-    results = Results(args.results)
+    results = Results(args.results, {} if args.full else QUICK_EFFORT)
     for wanted, plan, sessions, show in (
         (args.calibration, calibration_plan, 200, print_calibration), (args.power, power_plan, 10, print_power),
     ):  # fmt: skip
