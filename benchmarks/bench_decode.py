@@ -44,7 +44,8 @@ def pynapple_error(spikes: bm.Spikes, position: Position, ran: Intervals, bin_si
             continue
         curves = nap.compute_tuning_curves(units, track, bins=[30, 30], epochs=train).fillna(0.0)
         curves.data[:] = np.stack([gaussian_filter(v, 1) for v in curves.data])
-        decoded, _ = nap.decode_bayes(curves, units, epochs=test, bin_size=bin_size, uniform_prior=prior == "uniform")
+        with np.errstate(divide="ignore"):  # its occupancy prior is 0 where the animal has not been
+            decoded, _ = nap.decode_bayes(curves, units, epochs=test, bin_size=bin_size, uniform_prior=prior == "uniform")
         decoded = decoded.dropna()
         error.append(np.linalg.norm(decoded.d - position.at(decoded.t), axis=1))
     error = np.concatenate(error)

@@ -163,7 +163,7 @@ def scored(world: World, family: str, seed: int, effort: dict[str, Any]) -> dict
 class Results:
     """Rows by name, in a JSON file that is replaced whole after every session."""
 
-    def __init__(self, path: Path, effort: dict[str, Any]) -> None:
+    def __init__(self, path: Path, effort: dict[str, Any] = QUICK_EFFORT) -> None:
         self.path, self.effort = path, effort
         about = {"effort": effort, "world": asdict(World())}
         self.rows: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"about": about}

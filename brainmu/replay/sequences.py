@@ -13,7 +13,7 @@ from brainmu.core.units import unit_factor
 from brainmu.errors import InputError, MissingDataError
 from brainmu.replay.bursts import widened
 from brainmu.replay.contexts import Context, fit_contexts
-from brainmu.replay.decode import counts_in, cross_validated_error, decode, units_and_position
+from brainmu.replay.decode import cross_validated_error, decode, units_and_position
 from brainmu.replay.position import Position, run_and_rest
 from brainmu.replay.significance import (
     Candidates,
@@ -34,7 +34,7 @@ __all__ = ["find_replay", "posterior"]
 Progress = Callable[[str, float], None]
 
 _LEAST_TUNED = 4
-"""Tuned units without which replay is not tested: three have six deals, and one in three keeps or mirrors their order."""
+"""Tuned units without which a result is flagged: three have six deals, and one in three keeps or mirrors their order."""
 
 
 def find_replay(
@@ -77,13 +77,14 @@ def find_replay(
         ``log_odds`` (of it against the next), ``p_content`` (fields swapped between contexts), ``direction`` (forward, reverse, or
         "" where the animal ran one way only), ``direction_log_odds``, ``span`` and ``speed`` (the position's unit, and a second),
         ``n_cells``, ``n_bins``; on a track with arms also ``way``, from which end towards which, as numbered in ``attrs["ends"]``
-        (the place of each). attrs: ``decoding_error``, ``quality`` ("poor" where the decoder cannot decode running), ``nulls``,
-        ``epochs``, ``baseline``, ``null_scores`` (200 quantiles of `score` in the null sessions), ``warnings`` (if any) and the parameters.
+        (the place of each). attrs: ``decoding_error``, ``quality`` ("poor" where the decoder cannot decode running, or fewer than
+        four of the units, ``n_tuned``, are tuned to place), ``nulls``, ``epochs``, ``baseline``, ``null_scores`` (200 quantiles of
+        `score` in the null sessions), ``warnings`` (if any) and the parameters.
 
     Raises
     ------
     MissingDataError
-        Without units, position, enough running, rest, cells with fields, or four that are tuned to place.
+        Without units, position, enough running, rest, or cells with fields.
     InputError
         If run and rest overlap.
     """
@@ -112,7 +113,11 @@ def find_replay(
     if not len(found):
         return _empty(attrs)
     rates = {k: _rates_of(c, cells) for k, c in contexts.items()}
-    attrs["n_tuned"] = _dealable(rates)
+    attrs["n_tuned"] = n_tuned = int(_tuned_somewhere(rates).sum())
+    if n_tuned < _LEAST_TUNED:
+        attrs["quality"] = "poor"
+        said = f"{n_tuned} of {len(cells)} units are tuned to place (0.2 bits a spike), expected at least {_LEAST_TUNED}: p_value has no null to stand on"
+        attrs["warnings"] = [*attrs.get("warnings", []), said]
     return _score(found, binned, contexts, rates, cells, attrs, progress, (shuffles, null_sessions, null_shuffles), seed)
 
 
@@ -195,11 +200,8 @@ def _binned(spikes: Spikes, events: EventTable, size: float, least_cells: int, l
     if not size > 0:
         raise InputError(f"replay: bin_size is {size} s, expected a positive length")
     n = np.maximum(((events.stop - events.start) / size + 1e-6).astype(int), 0)
-    left = np.repeat(events.start, n) + size * (np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n))
-    counts = counts_in(spikes, np.c_[left, left + size])
     keep, rows = [], []
-    for k, (a, b) in enumerate(zip(np.cumsum(n) - n, np.cumsum(n))):
-        c = counts[a:b]
+    for k, c in enumerate(spikes.window_counts(events.start, n, size)):
         busy = np.flatnonzero(c.any(1))
         if len(busy) and busy[-1] - busy[0] + 1 >= least_bins and (c.any(0)).sum() >= least_cells:
             keep.append(k)
@@ -274,20 +276,14 @@ def _test_by_content(
     return out
 
 
-def _dealable(rates: dict[str, NDArray[np.float32]]) -> int:
-    """How many units the null sessions deal fields among; with a handful of deals a null session is the session itself."""
-    n = int(np.any([tuned(r) for r in rates.values()], axis=0).sum())
-    if n < _LEAST_TUNED:
-        raise MissingDataError(
-            f"replay: {n} of {len(next(iter(rates.values())))} units are tuned to place (0.2 bits a spike), expected at least {_LEAST_TUNED}: "
-            "with fewer there is no null to compare with"
-        )
-    return n
+def _tuned_somewhere(rates: dict[str, NDArray[np.float32]]) -> NDArray[np.bool_]:
+    """Units (unit,) among which null sessions deal the fields: those tuned to place in any context."""
+    return np.any([tuned(r) for r in rates.values()], axis=0)
 
 
 def _exchanged(rates: dict[str, NDArray[np.float32]], rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
     """Field shapes dealt anew among the units tuned to place in any context, the same deal in every context."""
-    which = np.any([tuned(r) for r in rates.values()], axis=0)
+    which = _tuned_somewhere(rates)
     seed = int(rng.integers(2**32))
     return {k: exchanged_fields(r, which, np.random.default_rng(seed)) for k, r in rates.items()}
 
