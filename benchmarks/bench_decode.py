@@ -9,9 +9,11 @@ The peer is used if it is installed (pip install "brainmu[interop]"); otherwise 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import time
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -50,6 +52,42 @@ def pynapple_error(spikes: bm.Spikes, position: Position, ran: Intervals, bin_si
         error.append(np.linalg.norm(decoded.d - position.at(decoded.t), axis=1))
     error = np.concatenate(error)
     return {"median": float(np.median(error)), "mean": float(error.mean()), "n_bins": len(error)}
+
+
+def nonlocal_error(spikes: bm.Spikes, position: Position, ran: Intervals, bin_size: float = 0.25, folds: int = 5) -> dict[str, float]:
+    """non_local_detector's state-space decoder on the same folds and bins of time: places of a thirtieth of the extent, fields smoothed by one, and a walk
+    with the step of the training parts. The most probable place counts, and the mean of the posterior beside it.
+    """
+    from non_local_detector import SortedSpikesDecoder
+    from non_local_detector.continuous_state_transitions import RandomWalk
+    from non_local_detector.environment import Environment
+
+    times, values = position.times, position.values
+    size = float(np.ptp(values, axis=0).max()) / 30
+    trains = [spikes.of(int(u)) for u in spikes.units["id"]]
+    edges = np.linspace(times[0], times[-1], folds + 1)
+    error = []
+    for a, b in pairwise(edges):
+        test = ran.intersect(Intervals([[a, b]]))
+        if test.duration < 5:
+            continue
+        training = ran.contains(times) & ~((times >= a) & (times < b))
+        step = position.at(times[training] + bin_size) - values[training]
+        model = SortedSpikesDecoder(
+            environments=Environment(place_bin_size=size), continuous_transition_types=[[RandomWalk(movement_var=float(np.nanmean(step**2)))]],
+            sampling_frequency=1 / bin_size, sorted_spikes_algorithm_params={"position_std": size, "block_size": 10_000, "disable_progress_bar": True},
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.fit(times, values, trains, is_training=training)
+            found = model.predict(trains, time=np.arange(a, b - bin_size, bin_size)).acausal_posterior
+        at = found.time.values + bin_size / 2
+        p = np.nan_to_num(found.values)[test.contains(at)]
+        places = np.c_[found.x_position.values, found.y_position.values]
+        true = position.at(at[test.contains(at)])
+        error.append([np.linalg.norm(x - true, axis=1) for x in (places[p.argmax(1)], p @ places / p.sum(1, keepdims=True))])
+    top, mean = (np.concatenate(e) for e in zip(*error))
+    return {"median": float(np.median(top)), "median of means": float(np.median(mean)), "n_bins": len(top)}
 
 
 W_MAZES = {
@@ -129,6 +167,7 @@ def main() -> None:
     parser.add_argument("--heading", action="store_true")
     parser.add_argument("--w-maze", action="store_true")
     parser.add_argument("folder", nargs="?", type=Path, default=data_folder())
+    parser.add_argument("--quick", action="store_true", help="as without: it takes a minute")
     args = parser.parse_args()
     if args.heading:
         heading_errors()
@@ -152,6 +191,14 @@ def main() -> None:
             print(f"pynapple Bayes        median {peer['median']:.1f} {ours['unit']} on {peer['n_bins']} bins, {prior} prior   ({took:.1f} s)")
     except ImportError:
         print('pynapple is not installed: pip install "brainmu[interop]" to see its row (60.6 px was measured with 0.11)')
+    if importlib.util.find_spec("non_local_detector") is None:
+        print('non_local_detector is not installed: pip install non_local_detector "jax<0.5"')
+        return
+    begin = time.perf_counter()
+    peer = nonlocal_error(spikes, position, moving(position, speed_threshold(position)))
+    took = time.perf_counter() - begin
+    means = f"mean of the posterior: {peer['median of means']:.1f}"
+    print(f"non_local_detector    median {peer['median']:.1f} {ours['unit']} ({means}) on {peer['n_bins']} bins   ({took:.1f} s)")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,9 @@ QUICK_EFFORT = {"shuffles": 50, "null_sessions": 6, "null_shuffles": 30, "smooth
 FAMILIES = ("identity", "jitter", "poisson", "drift", "planted")
 EVERY = {"drift": 10, "planted": 10}
 """Families that are shown, not judged, get a session for so many of the others."""
+MIXED = {"length": 0.09, "longest": 0.36, "events": 60}
+SIZES = {"short": (5, 7), "middling": (8, 12), "long": (13, 99)}
+"""Bins of 20 ms of an event."""
 AXES = {"cells": (10, 20, 40, 80), "noise_cells": (0, 10, 20, 40), "length": (0.1, 0.15, 0.2, 0.25), "speed": (2.0, 4.0, 8.0, 12.0)}
 UNITS = {"cells": "place cells", "noise_cells": "cells without a field", "length": "event length (s)", "speed": "speed of the content (m/s)"}
 TRACK, FRAMES = 2.0, 30.0
@@ -38,11 +41,12 @@ TRACK, FRAMES = 2.0, 30.0
 
 @dataclass(frozen=True)
 class World:
-    """What a short session is like. Lengths in s, speeds in m/s, rates in Hz."""
+    """What a short session is like. Lengths in s (of each event anew between `length` and `longest`, if that is longer), speeds in m/s, rates in Hz."""
 
     cells: int = 40
     noise_cells: int = 0
     length: float = 0.15
+    longest: float = 0.0
     speed: float = 8.0
     tracks: int = 1
     laps: float = 80.0
@@ -92,10 +96,11 @@ def short_session(world: World, family: str, seed: int) -> tuple[bm.Recording, E
     deal = rng.permutation(world.cells) if family in ("identity", "drift") else np.arange(world.cells)
     changed = rng.lognormal(0, 0.7, world.cells) if family == "drift" else np.ones(world.cells)
     content, ways = rng.integers(0, world.tracks, world.events), rng.choice([1, -1], world.events)
-    for a, k, w in zip(start, content, ways):
-        u = np.arange(0, world.length, 0.002)
-        span = min(world.speed * world.length, TRACK)
-        s = rng.uniform(0, TRACK - span) + span * u / world.length
+    lengths = rng.uniform(world.length, world.longest, world.events) if world.longest > world.length else np.full(world.events, world.length)
+    for a, k, w, length in zip(start, content, ways, lengths):
+        u = np.arange(0, length, 0.002)
+        span = min(world.speed * length, TRACK)
+        s = rng.uniform(0, TRACK - span) + span * u / length
         outbound = np.full(len(u), rng.random() < 0.5)
         rate = world.gain * fields(k, s[::w], outbound)
         if family == "poisson":
@@ -103,7 +108,7 @@ def short_session(world: World, family: str, seed: int) -> tuple[bm.Recording, E
         rate = np.c_[rate * changed, np.zeros((len(u), world.noise_cells))] + world.gain * base
         at, who = spikes.drawn(a + u, rate, 0.002, rng)
         if family == "jitter":
-            at = rng.uniform(a, a + world.length, len(at))
+            at = rng.uniform(a, a + length, len(at))
         spikes.add(at, np.where(who < world.cells, deal[np.minimum(who, world.cells - 1)], who))
         # Content moves up the track (w = 1) or down; forward where the fields that fire are those of running that way.
         ways[start == a] = 1 if (w > 0) == outbound[0] else -1
@@ -113,7 +118,7 @@ def short_session(world: World, family: str, seed: int) -> tuple[bm.Recording, E
     labels = {"rest": rest, **(spans if world.tracks > 1 else {"run": spans["run_A"]})}
     recording = bm.Recording.from_arrays(f"{family}{seed}", signals=signals, spikes={**spikes.arrays(), "units": _units(n)}, labels=labels)
     names = np.array(["A", "B", "C", "D"] if world.tracks > 1 else ["run"], dtype=object)[content]
-    return recording, EventTable(start, start + world.length, kind="burst", content=names, forward=ways > 0)
+    return recording, EventTable(start, start + lengths, kind="burst", content=names, forward=ways > 0)
 
 
 class _Spikes:
@@ -151,6 +156,8 @@ def scored(world: World, family: str, seed: int, effort: dict[str, Any]) -> dict
     called = found[found.p_value < 0.05]
     row = np.searchsorted(events.start, called.start)
     right = {"n": len(events), "scored": len(found), "called": len(called)}
+    for size, (low, high) in SIZES.items():
+        right |= {f"{size} {k}": int(((t.n_bins >= low) & (t.n_bins <= high)).sum()) for k, t in (("scored", found), ("called", called))}
     if family == "planted":
         right["context"] = int((called.content == events.content[row]).sum())
         right["direction"] = int(((called.direction == "forward") == events.forward[row]).sum())
@@ -182,6 +189,9 @@ class Results:
 
 def calibration_plan(sessions: int) -> Iterator[tuple[str, World, str, int]]:
     for seed in range(sessions):
+        if seed % 4 == 0:
+            for family in ("identity", "jitter"):
+                yield f"mixed {family}", World(**MIXED), family, seed // 4
         for family in FAMILIES:
             if seed % EVERY.get(family, 1) == 0:
                 yield f"calibration {family}", World(), family, seed // EVERY.get(family, 1)
@@ -222,6 +232,15 @@ def print_calibration(results: Results) -> None:
             p, low, high, events, sessions = share(rows, "called", "scored")
             note = {"planted": "recall", "drift": "shown, not judged"}.get(family, "at most 0.06" if high <= 0.06 else "above 0.06 is not ruled out")
             print(f"{family:9s} {p:.4f} [{low:.4f}, {high:.4f}]  {events} events in {sessions} sessions  ({note})")
+    print_mixed(results)
+
+
+def print_mixed(results: Results) -> None:
+    print("the same with events of 90 to 360 ms, by bins of 20 ms")
+    for family in ("identity", "jitter"):
+        if rows := results.of(f"mixed {family}"):
+            parts = {"all": share(rows, "called", "scored"), **{size: share(rows, f"{size} called", f"{size} scored") for size in SIZES}}
+            print(f"{family:9s} " + "  ".join(f"{k} {p:.3f} [{low:.3f}, {high:.3f}] of {n}" for k, (p, low, high, n, _) in parts.items()))
 
 
 def print_power(results: Results) -> None:

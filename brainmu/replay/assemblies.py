@@ -206,7 +206,7 @@ class Assemblies:
 
 def fit_assemblies(
     recording: Recording, during: str | Intervals | None = "run", *, bin_size: float = 0.025, method: Literal["ica", "pca"] = "ica",
-    number: int | Literal["marchenko-pastur", "circular-shift"] = "marchenko-pastur", shifts: int = 200, same: str | None = None, least_spikes: int = 50,
+    number: int | Literal["circular-shift", "marchenko-pastur"] = "circular-shift", shifts: int = 200, same: str | None = None, least_spikes: int = 50,
     fastest: float = 30.0, context: str = "", seed: int = 0,
 ) -> Assemblies:  # fmt: skip
     """Assemblies of the units that fire in `during`.
@@ -218,10 +218,10 @@ def fit_assemblies(
     bin_size : float, s
         10 to 50 ms.
     method : {"ica", "pca"}
-    number : {"marchenko-pastur", "circular-shift"} or int
-        How many: eigenvalues above the Marchenko-Pastur bound (independent units without memory), or above the 99th percentile of
-        the largest eigenvalue over `shifts` draws in which every unit's counts are shifted circularly (each keeps its own rhythm);
-        or a number.
+    number : {"circular-shift", "marchenko-pastur"} or int
+        How many: eigenvalues above the 99th percentile of the largest eigenvalue over `shifts` draws in which every unit's counts are
+        shifted circularly (each keeps its own rhythm), or above the Marchenko-Pastur bound (independent units without memory, which
+        independent cells that fire bursts exceed); or a number.
     same : str or None
         Column of the units table: the correlations of pairs with an equal value are set to 0, for spikes of one unit that end up in another's
         cluster look like an assembly. None takes the first of tetrode, shank, group, electrode_group, electrode, channel and
