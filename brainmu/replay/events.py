@@ -97,6 +97,10 @@ def find_events(
             if value is not None:
                 raise InputError(f"{name} is for ripples, bursts and high-synchrony events, not for {kind} events: leave it out")
         return _sleep_events(session, kind, within, channels, scored, threshold, seed, progress, settings)
+    if session.duration > 0:
+        from brainmu.sleep.sites import refuse_other_times
+
+        refuse_other_times(session, scored, session.start, session.stop)
     everything = Intervals([[session.start, session.stop]]) if session.duration > 0 else Intervals()
     spans = everything if within is None else within
     if within is not None and len(within) and not within.intersect(everything).duration > 0:

@@ -33,7 +33,9 @@ class Position:
     names : tuple of str
         Channels used.
     dropped : int
-        Samples left out because they were missing.
+        Samples left out because they were missing, or lost.
+    lost : int
+        Of these, samples at one exact place that the animal seems to jump to and back from: what trackers write where they see nothing.
     """
 
     times: NDArray[np.float64]
@@ -42,6 +44,7 @@ class Position:
     unit: str
     names: tuple[str, ...]
     dropped: int = 0
+    lost: int = 0
 
     @property
     def dwell(self) -> NDArray[np.float64]:
@@ -74,11 +77,12 @@ def position_of(recording: Recording, smoothing: float = 0.1) -> Position:
     values = signal.pick(names).read().astype(np.float64)
     times = signal.read_times()
     ok = np.isfinite(values).all(1)
+    ok[ok] = ~(lost := _lost(values[ok]))
     if ok.sum() < 100:
-        raise MissingDataError(f"{recording.id}: {int(ok.sum())} of {len(ok)} position samples are finite, expected at least 100")
+        raise MissingDataError(f"{recording.id}: {int(ok.sum())} of {len(ok)} position samples are finite and not lost, expected at least 100")
     times, values = times[ok], values[ok]
     values = _smoothed(times, values, smoothing)
-    return Position(times, values, _speed(times, values), signal.unit, tuple(names), int((~ok).sum()))
+    return Position(times, values, _speed(times, values), signal.unit, tuple(names), int((~ok).sum()), int(lost.sum()))
 
 
 def speed_threshold(position: Position) -> float:
@@ -123,6 +127,21 @@ def run_and_rest(recording: Recording, position: Position | None = None, shortes
     which = "run and rest" if not isinstance(run, Intervals) and not isinstance(rest, Intervals) else "rest" if isinstance(run, Intervals) else "run"
     how = f"{which} derived from speed: rest is at least {shortest_rest:g} s below {threshold:g} {position.unit or 'units'}/s, run the remainder"
     return run_out, rest_out, how
+
+
+def _lost(values: NDArray[np.float64], least: int = 5, far: float = 0.1) -> NDArray[np.bool_]:
+    """Samples (n,) at the commonest exact place, if it is entered `least` times or more and mostly from more than `far` of the extent away.
+
+    An animal that rests is often at one exact place too, but walks there.
+    """
+    if len(values) < 100:
+        return np.zeros(len(values), dtype=bool)
+    places, which, count = np.unique(values, axis=0, return_inverse=True, return_counts=True)
+    there = which.ravel() == count.argmax()
+    entered = np.flatnonzero(there[1:] & ~there[:-1])
+    extent = np.ptp(values[~there], axis=0).max() if (~there).any() else 0.0
+    jump = np.linalg.norm(values[entered] - places[count.argmax()], axis=1)
+    return there if len(entered) >= least and np.median(jump) > far * extent > 0 else np.zeros(len(values), dtype=bool)
 
 
 def _smoothed(times: NDArray[np.float64], values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:

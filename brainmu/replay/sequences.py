@@ -34,6 +34,7 @@ __all__ = ["find_replay", "posterior"]
 Progress = Callable[[str, float], None]
 
 _LEAST_TUNED = 4
+_FEWEST_PASSES = 4
 """Tuned units without which a result is flagged: three have six deals, and one in three keeps or mirrors their order."""
 
 
@@ -362,8 +363,14 @@ def _warnings(recording: Recording, position: Position, contexts: dict[str, Cont
     twice = float(((np.diff(s.times[order]) == 0) & (np.diff(s.unit_id[order]) == 0)).mean()) if s is not None and len(s) > 1 else 0.0
     if twice > 0.01:
         out.append(f"{recording.id}: {twice:.0%} of the spikes stand twice (same unit, same time): evidence counts twice; drop the copies")
+    if position.lost:
+        out.append(
+            f"{recording.id}: {position.lost} position samples are at one exact place that is jumped to and from: tracking was lost, they count as missing"
+        )
     factor, unit = unit_factor(position.unit, kind="position")
     for name, c in contexts.items():
+        if (n := _passes(c)) < _FEWEST_PASSES:
+            out.append(f"{recording.id}: the animal went {n} times along the track {name!r}, expected {_FEWEST_PASSES} or more: fields of so few may be chance")
         lost = 1 - position.dwell[c.epochs.contains(position.times)].sum() / c.epochs.duration
         if lost > 0.1:
             out.append(f"{recording.id}: {lost:.0%} of the running epochs of {name!r} have no position (holes longer than 0.5 s)")
@@ -371,6 +378,19 @@ def _warnings(recording: Recording, position: Position, contexts: dict[str, Cont
         if unit == "m" and not 0.1 <= metres <= 50:
             out.append(f"{recording.id}: track {name!r} is {metres:.3g} m long, expected 0.1 to 50: is {position.unit!r} the position's unit?")
     return out
+
+
+def _passes(context: Context) -> int:
+    """How often the animal went from the first quarter of a way to its last, or back; of the way it used most."""
+    inside = context.epochs.contains(context.position.times)
+    at = context.position.values[inside, 0]
+    most = 0
+    for way in context.ways:
+        x = context.track.on_way(at[np.isfinite(at)], way.start, way.stop)
+        low, high = np.nanmin(x), np.nanmax(x)
+        quarter = np.where(x < low + (high - low) / 4, -1, np.where(x > high - (high - low) / 4, 1, 0))
+        most = max(most, int((np.diff(quarter[quarter != 0]) != 0).sum()))
+    return most
 
 
 def _nulls(shuffles: int, sessions: int, session_shuffles: int) -> dict[str, str]:

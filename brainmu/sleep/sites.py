@@ -80,17 +80,23 @@ def where_to_look(recording: Recording, signal: Signal, within: Intervals | None
     Raises MissingDataError where the hypnogram lies outside the signal: the session would silently stand in for its NREM.
     """
     everywhere = Intervals([[signal.start, signal.stop]]) if signal.n_samples else Intervals()
-    if scored is not None and len(scored) and signal.n_samples and not (scored.start < signal.stop and signal.start < scored.stop):
-        raise MissingDataError(
-            f"{recording.id}: the hypnogram has {scored.start:.0f}-{scored.stop:.0f} s and the signal {signal.start:.0f}-{signal.stop:.0f} s, "
-            "expected times in common: check the start of the hypnogram"
-        )
+    if signal.n_samples:
+        refuse_other_times(recording, scored, signal.start, signal.stop)
     nrem = scored.intervals("NREM").intersect(everywhere) if scored is not None else Intervals()
     known = nrem.duration >= _LEAST_BASELINE
     spans = (within.intersect(everywhere) if within is not None else nrem if known else everywhere).subtract(signal.gaps)
     if spans.duration <= 0:
         raise MissingDataError(f"{recording.id}: no data where events were looked for: check `within` against {signal.start:.0f}-{signal.stop:.0f} s")
     return (spans, nrem.subtract(signal.gaps), "NREM") if known else (spans, everywhere.subtract(signal.gaps), "session")
+
+
+def refuse_other_times(recording: Recording, scored: Hypnogram | None, start: float, stop: float) -> None:
+    """Raises MissingDataError where a hypnogram lies wholly outside the data."""
+    if scored is not None and len(scored) and not (scored.start < stop and start < scored.stop):
+        raise MissingDataError(
+            f"{recording.id}: the hypnogram has {scored.start:.0f}-{scored.stop:.0f} s and the data {start:.0f}-{stop:.0f} s, "
+            "expected times in common: check the start of the hypnogram"
+        )
 
 
 def mask_of(spans: Intervals, start: float, rate: float, n: int) -> NDArray[np.bool_]:

@@ -175,6 +175,21 @@ def test_holes_in_the_position_are_left_out_not_bridged(make_session) -> None:
     assert cross_validated_error(holed)["median"] < 0.05
 
 
+def test_samples_where_the_tracker_saw_nothing_count_as_missing(make_session) -> None:
+    rec = make_session().recording
+    p = rec.signals["position"]
+    xy = np.asarray(p.values).copy()
+    starts = np.random.default_rng(0).choice(len(xy) - 5, 150, replace=False)
+    lost = np.unique(starts[:, None] + np.arange(5))
+    xy[lost] = -1.0
+    position = position_of(_without(rec, signals={"position": {"values": xy, "times": p.times, "unit": "m", "kind": "position", "channels": ["x", "y"]}}))
+    assert position.lost == position.dropped == len(lost)
+    resting = np.asarray(p.values).copy()
+    resting[2000:5000] = resting[2000]  # an animal that sits still at one exact place was not jumping
+    still = _without(rec, signals={"position": {"values": resting, "times": p.times, "unit": "m", "kind": "position", "channels": ["x", "y"]}})
+    assert position_of(still).lost == position_of(rec).lost == 0
+
+
 def test_units_without_spikes_are_left_out_with_the_reason(make_session) -> None:
     s = make_session().recording.spikes
     import pandas as pd

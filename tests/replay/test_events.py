@@ -107,6 +107,8 @@ def test_within_and_baseline_are_honoured(make_lfp, rippled) -> None:
     assert inside.contains(found.peak).all()
     assert find_events(rec, baseline="session").baseline == "session"
     assert find_events(rec, baseline=Intervals([[0, 60]])).baseline == "given"
+    with pytest.raises(MissingDataError, match="expected times in common"):
+        find_events(rec, hypnogram=Hypnogram.from_stages(stages, epoch=4.0, start=5000.0))
 
 
 def test_movement_is_left_out_unless_asked_for(make_lfp, rippled) -> None:

@@ -66,6 +66,9 @@ def test_doubtful_input_is_flagged(two_tracks) -> None:
     hole = values.copy()
     hole[(times > a.start[0] + 60) & (times < a.start[0] + 150)] = np.nan
     assert "'A' have no position" in said(hole)
+    gone = values.copy()
+    gone[::40] = 0.0
+    assert "at one exact place" in said(gone)
     s = rec.spikes
     thirds = values.copy()  # cells with a field in each third of the track: tuned, but they cannot say which third it is
     low, length = values[:, 0].min(), np.ptp(values[:, 0])
@@ -76,6 +79,12 @@ def test_doubtful_input_is_flagged(two_tracks) -> None:
     found = find_replay(other, run=run, candidates=two_tracks.events, **quick)
     assert found.quality == "poor", found.decoding_error
     assert "decoding is poor" in found.attrs["warnings"][0]
+
+
+def test_one_lap_is_flagged(make_session) -> None:
+    lap = make_session(seed=3, laps=27.0, bursts=20)
+    found = find_replay(lap.recording, candidates=lap.events, least_spikes=10, **QUICK | {"null_sessions": 1})
+    assert any("times along the track 'run', expected 4 or more" in w for w in found.attrs["warnings"])
 
 
 def test_same_seed_same_table(two_tracks, found) -> None:
