@@ -151,6 +151,7 @@ def _replay(stores: list[Path], out: Path, encoder: str | None, labels: str, wit
     ]
     if test:
         result["held_out"] = {"average_precision": detector.score(test, labels, within=within)}
-        lines.append(f"held-out subjects: average precision {result['held_out']['average_precision']:.3f}")
+        of = f"{plural(len(test), 'recording')} of {plural(len(result['subjects_test']), 'subject')}"
+        lines.append(f"held out: average precision {result['held_out']['average_precision']:.3f}, mean over {of}")
     emit(common, result, "\n".join(lines))
     return 0

@@ -82,8 +82,15 @@ def test_doubtful_input_is_flagged(two_tracks) -> None:
 
 
 def test_one_lap_is_flagged(make_session) -> None:
-    lap = make_session(seed=3, laps=27.0, bursts=20)
-    found = find_replay(lap.recording, candidates=lap.events, least_spikes=10, **QUICK | {"null_sessions": 1})
+    """A slow animal on a long track: enough time to decode, hardly any laps."""
+    lap = make_session(seed=3, laps=24.0, length=3.0, bursts=20)
+    rec, slow = lap.recording, 4.0
+    p, s = rec.signals["position"], rec.spikes
+    signals = {"position": {"values": p.read(), "times": p.read_times() * slow, "unit": "m", "kind": "position", "channels": ["x", "y"]}}
+    labels = {k: Intervals(v.bounds * slow) for k, v in rec.labels.items()}
+    stretched = bm.Recording.from_arrays("slow", signals=signals, spikes={"times": s.times * slow, "unit": s.unit_id}, labels=labels)
+    events = bm.EventTable(lap.events.start * slow, lap.events.stop * slow, kind="burst")
+    found = find_replay(stretched, candidates=events, **QUICK | {"null_sessions": 1})
     assert any("times along the track 'run', expected 4 or more" in w for w in found.attrs["warnings"])
 
 
