@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,9 +20,20 @@ def attribute(
     model: Annotated[str, Parameter(help="A stager folder, or a packaged checkpoint's name.")],
     target: Annotated[str, Parameter(help="The stage to explain: WAKE, NREM, REM, W, N1, N2, N3, R.")],
     method: Annotated[
-        Literal["integrated_gradients", "feature_ablation", "occlusion"] | None, Parameter(help="Integrated gradients where the stager holds an encoder.")
+        Literal["integrated_gradients", "gradient_shap", "feature_ablation", "layer_conductance", "occlusion"] | None,
+        Parameter(help="Integrated gradients where the stager holds an encoder, else occlusion, where not given."),
     ] = None,
-    out: Annotated[Path | None, Parameter(help="Write the map (log odds by channel, band, time, unit) as netCDF (.nc).")] = None,
+    baseline: Annotated[
+        str, Parameter(help="What the input is compared with: zero, stage_mean or matched (a window near in time); stage_mean:NREM names a stage.")
+    ] = "zero",
+    tap: Annotated[str, Parameter(help="Layer conductance: the tap, such as window.0, latents, summary, context.0, context.")] = "summary",
+    rollout: Annotated[bool, Parameter(negative="", help="Attention rollout beside the map. It is not an attribution of the output.")] = False,
+    out: Annotated[
+        Path | None,
+        Parameter(
+            help="Write the map (log odds by channel, band, time, unit) as netCDF (.nc). Parts are kept in FILE.parts until it is done; run again to go on."
+        ),
+    ] = None,
     max_epochs: Annotated[int, Parameter(help="With an encoder: explain at most this many epochs.")] = 32,
     check: Annotated[bool, Parameter(help="Check whether the map is true, and mark it where it is not.")] = True,
     control: Annotated[str | None, Parameter(help="A stager fitted to shuffled labels: the map must differ from its.")] = None,
@@ -31,43 +43,61 @@ def attribute(
 ) -> int:
     """What a head used: channel, unit, band, time.
 
-    Shares are in log odds of the target and sum, for integrated gradients, to the difference between the recording and nothing.
+    Shares are in log odds of the target and sum, for integrated gradients, to the difference between the recording and the baseline.
+    Hours of work cut off midway go on where they were, when the same command with --out runs again.
 
     For example:
 
     brainmu attribute m1.zarr --model stager/ --target REM --out rem.nc
+
+    brainmu attribute m1.zarr --model stager/ --target REM --method gradient_shap --baseline matched
     """
     import brainmu.explain
     import brainmu.loading
-    from brainmu.explain.files import save_map
+    from brainmu.explain.files import check_suffix, save_map
 
     if out is not None:
         refuse_existing(out, overwrite)
+        check_suffix(out)
     session = open_session(store)
     stager = brainmu.loading.load(model)
     with progress(common, "attribute") as report:
         maps = brainmu.explain.attribute(
             stager, session, target, method=method, max_epochs=max_epochs, check=check, control=None if control is None else brainmu.loading.load(control),
-            labels=labels, seed=common.seed, progress=report,
+            labels=labels, seed=common.seed, progress=report, baseline=baseline, tap=tap, rollout=rollout,
+            parts=None if out is None else out.with_name(f"{out.name}.parts"),
         )  # fmt: skip
-    mean = {name: v.mean(v.dims[0]) for name, v in maps.data_vars.items()}
-    lines = [f"{target} in {session.id}: {maps.attrs['n_epochs']} epochs, {maps.attrs['method']}, mean share in log odds"]
+    mean = {name: v.mean(v.dims[0], keep_attrs=True) for name, v in maps.data_vars.items()}
+    lines = [f"{target} in {session.id}: {maps.attrs['n_epochs']} epochs, {maps.attrs['method']}, mean share in log odds{_marked(maps.attrs)}"]
     for name, m in mean.items():
         flat = m.to_series().sort_values(key=abs, ascending=False)
-        lines += [f"  {name} {' '.join(map(str, key if isinstance(key, tuple) else (key,)))}: {value:+.3f}" for key, value in flat.head(5).items()]
+        what = "" if m.attrs.get("unit", "log odds") == "log odds" else f" {m.attrs['unit']}, not an attribution"
+        lines += [f"  {name} {' '.join(map(str, key if isinstance(key, tuple) else (key,)))}: {value:+.3f}{what}" for key, value in flat.head(5).items()]
     lines += _checks(maps.attrs)
     result = {**maps.attrs, "shares": {str(n): {"index": list(m.dims), "values": m.to_series().reset_index().to_numpy().tolist()} for n, m in mean.items()}}
     if out is not None:
         save_map(maps, out)
+        shutil.rmtree(out.with_name(f"{out.name}.parts"))
         result["out"] = str(out)
         note(common, f"wrote {out}")
     emit(common, result, "\n".join(lines))
     return 0
 
 
+def _marked(attrs: dict[str, Any]) -> str:
+    """What a reader must see before the numbers."""
+    return " (FAILED ITS CHECKS: not to be read as what the stager used)" if str(attrs.get("verdict", "")).startswith("failed") else ""
+
+
 def _checks(attrs: dict[str, Any]) -> list[str]:
     """Lines that say whether the map is true."""
-    lines = []
+    lines = [f"of: {attrs['explains']}"] if "explains" in attrs else []
+    if "network_agreement" in attrs:
+        lines.append(f"the network alone and the stager agree on {attrs['network_agreement']:.0%} of epochs")
+    if "baseline" in attrs:
+        lines.append(f"baseline {attrs['baseline']}{' (' + attrs['baseline_stage'] + ')' if 'baseline_stage' in attrs else ''}")
+    if "share_through_tap" in attrs:
+        lines.append(f"share of the difference that flows through the tap {attrs['share_through_tap']:.2f}")
     if "completeness_error" in attrs:
         lines.append(f"completeness error {attrs['completeness_error']:.2%}")
     if "deletion_auc" in attrs:
@@ -80,4 +110,6 @@ def _checks(attrs: dict[str, Any]) -> list[str]:
             lines.append(f"rank correlation with the map of {name} {attrs[key]:.2f} (near 1: the map says nothing)")
     if "skill" in attrs:
         lines.append(f"AUROC of the stager for the target {attrs['skill']:.2f}")
+    if "attention_note" in attrs:
+        lines.append(attrs["attention_note"])
     return lines + ([f"checks {attrs['verdict']}"] if "verdict" in attrs else [])

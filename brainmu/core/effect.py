@@ -91,7 +91,8 @@ class Effect:
         where = {"model": " in the model", "observational": " (observational)", "experimental": " (randomised)"}[self.level]
         p = "" if np.isnan(self.p_value) else f", p = {self.p_value:.3g}"
         interval = f"{self.estimate:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
-        return f"{self.estimand}\n  {self.unit}{where}: {interval}{p}; {self.n_units} animals, {self.n_events} events"
+        counts = ", ".join(f"{n} {what}{'' if n == 1 else 's'}" for n, what in ((self.n_units, "animal"), (self.n_events, "event")))
+        return f"{self.estimand}\n  {self.unit}{where}: {interval}{p}; {counts}"
 
 
 def jsonable(value: Any) -> Any:

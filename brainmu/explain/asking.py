@@ -13,9 +13,11 @@ from brainmu.core.hypnogram import stage_group
 from brainmu.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from brainmu.models import StageModel
 
-__all__ = ["Answer", "ask", "differentiable", "stages_of", "target_columns"]
+__all__ = ["Answer", "Tempering", "ask", "beyond_the_network", "differentiable", "stages_of", "target_columns"]
 
 _FLOOR = 1e-4
 """Probabilities are kept this far from 0 and 1: the log odds of a certain answer would be infinite."""
@@ -39,6 +41,43 @@ class Answer:
         """Log odds (epoch,) of the stages in `columns` against the others; NaN where the stager abstains."""
         p = np.clip(self.proba[:, columns].sum(1), _FLOOR, 1 - _FLOOR)
         return np.log(p / (1 - p))
+
+
+@dataclass(frozen=True)
+class Tempering:
+    """What a stager adds to its encoder's logits, epoch by epoch: log odds of each stage (stage,), and a temperature."""
+
+    offset: tuple[float, ...]
+    temperature: float
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Calibrated logits (…, stage)."""
+        import torch
+
+        return (logits.log_softmax(-1) + torch.tensor(self.offset, dtype=logits.dtype, device=logits.device)) / self.temperature
+
+    def probabilities(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same of probabilities (epoch, stage); NaN stays."""
+        x = (np.log(np.maximum(p, 1e-9)) + np.array(self.offset)) / self.temperature
+        q = np.exp(x - x.max(1, keepdims=True))
+        return q / q.sum(1, keepdims=True)
+
+
+def beyond_the_network(stager: Any) -> tuple[Tempering | None, tuple[str, ...]]:
+    """What a stager does to its encoder's probabilities: the part that can be differentiated along, and the names of what is left out if anything is.
+
+    Durations are decoded over the whole night and a calibration reads other features; offset and temperature come after these, and are left out with them.
+    """
+    decoding, calibration = getattr(stager, "decoding_", None), getattr(stager, "calibration_", None)
+    if differentiable(stager) is None or (decoding is None and calibration is None):
+        return None, ()
+    offset, temperature = (None, 1.0) if decoding is None else (decoding.offset, float(decoding.temperature))
+    left = ["durations of stages"] if decoding is not None and decoding.durations is not None else []
+    left += ["calibration on this recording"] if calibration is not None and calibration.changes else []
+    adds = offset is not None or temperature != 1.0
+    if left:
+        return None, (*left, *(["offset and temperature"] if adds else []))
+    return (Tempering(tuple(offset) if offset is not None else (0.0,) * len(stages_of(stager)), temperature) if adds else None), ()
 
 
 def ask(stager: Any, recording: Recording, start: float | None = None) -> Answer:

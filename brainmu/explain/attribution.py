@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +14,14 @@ from brainmu.core import Hypnogram, Recording
 from brainmu.core.hypnogram import stage_group
 from brainmu.core.metrics import auroc
 from brainmu.errors import InputError, MissingDataError
-from brainmu.explain.asking import Answer, ask, differentiable, target_columns
-from brainmu.explain.bands import BANDS
+from brainmu.explain.asking import Answer, ask, beyond_the_network, differentiable, target_columns
+from brainmu.explain.baselines import Baseline, baseline_of
 from brainmu.explain.checks import curves, ranked, similarity, verdict
+from brainmu.explain.datasets import as_dataset, with_rollout
 from brainmu.explain.occlusion import occlude, shifted_odds
-from brainmu.explain.parts import Map, Part, door_odds, doors_of, feature_ablation, randomised
+from brainmu.explain.parts import Doors, Map, randomised
+from brainmu.explain.runs import Asked, map_of, odds_of, runs_of
+from brainmu.explain.saved import Saved
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -25,9 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "attribute"]
 
-METHODS = ("integrated_gradients", "feature_ablation", "occlusion")
-RUN = 8
-"""Epochs of one run: neighbours share their context, so a run costs little more than an epoch."""
+METHODS = ("integrated_gradients", "gradient_shap", "feature_ablation", "layer_conductance", "occlusion")
 
 Progress = Callable[[str, float], None]
 
@@ -35,6 +38,7 @@ Progress = Callable[[str, float], None]
 def attribute(
     stager: Any, session: Recording, target: str = "REM", *, method: str | None = None, max_epochs: int = 32, shifts: int = 2, check: bool = True,
     control: Any = None, labels: str | None = None, epochs: Sequence[int] | None = None, seed: int = 0, progress: Progress | None = None,
+    baseline: str = "zero", tap: str = "summary", rollout: bool = False, parts: str | Path | None = None,
 ) -> xr.Dataset:  # fmt: skip
     """What the stager used to tell `target` from the other stages.
 
@@ -44,9 +48,10 @@ def attribute(
     session : Recording or Session
     target : str
         A stage; WAKE, NREM and REM also name groups of AASM stages. Epochs that the stager takes for it are explained.
-    method : {"integrated_gradients", "feature_ablation", "occlusion"} or None
-        Integrated gradients need an encoder inside the stager, and so does ablation of one channel's band or one unit at a time; occlusion
-        asks any stager again with one channel's band shifted in time. None takes the first where it can.
+    method : {"integrated_gradients", "gradient_shap", "feature_ablation", "layer_conductance", "occlusion"} or None
+        All but occlusion need an encoder inside the stager: gradients on the way from the baseline to the recording, at even or at random points;
+        one channel's band or one unit at a time set to the baseline; or what flows through each activation at a `tap`. Occlusion asks any stager
+        again with one channel's band shifted in time. None takes the first where it can.
     max_epochs : int
         With an encoder: at most this many epochs, in runs of eight spread over the recording.
     shifts : int
@@ -62,21 +67,34 @@ def attribute(
     epochs : sequence of int or None
         Which epochs to explain, whatever the stager takes them for (to compare stagers); None: those it takes for the target.
     seed : int
+    baseline : {"zero", "stage_mean", "matched"}
+        What the input is compared with. "zero": nothing, which is the recording's median and each unit's expected count. "stage_mean": the mean level of
+        another stage (of power, for field signals), the commonest or a named one ("stage_mean:NREM"). "matched": the epoch nearest in time that the stager
+        takes for another stage, or for a named one; gradient SHAP draws from the nearest eight. Not for occlusion.
+    tap : str
+        Layer conductance: one of :func:`brainmu.explain.tap_names`.
+    rollout : bool
+        Put attention rollout beside the map, as variables ``attention_…`` (share of attention). It is not an attribution of the output, the target does not
+        enter, and ``attrs["attention_note"]`` says how much of it is there with random weights too.
+    parts : path or None
+        A folder in which each part of the work is kept as it is done. The same call goes on from there after it was cut off.
 
     Returns
     -------
     xr.Dataset
         One variable a stream, in log odds of the target: field signals (time, channel, band), feature streams (epoch, channel),
-        spikes (epoch, unit). ``attrs``: method, target, n_epochs, completeness_error (median over runs), steps; of the checks
-        deletion_auc, insertion_auc and the same in random order, difference, randomised_weights_correlation,
-        randomised_labels_correlation, skill (AUROC), verdict ("passed", or "failed: " and why).
+        spikes (epoch, unit); layer conductance has one variable, the tap, (epoch, latent, dimension) or (epoch, dimension). ``attrs``: method, target,
+        baseline, n_epochs, completeness_error (median over runs), steps, share_through_tap; explains (which log odds: an encoder stager's decoding
+        over the night is not part of them) and network_agreement (share of epochs where that makes no difference); of the checks deletion_auc,
+        insertion_auc and the same in random order, their curves, difference, randomised_weights_correlation, randomised_labels_correlation,
+        skill (AUROC), verdict ("passed", or "failed: " and why).
 
     Raises
     ------
     MissingDataError
-        If the stager takes no epoch for the target.
+        If the stager takes no epoch for the target, or for the stage of the baseline.
     InputError
-        If the target or the method does not fit the stager.
+        If the target, the method, the baseline or the tap does not fit the stager, or `parts` holds those of another question.
 
     Examples
     --------
@@ -88,46 +106,86 @@ def attribute(
     Sundararajan et al. (2017) ICML; Adebayo J et al. (2018) Sanity checks for saliency maps. NeurIPS.
     """
     model = differentiable(stager)
-    method = _method(stager, model, method)
-    if control is not None and (model is None or differentiable(control) is None or method == "occlusion"):
-        raise InputError("control compares maps of two encoders on the same epochs: fit both with method='encoder', and do not use occlusion")
+    method = _method(stager, model, method, control)
+    if max_epochs < 1:
+        raise InputError(f"max_epochs is {max_epochs}, expected at least 1")
+    if method == "layer_conductance":
+        from brainmu.explain.taps import tap_module
+
+        assert model is not None
+        tap_module(model, tap)
     say = progress or (lambda _label, _fraction: None)
     say("stage", 0.0)
-    answer = ask(stager, session)
+    answer, reads = _answer(stager, session)
     columns = target_columns(answer.stages, target)
     taken = _taken(session, answer, columns, target, epochs)
-    rng = np.random.default_rng(seed)
-    attrs: dict[str, Any] = {"recording": session.id, "target": target, "method": method, "unit": "log odds", "stages": list(answer.stages)}
+    against = baseline_of(baseline, answer, columns)
+    if method == "occlusion" and (baseline != "zero" or rollout):
+        what = "rollout=True" if rollout else f"baseline={baseline!r}"
+        raise InputError(f"{what} came with occlusion, which shifts bands in time and looks into no encoder: leave it out, or use another method")
+    attrs: dict[str, Any] = {"recording": session.id, "target": target, "method": method, "unit": "log odds", "stages": list(answer.stages), **reads}
+    question = {"recording": session.id, "target": target, "method": method, "max_epochs": max_epochs, "shifts": shifts, "seed": seed, "baseline": baseline,
+                "tap": tap if method == "layer_conductance" else "", "epochs": None if epochs is None else np.asarray(epochs).tolist()}  # fmt: skip
+    saved, rng = Saved(parts, question, answer), np.random.default_rng(seed)
     if method == "occlusion":
-        maps = occlude(stager, session, answer, columns, shifts, rng, lambda f: say("occlude", f))
         chosen = np.flatnonzero(taken)
-        maps = {k: (v[chosen], keys, modality) for k, (v, keys, modality) in maps.items()}
-        attrs |= {"n_epochs": len(chosen), "shifts": shifts}
+        maps = occlude(stager, session, answer, columns, chosen, shifts, rng, saved, lambda f: say("occlude", f))
+        attrs |= {"shifts": shifts}
         if check:
             say("check", 0.0)
-            odds = shifted_odds(stager, session, answer, columns, chosen, rng)
-            attrs |= _curves(odds, maps, 3, 2, rng)
+            attrs |= curves(shifted_odds(stager, session, answer, columns, chosen, rng, saved), ranked(maps), 3, 2, rng)
     else:
         assert model is not None
-        runs = _runs(taken, max_epochs)
-        maps, found = _by_encoder(model, session, runs, columns, method, lambda f: say(method, f))
+        runs = runs_of(taken, max_epochs)
         chosen = np.concatenate([np.arange(a, b) for a, b in runs])
-        attrs |= {"n_epochs": len(chosen), **found}
-        if check:
-            say("check", 0.0)
-            attrs |= _curves(_door_odds(model, session, runs, columns), maps, 8, 5, rng)
-            random, _ = _by_encoder(randomised(model, seed), session, runs, columns, method, lambda f: say("check", f), quick=True)
-            attrs["randomised_weights_correlation"] = similarity(maps, random)
+        attrs |= {"baseline": baseline} | ({"baseline_stage": against.stage} if against.stage else {})
+        doors, asked = Doors(model, session, runs, against, beyond_the_network(stager)[0]), Asked(method, tap, seed)
+        maps, found = map_of(doors, columns, asked, saved, "map", lambda f: say(method, f))
+        attrs |= found
+        random = Doors(randomised(model, seed), session, runs, against, statistics=doors.grid.statistics) if check else None
+        if random is not None:
+            if method != "layer_conductance":
+                say("deletion and insertion", 0.0)
+                attrs |= curves(odds_of(doors, columns, saved, "curves", lambda f: say("deletion and insertion", f)), ranked(maps), 8, 5, rng)
+            other, _ = map_of(random, columns, asked, saved, "random", lambda f: say("randomised weights", f), quick=True)
+            attrs["randomised_weights_correlation"] = similarity(maps, other)
         if control is not None:
-            other = differentiable(control)
-            assert other is not None
-            shuffled, _ = _by_encoder(other, session, runs, target_columns(tuple(other.stages), target), method, lambda f: say("control", f), quick=True)
-            attrs["randomised_labels_correlation"] = similarity(maps, shuffled)
+            attrs["randomised_labels_correlation"] = _control(control, session, runs, against, target, asked, maps, saved, lambda f: say("control", f))
+    attrs["n_epochs"] = len(chosen)
     if check:
         attrs |= _skill(session, labels, answer, columns, target)
         attrs["verdict"] = verdict(attrs)
     attrs["beats_random"] = int(attrs["beats_random"]) if "beats_random" in attrs else None
-    return _dataset(maps, answer, chosen, {k: v for k, v in attrs.items() if v is not None})
+    out = as_dataset(maps, answer.times[chosen], answer.epoch, {k: v for k, v in attrs.items() if v is not None})
+    if rollout:
+        say("attention rollout", 0.0)
+        out = with_rollout(out, doors, random, chosen, answer)
+    return out
+
+
+def _answer(stager: Any, session: Recording) -> tuple[Answer, dict[str, Any]]:
+    """What is explained, epoch by epoch, and in words: calibrated where that is possible, else the network alone, and how far it agrees with the stager."""
+    answer = ask(stager, session)
+    tempering, left = beyond_the_network(stager)
+    if tempering is not None:
+        return replace(answer, proba=tempering.probabilities(answer.proba)), {"explains": "calibrated log odds of the stager"}
+    if not left:
+        return answer, {"explains": "log odds of the stager"}
+    final = np.asarray(stager.predict(session, start=answer.start).proba, dtype=np.float64)[: len(answer.proba)]
+    there = np.isfinite(answer.proba[: len(final)]).all(1) & np.isfinite(final).all(1)
+    same = float((answer.proba[: len(final)].argmax(1) == final.argmax(1))[there].mean()) if there.any() else float("nan")
+    return answer, {"explains": f"log odds of the network inside the stager, without {', '.join(left)}", "network_agreement": same}
+
+
+def _control(
+    control: Any, session: Recording, runs: list[tuple[int, int]], against: Baseline, target: str, asked: Asked, maps: Map, saved: Saved,
+    report: Callable[[float], None],
+) -> float:  # fmt: skip
+    """Rank correlation of the map with that of a stager fitted to shuffled labels."""
+    other = differentiable(control)
+    assert other is not None
+    doors = Doors(other, session, runs, against, beyond_the_network(control)[0])
+    return similarity(maps, map_of(doors, target_columns(tuple(other.stages), target), asked, saved, "control", report, quick=True)[0])
 
 
 def _taken(session: Recording, answer: Answer, columns: NDArray[np.intp], target: str, epochs: Sequence[int] | None) -> NDArray[np.bool_]:
@@ -144,46 +202,18 @@ def _taken(session: Recording, answer: Answer, columns: NDArray[np.intp], target
     return np.isin(np.arange(len(there)), rows)
 
 
-def _method(stager: Any, model: StageModel | None, method: str | None) -> str:
+def _method(stager: Any, model: StageModel | None, method: str | None, control: Any) -> str:
     method = ("integrated_gradients" if model is not None else "occlusion") if method is None else method
     if method not in METHODS:
         raise InputError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
     if method != "occlusion" and model is None:
         raise InputError(f"{stager!r} has nothing to differentiate: fit it with method='encoder', or use method='occlusion'")
-    if method == "integrated_gradients" and model is not None and model.encoder.config.spike_tokens:
-        raise InputError("this encoder has a token for each spike, and integrated gradients do not add up where tokens vanish: use method='feature_ablation'")
+    if method not in ("occlusion", "feature_ablation") and model is not None and model.encoder.config.spike_tokens:
+        words = method.replace("_", " ")
+        raise InputError(f"this encoder has a token for each spike, and {words} does not add up where tokens vanish: use method='feature_ablation'")
+    if control is not None and (model is None or differentiable(control) is None or method == "occlusion"):
+        raise InputError("control compares maps of two encoders on the same epochs: fit both with method='encoder', and do not use occlusion")
     return method
-
-
-def _by_encoder(
-    model: StageModel, session: Recording, runs: list[tuple[int, int]], columns: NDArray[np.intp], method: str, report: Callable[[float], None],
-    quick: bool = False,
-) -> tuple[Map, dict[str, Any]]:  # fmt: skip
-    """A map by one of the methods that look into the encoder, and what there is to say of it."""
-    if method == "feature_ablation":
-        return feature_ablation(model, session, runs, columns, report), {}
-    from brainmu.explain.gradients import integrate
-
-    if quick:
-        return integrate(model, session, runs, columns, report, steps=((1, 32),))[0], {}
-    maps, errors, steps = integrate(model, session, runs, columns, report)
-    return maps, {"completeness_error": float(np.median(errors)), "steps": steps}
-
-
-def _curves(odds: Callable[..., NDArray[np.float64]], maps: Map, steps: int, orders: int, rng: np.random.Generator) -> dict[str, Any]:
-    found = curves(odds, ranked(maps), steps, orders, rng)
-    return {k: v for k, v in found.items() if k not in ("deletion", "insertion")}
-
-
-def _door_odds(
-    model: StageModel, session: Recording, runs: list[tuple[int, int]], columns: NDArray[np.intp]
-) -> Callable[[Sequence[Collection[Part]]], NDArray[np.float64]]:  # fmt: skip
-    """A function from sets of parts to the mean log odds (set,) of the target without them, over the epochs of the runs."""
-
-    def odds(sets: Sequence[Collection[Part]]) -> NDArray[np.float64]:
-        return np.concatenate([door_odds(door, columns, sets) for door in doors_of(model, session, runs)], axis=1).mean(1)
-
-    return odds
 
 
 def _skill(session: Recording, labels: str | None, answer: Answer, columns: NDArray[np.intp], target: str) -> dict[str, float]:
@@ -198,33 +228,3 @@ def _skill(session: Recording, labels: str | None, answer: Answer, columns: NDAr
     is_target = np.array([s in group for s in h.stages])[np.maximum(codes, 0)][there]
     value = auroc(answer.log_odds(columns)[there], is_target) if there.any() else float("nan")
     return {"skill": value} if np.isfinite(value) else {}
-
-
-def _runs(taken: NDArray[np.bool_], most: int) -> list[tuple[int, int]]:
-    """Runs of up to `RUN` consecutive target epochs, spread evenly over the recording, `most` epochs in all."""
-    if most < 1:
-        raise InputError(f"max_epochs is {most}, expected at least 1")
-    edge = np.flatnonzero(np.diff(np.r_[False, taken, False].astype(np.int8))).reshape(-1, 2)
-    pieces = [(i, min(i + RUN, int(b))) for a, b in edge for i in range(int(a), int(b), RUN)]
-    n = max(1, min(len(pieces), most // RUN))
-    spread = [pieces[i] for i in np.unique(np.linspace(0, len(pieces) - 1, n).round().astype(int))]
-    return [(a, min(b, a + most)) for a, b in spread]
-
-
-def _dataset(maps: Map, answer: Answer, chosen: NDArray[np.intp], attrs: dict[str, Any]) -> xr.Dataset:
-    """Maps as one Dataset; the time of a stream counts from the start of the session, its steps within an epoch evenly."""
-    import xarray as xr
-
-    epochs = answer.times[chosen]
-    variables = {}
-    for name, (values, keys, modality) in maps.items():
-        per = len(values) // len(epochs)
-        times = (epochs[:, None] + np.arange(per) * (answer.epoch / per)).ravel()
-        member = "unit" if modality == "spikes" else f"channel_{name}"
-        coords: dict[str, Any] = {f"time_{name}": (f"time_{name}", times, {"unit": "s"}), member: np.array(keys, dtype=object)}
-        dims: tuple[str, ...] = (f"time_{name}", member)
-        if modality == "field":
-            dims = (*dims, "band")
-            coords["band"] = np.array(list(BANDS), dtype=object)
-        variables[name] = xr.DataArray(values, dims=dims, coords=coords, attrs={"unit": "log odds", "modality": modality})
-    return xr.Dataset(variables, attrs=attrs | {"epoch": answer.epoch})

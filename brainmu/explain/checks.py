@@ -15,7 +15,7 @@ from brainmu.explain.parts import Map, Part
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["agreement", "curves", "ranked", "recovery", "similarity", "verdict"]
+__all__ = ["ATTENTION", "SAME", "agreement", "curves", "ranked", "recovery", "similarity", "verdict"]
 
 SAME = 0.9
 """Rank correlation with the map of a network that learned nothing, from which on a map shows the signal and not what was learned."""
@@ -25,6 +25,10 @@ LEAST_SKILL = 0.6
 """AUROC of the stager's log odds against the scored target, below which there is nothing to explain."""
 LEAST_DIFFERENCE = 0.5
 """Mean difference of the log odds between the recording and "nothing" (or the shifted recording), below which the same holds."""
+
+
+ATTENTION = "share of attention"
+"""Unit of attention rollout."""
 
 
 def ranked(maps: Map) -> list[Part]:
@@ -54,7 +58,8 @@ def curves(
     -------
     dict
         deletion_auc, insertion_auc, random_deletion_auc, random_insertion_auc (means over random orders), difference (log odds),
-        beats_random (whether insertion minus deletion is positive and no less than in any random order, but for ties), deletion and insertion (step,).
+        beats_random (whether insertion minus deletion is positive and no less than in any random order, but for ties), and the curves (step,): deletion,
+        insertion, random_deletion and random_insertion (means) at curve_share of the parts.
 
     References
     ----------
@@ -74,7 +79,8 @@ def curves(
     return {
         "deletion_auc": float(area[0, 0]), "insertion_auc": float(area[0, 1]), "random_deletion_auc": float(area[1:, 0].mean()),
         "random_insertion_auc": float(area[1:, 1].mean()), "difference": float(whole - none), "beats_random": bool(gap[0] > max(gap[1:].max() - TIE, 0.0)),
-        "deletion": scaled[0, 0], "insertion": scaled[0, 1],
+        "curve_share": cuts / n, "deletion": scaled[0, 0], "insertion": scaled[0, 1], "random_deletion": scaled[1:, 0].mean(0),
+        "random_insertion": scaled[1:, 1].mean(0),
     }  # fmt: skip
 
 
@@ -168,6 +174,8 @@ def _shares(maps: xr.Dataset) -> dict[tuple[str, ...], tuple[float, NDArray[np.f
     """Mean share and its course (time,) of every part of a map, by stream, member and band."""
     out = {}
     for name, m in maps.data_vars.items():
+        if m.attrs.get("unit") == ATTENTION:  # beside the map, not part of it
+            continue
         values = m.to_numpy()
         labels = [m[d].to_numpy().astype(str) for d in m.dims[1:]]
         for place in np.ndindex(*values.shape[1:]):

@@ -10,7 +10,15 @@ from brainmu.errors import FormatError, InputError, NotFoundError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["load_map", "save_map"]
+__all__ = ["check_suffix", "load_map", "save_map"]
+
+
+def check_suffix(path: str | Path) -> Path:
+    """The path of a map that is to be written. Raises InputError where it does not end in .nc: told before the work, not after."""
+    p = Path(path)
+    if p.suffix != ".nc":
+        raise InputError(f"{p}: attribution maps are written as netCDF: end the name in .nc")
+    return p
 
 
 def save_map(maps: xr.Dataset, path: str | Path) -> Path:
@@ -20,9 +28,7 @@ def save_map(maps: xr.Dataset, path: str | Path) -> Path:
     """
     import numpy as np
 
-    p = Path(path)
-    if p.suffix != ".nc":
-        raise InputError(f"{p}: attribution maps are written as netCDF: end the name in .nc")
+    p = check_suffix(path)
     flat = maps.copy()
     # netCDF 3 knows text and numbers only; a list of stages is a text with spaces.
     flat.attrs = {k: " ".join(map(str, v)) if isinstance(v, (list, tuple)) else v for k, v in maps.attrs.items() if v is not None}

@@ -1,9 +1,10 @@
-"""Integrated gradients of a stage model's log odds, in the recording's own coordinates."""
+"""Integrated gradients and gradient SHAP of a stage model's log odds, in the recording's own coordinates."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,64 +12,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainmu.core import Recording
 from brainmu.explain.bands import BANDS, band_index
-from brainmu.explain.parts import doors_of
 
 if TYPE_CHECKING:
-    from brainmu.models import StageModel
     from brainmu.models.door import Door
 
-__all__ = ["integrate"]
+__all__ = ["COMPLETE", "incompleteness", "integrate", "score_of", "shap"]
 
 STEPS = ((1, 32), (16, 6), (32, 6), (32, 16))
 """Pieces of the path and integration steps on each, tried in turn until the map is complete."""
 COMPLETE = 0.01
 """Largest |sum - difference| / max(|difference|, 0.1) of a complete map."""
+DRAWS = 192
+"""Random points of gradient SHAP, of each run."""
+_AT_ONCE = 8
 
 
-def integrate(
-    model: StageModel, recording: Recording, runs: list[tuple[int, int]], columns: NDArray[np.intp], report: Callable[[float], None] | None = None,
-    steps: tuple[tuple[int, int], ...] = STEPS,
-) -> tuple[dict[str, tuple[NDArray[np.float64], tuple[str, ...], str]], NDArray[np.float64], int]:  # fmt: skip
-    """Attributions over `runs` of consecutive epochs (first, last).
-
-    The path goes from "nothing" (the recording's median; for spikes each unit's expected count) to the recording, with
-    field signals in the Fourier domain, so that each frequency has its own share.
-
-    Returns
-    -------
-    dict of stream: (values, keys, modality)
-        field: (time of patches, channel, band); slow: (time, channel); features: (time, channel); spikes: (time, unit), with
-        keys the channel names or unit ids.
-    float64 (run,)
-        Completeness error of each run.
-    int
-        Most steps that were used.
-
-    References
-    ----------
-    Sundararajan M, Taly A, Yan Q (2017) Axiomatic attribution for deep networks. ICML.
-    """
-    parts: dict[str, list[NDArray[np.float64]]] = {}
-    about: dict[str, tuple[tuple[str, ...], str]] = {}
-    errors, used = [], 0
-    for i, door in enumerate(doors_of(model, recording, runs)):
-        maps, error, n = _complete(door, columns, steps)
-        errors.append(error)
-        used = max(used, n)
-        for name, m in zip(door.names, maps):
-            parts.setdefault(name, []).append(_shares(door, name, m))
-            about[name] = (door.keys[name], door.modality[name])
-        if report is not None:
-            report((i + 1) / len(runs))
-    return {k: (np.concatenate(v), *about[k]) for k, v in parts.items()}, np.array(errors), used
-
-
-def _complete(door: Door, columns: NDArray[np.intp], steps: tuple[tuple[int, int], ...]) -> tuple[tuple[Tensor, ...], float, int]:
-    """Maps of one run with as few steps as completeness allows, the error left, and the steps."""
-    from captum.attr import IntegratedGradients
-
+def score_of(door: Door, columns: NDArray[np.intp]) -> Callable[..., Tensor]:
+    """A function from a door's tensors (version, epoch, …) to the log odds (version,) of the target, summed over epochs."""
     pick = torch.zeros(len(door.stages), dtype=torch.bool)
     pick[torch.from_numpy(columns)] = True
 
@@ -76,6 +37,36 @@ def _complete(door: Door, columns: NDArray[np.intp], steps: tuple[tuple[int, int
         logits = door.forward(*tensors)
         odds = logits[..., pick].logsumexp(-1) - logits[..., ~pick].logsumexp(-1)
         return odds.sum(1)
+
+    return score
+
+
+def incompleteness(total: float, difference: float) -> float:
+    """|total - difference| over the difference, of which 0.1 logit at least is taken."""
+    return abs(total - difference) / max(abs(difference), 0.1)
+
+
+def integrate(door: Door, columns: NDArray[np.intp], steps: tuple[tuple[int, int], ...] = STEPS) -> tuple[dict[str, NDArray[np.float64]], float, int]:
+    """Integrated gradients of one run of epochs.
+
+    The path goes from the door's baseline to the recording, with field signals in the Fourier domain, so that each frequency has its own share.
+
+    Returns
+    -------
+    dict of stream: float64
+        field: (time of patches, channel, band); slow: (time, channel); features: (epoch, channel); spikes: (epoch, unit).
+    float
+        Completeness error.
+    int
+        Steps that were used: as few as completeness allows.
+
+    References
+    ----------
+    Sundararajan M, Taly A, Yan Q (2017) Axiomatic attribution for deep networks. ICML.
+    """
+    from captum.attr import IntegratedGradients
+
+    score = score_of(door, columns)
 
     def point(share: float) -> tuple[Tensor, ...]:
         return tuple(b + share * (x - b) for x, b in zip(door.tensors, door.baselines))
@@ -96,10 +87,49 @@ def _complete(door: Door, columns: NDArray[np.intp], steps: tuple[tuple[int, int
         parts = [method.attribute(point(b), point(a), n_steps=n_steps, internal_batch_size=8) for a, b in itertools.pairwise(cuts.tolist())]
         maps = tuple(torch.stack(m).sum(0) for m in zip(*parts))
         n = pieces * n_steps
-        error = abs(float(sum(m.sum() for m in maps)) - difference) / max(abs(difference), 0.1)
+        error = incompleteness(float(sum(m.sum() for m in maps)), difference)
         if error <= COMPLETE:
             break
-    return tuple(m.detach() for m in maps), float(error), n
+    return {name: _shares(door, name, m.detach()) for name, m in zip(door.names, maps)}, float(error), n
+
+
+def shap(door: Door, columns: NDArray[np.intp], seed: int, draws: int = DRAWS) -> tuple[dict[str, NDArray[np.float64]], float, int]:
+    """Gradient SHAP of one run of epochs: gradients at random points between the recording and baselines drawn at random; returns as :func:`integrate`.
+
+    Shares add up to the mean difference over baselines in expectation only: the error is that of `draws` draws.
+
+    References
+    ----------
+    Lundberg SM, Lee S-I (2017) A unified approach to interpreting model predictions. NeurIPS; Erion G et al. (2021) Nat Mach Intell.
+    """
+    from captum.attr import GradientShap
+
+    score, method = score_of(door, columns), GradientShap(score_of(door, columns))
+    with torch.no_grad():
+        nothing = [float(score(*(b[k : k + 1] for b in door.baselines))[0]) for k in range(len(door.baselines[0]))]
+        difference = float(score(*door.tensors)[0]) - float(np.mean(nothing))
+    total: tuple[Tensor, ...] | None = None
+    with _drawn_from(seed):
+        for _ in range(0, draws, _AT_ONCE):
+            part = method.attribute(door.tensors, door.baselines, n_samples=_AT_ONCE)
+            total = part if total is None else tuple(t + p for t, p in zip(total, part))
+    assert total is not None
+    maps = [t.detach() / len(range(0, draws, _AT_ONCE)) for t in total]
+    error = incompleteness(float(sum(m.sum() for m in maps)), difference)
+    return {name: _shares(door, name, m) for name, m in zip(door.names, maps)}, error, draws
+
+
+@contextmanager
+def _drawn_from(seed: int) -> Iterator[None]:
+    """Captum draws from the generators of numpy and torch themselves, whose states are given back afterwards."""
+    state = np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        np.random.seed(seed)  # noqa: NPY002
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
 
 
 def _walk(profile: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

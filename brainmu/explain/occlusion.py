@@ -19,6 +19,7 @@ from brainmu.dsp.filters import bandpass
 from brainmu.explain.asking import Answer, ask
 from brainmu.explain.bands import BANDS, bands_below
 from brainmu.explain.parts import Map, Part
+from brainmu.explain.saved import Saved
 
 __all__ = ["occlude", "shifted", "shifted_odds"]
 
@@ -32,10 +33,10 @@ _KEPT = 2
 
 
 def occlude(
-    stager: Any, recording: Recording, answer: Answer, columns: NDArray[np.intp], shifts: int, rng: np.random.Generator,
-    report: Callable[[float], None] | None = None,
+    stager: Any, recording: Recording, answer: Answer, columns: NDArray[np.intp], chosen: NDArray[np.intp], shifts: int, rng: np.random.Generator,
+    saved: Saved, report: Callable[[float], None] | None = None,
 ) -> Map:  # fmt: skip
-    """Fall of the log odds of the target, epoch by epoch, when a part of the recording is shifted in time.
+    """Fall of the log odds of the target in the chosen epochs when a part of the recording is shifted in time.
 
     Returns
     -------
@@ -43,17 +44,23 @@ def occlude(
         field: (epoch, channel, band); features: (epoch, channel); spikes: (epoch, 1), all units together.
     """
     streams, parts = _streams(recording), _parts(recording)
-    before = answer.log_odds(columns)
+    before = answer.log_odds(columns)[chosen]
+    # Drawn at once, so that a part has the same shifts whether or not those before it were done in an earlier call.
+    by = rng.uniform(0.25, 0.75, (len(parts), shifts)) * recording.duration
     out: Map = {}
     for name, (modality, keys) in streams.items():
         shape = (len(before), len(keys), len(BANDS)) if modality == "field" else (len(before), len(keys))
         out[name] = (np.zeros(shape), keys, modality)
     for i, (name, member, band) in enumerate(parts):
-        fall = np.zeros(len(before))
-        for _ in range(shifts):
-            by = rng.uniform(0.25, 0.75) * recording.duration
-            after = ask(stager, shifted(recording, {(name, member, band)}, by), answer.start)
-            fall += (before - after.log_odds(columns)[: len(before)]) / shifts
+        done = saved.get(f"occlude.{i}")
+        if done is None:
+            fall = np.zeros(len(before))
+            for k in range(shifts):
+                after = ask(stager, shifted(recording, {(name, member, band)}, by[i, k]), answer.start)
+                fall += (before - after.log_odds(columns)[chosen]) / shifts
+            saved.put(f"occlude.{i}", fall=fall)
+        else:
+            fall = done["fall"]
         out[name][0][(slice(None), member, band) if band >= 0 else (slice(None), member)] = fall
         if report is not None:
             report((i + 1) / len(parts))
@@ -61,7 +68,8 @@ def occlude(
 
 
 def shifted_odds(
-    stager: Any, recording: Recording, answer: Answer, columns: NDArray[np.intp], chosen: NDArray[np.intp], rng: np.random.Generator
+    stager: Any, recording: Recording, answer: Answer, columns: NDArray[np.intp], chosen: NDArray[np.intp], rng: np.random.Generator,
+    saved: Saved,
 ) -> Callable[[Sequence[Collection[Part]]], NDArray[np.float64]]:  # fmt: skip
     """A function from sets of parts to the mean log odds (set,) of the target in the chosen epochs with these parts shifted, all by as much."""
     by = rng.uniform(0.25, 0.75) * recording.duration
@@ -70,8 +78,13 @@ def shifted_odds(
     def odds(sets: Sequence[Collection[Part]]) -> NDArray[np.float64]:
         for parts in map(frozenset, sets):
             if parts not in known:
-                said = ask(stager, shifted(recording, parts, by), answer.start) if parts else answer
-                known[parts] = float(np.nanmean(said.log_odds(columns)[chosen]))
+                name = f"odds.{len(known)}"
+                done = saved.get(name)
+                if done is None:
+                    said = ask(stager, shifted(recording, parts, by), answer.start) if parts else answer
+                    done = {"odds": np.nanmean(said.log_odds(columns)[chosen])}
+                    saved.put(name, **done)
+                known[parts] = float(done["odds"])
         return np.array([known[frozenset(parts)] for parts in sets])
 
     return odds

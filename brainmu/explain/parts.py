@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import dataclasses
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainmu.core import Recording
+from brainmu.explain.asking import Tempering
 from brainmu.explain.bands import BANDS, band_index
+from brainmu.explain.baselines import Baseline, at_level, matched, stage_means
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from brainmu.models import StageModel
     from brainmu.models.door import Door
+    from brainmu.windows.statistics import Statistics
 
-__all__ = ["Part", "door_odds", "door_parts", "doors_of", "feature_ablation", "randomised"]
+__all__ = ["Doors", "Map", "Part", "door_odds", "door_parts", "feature_ablation", "randomised"]
 
 Part = tuple[str, int, int]
 """Stream, member (channel or unit) and band; the band is -1 where the stream has none."""
@@ -29,11 +33,44 @@ _VERSIONS = 16
 Map = dict[str, tuple[NDArray[np.float64], tuple[str, ...], str]]
 
 
-def doors_of(model: StageModel, recording: Recording, runs: Sequence[tuple[int, int]]) -> Iterator[Door]:
-    """A door to each run of epochs (first, last), one after another, with field signals by frequency."""
-    statistics = model.grid(recording).statistics
-    for first, last in runs:
-        yield model.door(recording, first, last, domain="fourier", surround=SURROUND, statistics=statistics)
+class Doors:
+    """Doors to runs of epochs (first, last) of a recording, with field signals by frequency, a baseline, and what a stager adds to the logits.
+
+    A door is made when it is opened, so that memory does not grow with the number of runs.
+    """
+
+    def __init__(
+        self, model: StageModel, recording: Recording, runs: Sequence[tuple[int, int]], baseline: Baseline | None = None, tempering: Tempering | None = None,
+        statistics: Statistics | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.recording, self.runs = model, recording, list(runs)
+        self.baseline, self.tempering = baseline or Baseline(), tempering
+        self.grid = model.eval().grid(recording, statistics)
+        self._means: dict[str, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def open(self, i: int, n: int = 1) -> Door:
+        """The door to run i, with up to `n` baselines along the first axis where they are matched windows."""
+        first, last = self.runs[i]
+        door = self.model.door(self.recording, first, last, domain="fourier", surround=SURROUND, statistics=self.grid.statistics)
+        if self.tempering is not None:
+            forward, temper = door.forward, self.tempering
+            door = dataclasses.replace(door, forward=lambda *x: temper(forward(*x)))
+        if self.baseline.name == "matched":
+            return dataclasses.replace(door, baselines=matched(door, self.grid, self.baseline.rows, first, n))
+        if self.baseline.name == "stage_mean":
+            self._means = self._means or stage_means(door, self.grid, self.baseline.rows)
+            levels = [at_level(x, self._means[k], door.modality[k]) for k, x in zip(door.names, door.tensors)]
+            return dataclasses.replace(door, baselines=tuple(levels))
+        return door
+
+    def streams(self) -> dict[str, tuple[tuple[str, ...], str]]:
+        """Keys (channel names, unit ids) and modality of every stream."""
+        s = self.grid.statistics
+        out = {k: (tuple(v.names), v.modality) for k, v in s.signals.items()}
+        return out | ({"spikes": (tuple(str(i) for i in s.spikes.ids), "spikes")} if s.spikes is not None else {})
 
 
 def door_parts(door: Door) -> list[Part]:
@@ -46,7 +83,7 @@ def door_parts(door: Door) -> list[Part]:
 
 
 def door_odds(door: Door, columns: NDArray[np.intp], without: Sequence[Collection[Part]]) -> NDArray[np.float64]:
-    """Log odds (version, epoch) of the target with the parts of each version at the baseline ("nothing")."""
+    """Log odds (version, epoch) of the target with the parts of each version at the baseline."""
     import torch
 
     pick = torch.zeros(len(door.stages), dtype=torch.bool)
@@ -59,32 +96,25 @@ def door_odds(door: Door, columns: NDArray[np.intp], without: Sequence[Collectio
     return np.concatenate(out)
 
 
-def feature_ablation(
-    model: StageModel, recording: Recording, runs: Sequence[tuple[int, int]], columns: NDArray[np.intp], report: Callable[[float], None] | None = None
-) -> Map:  # fmt: skip
-    """Fall of the log odds of the target when one part at a time is set to "nothing".
+def feature_ablation(door: Door, columns: NDArray[np.intp]) -> dict[str, NDArray[np.float64]]:
+    """Fall of the log odds of the target, epoch by epoch, when one part at a time is set to the baseline.
 
     Returns
     -------
-    dict of stream: (values, keys, modality)
+    dict of stream: float64
         field: (epoch, channel, band); slow and features: (epoch, channel); spikes: (epoch, unit).
     """
-    found: dict[str, list[NDArray[np.float64]]] = {}
-    out: Map = {}
-    for i, door in enumerate(doors_of(model, recording, runs)):
-        parts = door_parts(door)
-        odds = door_odds(door, columns, [(), *((p,) for p in parts)])
-        fall = odds[:1] - odds[1:]
-        for name in door.names:
-            keys, modality = door.keys[name], door.modality[name]
-            values = np.zeros((fall.shape[1], len(keys), len(BANDS) if modality == "field" else 1))
-            for (stream, member, band), f in zip(parts, fall):
-                if stream == name:
-                    values[:, member, max(band, 0)] = f
-            found.setdefault(name, []).append(values if modality == "field" else values[..., 0])
-            out[name] = (np.concatenate(found[name]), keys, modality)
-        if report is not None:
-            report((i + 1) / len(runs))
+    parts = door_parts(door)
+    odds = door_odds(door, columns, [(), *((p,) for p in parts)])
+    fall = odds[:1] - odds[1:]
+    out = {}
+    for name in door.names:
+        field = door.modality[name] == "field"
+        values = np.zeros((fall.shape[1], len(door.keys[name]), len(BANDS) if field else 1))
+        for (stream, member, band), f in zip(parts, fall):
+            if stream == name:
+                values[:, member, max(band, 0)] = f
+        out[name] = values if field else values[..., 0]
     return out
 
 

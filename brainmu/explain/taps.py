@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from brainmu.models import StageModel
     from brainmu.windows.statistics import Statistics
 
-__all__ = ["Inside", "tap_names"]
+__all__ = ["Inside", "tap_module", "tap_names"]
 
 _BATCH = 64
 
@@ -45,6 +45,14 @@ def _taps(model: StageModel) -> dict[str, nn.Module]:
     return window | {f"context.{i}": block for i, block in enumerate(e.context.blocks)} | {"context": e.context.norm}
 
 
+def tap_module(model: StageModel, tap: str) -> nn.Module:
+    """The module whose output a tap is. Raises InputError where there is none of the name."""
+    found = _taps(model)
+    if tap not in found:
+        raise InputError(f"tap is {tap!r}, expected one of {', '.join(found)}")
+    return found[tap]
+
+
 class Inside:
     """A stage model at work on one recording.
 
@@ -64,7 +72,7 @@ class Inside:
 
     def activations(self, tap: str, rows: NDArray[np.int64]) -> Tensor:
         """Activations (row, …) at a tap of some epochs."""
-        module = self._module(tap)
+        module = tap_module(self.model, tap)
         if not tap.startswith("context"):
             return torch.cat([self._encode(rows[i : i + _BATCH], module, None)[1] for i in range(0, len(rows), _BATCH)])
         kept: dict[int, Tensor] = {}
@@ -73,7 +81,7 @@ class Inside:
 
     def with_activations(self, tap: str, rows: NDArray[np.int64], values: Tensor) -> NDArray[np.float64]:
         """Probabilities (epoch, stage) with the activations (row, …) of some epochs replaced at a tap."""
-        module = self._module(tap)
+        module = tap_module(self.model, tap)
         if not tap.startswith("context"):
             summaries = self.summaries.clone()
             parts = [self._encode(rows[i : i + _BATCH], module, values[i : i + _BATCH])[0] for i in range(0, len(rows), _BATCH)]
@@ -89,12 +97,6 @@ class Inside:
         return self._read(self.summaries, module, put)
 
     # -- parts ----------------------------------------------------------------------------------------------------------
-    def _module(self, tap: str) -> nn.Module:
-        found = _taps(self.model)
-        if tap not in found:
-            raise InputError(f"tap is {tap!r}, expected one of {', '.join(found)}")
-        return found[tap]
-
     @torch.no_grad()
     def _encode(self, rows: NDArray[np.int64], module: nn.Module, values: Tensor | None) -> tuple[Tensor, Tensor]:
         """Summaries of some epochs, and what passed the module; `values` pass in its place where given."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from brainmu.windows.grid import WindowGrid
 if TYPE_CHECKING:
     from brainmu.models.stage_model import StageModel
 
-__all__ = ["Door"]
+__all__ = ["Door", "door_inputs"]
 
 
 @dataclass
@@ -50,6 +50,8 @@ class Door:
     epoch : float, s
     stages : tuple of str
     recording : str
+    offset : int
+        Epochs of context that ``forward`` reads before the first of these.
 
     Examples
     --------
@@ -73,6 +75,7 @@ class Door:
     stages: tuple[str, ...]
     recording: str
     forward: Callable[..., Tensor] = field(repr=False)
+    offset: int = 0
 
     @classmethod
     def of(cls, model: StageModel, grid: WindowGrid, first: int, last: int, domain: str, surround: int) -> Door:
@@ -81,28 +84,33 @@ class Door:
             raise InputError(f"door: domain is {domain!r}, expected 'time' or 'fourier'")
         if surround < 0:
             raise InputError(f"door: surround is {surround}, expected a number of epochs >= 0")
-        arrays = {k: torch.from_numpy(v) for k, v in grid.arrays(first, last).items()}
-        missing = {k: torch.isnan(v) for k, v in arrays.items()}
-        modality = {k: "spikes" if k == "spikes" else grid.statistics.signals[k].modality for k in arrays}
-        fourier = {k for k in arrays if domain == "fourier" and modality[k] == "field"}
+        modality = {k: s.modality for k, s in grid.statistics.signals.items()} | ({"spikes": "spikes"} if grid.statistics.spikes is not None else {})
+        inputs, missing = door_inputs(grid, first, last, {k for k, m in modality.items() if domain == "fourier" and m == "field"})
         tensors, baselines, frequencies = [], [], {}
-        for k, x in arrays.items():
-            x = torch.nan_to_num(x)
+        for k, x in inputs.items():
             base = torch.zeros_like(x)
             if k == "spikes":
                 base = base + torch.from_numpy(_expected(grid))[None, :, None]
-            if k in fourier:
-                x, base = (torch.view_as_real(torch.fft.rfft(v.unflatten(2, (grid.n_patches, -1)))) for v in (x, base))
+            if domain == "fourier" and modality[k] == "field":
                 frequencies[k] = np.arange(x.shape[-2]) / grid.patch
             tensors.append(x[None])
             baselines.append(base[None])
-        names = tuple(arrays)
-        forward = _Forward(model, grid, first, last, surround, names, missing, {k: v.shape[2] for k, v in arrays.items() if k in fourier})
+        names = tuple(inputs)
+        forward = _Forward(model, grid, first, last, surround, names, missing, {k: missing[k].shape[2] for k in frequencies})
         keys = {k: tuple(str(i) for i in _unit_ids(grid)) if k == "spikes" else grid.statistics.signals[k].names for k in names}
         return cls(
             names, tuple(tensors), tuple(baselines), keys, modality, frequencies, grid.times[first:last], grid.window, model.stages,
-            grid.recording.id, forward,
+            grid.recording.id, forward, forward.offset,
         )  # fmt: skip
+
+
+def door_inputs(grid: WindowGrid, first: int, last: int, fourier: Collection[str] = ()) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Inputs (epoch, member, …) of epochs [first, last) by stream, zero where missing, and which samples are missing; `fourier` streams by frequency."""
+    arrays = {k: torch.from_numpy(v) for k, v in grid.arrays(first, last).items()}
+    out = {k: torch.nan_to_num(x) for k, x in arrays.items()}
+    for k in fourier:
+        out[k] = torch.view_as_real(torch.fft.rfft(out[k].unflatten(2, (grid.n_patches, -1))))
+    return out, {k: torch.isnan(v) for k, v in arrays.items()}
 
 
 def _expected(grid: WindowGrid) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ from brainmu.core.effect import LEVELS, jsonable
 from brainmu.errors import BrainmuError
 from brainmu.report.html import Report, check_output
 from brainmu.report.inputs import Material, gather
+from brainmu.report.maps import draw_maps
 
 __all__ = ["compose_report", "write_report"]
 
@@ -74,7 +75,7 @@ def compose_report(paths_or_objects: Any, *, title: str | None = None, progress:
     say("results", 0.8)
     _orphans(report, material)
     _training(report, material)
-    _maps(report, material)
+    draw_maps(report, material)
     _effects(report, material)
     say("provenance", 0.95)
     _provenance(report, material)
@@ -166,8 +167,8 @@ def effect_sentence(effect: Effect) -> str:
     level = {"model": "in the model", "observational": "observational", "experimental": "randomised"}[effect.level]
     numbers = f"{effect.estimate:+.3g} [{effect.low:+.3g}, {effect.high:+.3g}]".replace("-", "−")
     p = f", p = {effect.p_value:.2g}" if np.isfinite(effect.p_value) else ""
-    animals = f"{effect.n_units} animal{'s' if effect.n_units != 1 else ''}"
-    return f"{effect.estimand.rstrip('.?')}: {numbers} {effect.unit} ({level}{p}; {animals}, {effect.n_events} events)."
+    counts = ", ".join(f"{n} {what}{'' if n == 1 else 's'}" for n, what in ((effect.n_units, "animal"), (effect.n_events, "event")))
+    return f"{effect.estimand.rstrip('.?')}: {numbers} {effect.unit} ({level}{p}; {counts})."
 
 
 # -- recordings -------------------------------------------------------------------------------------------------------------
@@ -225,53 +226,6 @@ def _training(report: Report, material: Material) -> None:
                 report.note(str(error))
         if run.config:
             report.details(f"Configuration of {name}", run.config)
-
-
-_MAP_FACTS = {
-    "method": "Method:", "n_epochs": "epochs explained:", "completeness_error": "completeness error:",
-    "randomised_weights_correlation": "correlation with the map of a network with random weights:",
-}  # fmt: skip
-
-
-def _maps(report: Report, material: Material) -> None:
-    from brainmu.report.figures.explain import attribution_figure
-
-    if not material.maps:
-        return
-    report.section(
-        "What the model used",
-        "Attribution says which inputs moved the model's answer for these epochs. It describes the model: it is no evidence that the brain uses the same.",
-    )
-    for name, maps in material.maps.items():
-        owner = material.recordings.get(str(maps.attrs.get("recording"))) or (
-            next(iter(material.recordings.values())) if len(material.recordings) == 1 else None
-        )
-        hypnogram, events = _beside(owner, material)
-        if len(material.maps) > 1:
-            report.subsection(name)
-        what = ", ".join(f"{words} {_said(maps.attrs[k])}" for k, words in _MAP_FACTS.items() if k in maps.attrs)
-        target = f" to {maps.attrs['target']}" if maps.attrs.get("target") else ""
-        caption = (
-            f"{name}: attribution{target} by channel, unit and band (mean over the explained epochs), and over the session. "
-            f"Red speaks for the target, blue against it.{f' {what}.' if what else ''}"
-        )
-        try:
-            report.figure(attribution_figure(maps, hypnogram=hypnogram, events=events), caption)
-        except BrainmuError as error:
-            report.note(str(error))
-
-
-def _said(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, (float, np.floating)) else str(value)
-
-
-def _beside(recording: Recording | None, material: Material) -> tuple[Any, Any]:
-    """The hypnogram and the events to draw beside a map: those given for the recording, else its labels."""
-    if recording is None:
-        return None, None
-    hypnograms = {k: v for k, v in recording.labels.items() if isinstance(v, Hypnogram)} | material.of("hypnograms", recording)
-    events = material.of("events", recording)
-    return next(iter(hypnograms.values()), None), next((e for e in events.values() if len(e)), None)
 
 
 _LEVELS = {

@@ -23,6 +23,10 @@ def test_a_model_effect_says_so_wherever_it_is_printed():
     assert "in the model" in str(make()) and "observational" in str(make(level="observational"))
 
 
+def test_one_is_singular():
+    assert str(make(n_units=1, n_events=1)).endswith("; 1 animal, 1 event") and str(make(n_units=2, n_events=0)).endswith("; 2 animals, 0 events")
+
+
 def test_refusals():
     with pytest.raises(InputError, match="level"):
         make(level="causal")

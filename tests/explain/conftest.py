@@ -51,3 +51,16 @@ def untrained():
 def sessions():
     """Three short recordings of two animals."""
     return [noisy(1), noisy(2, subject="m1"), noisy(3)]
+
+
+@pytest.fixture(scope="session")
+def decided(untrained):
+    """The same weights with a head that varies: epochs of three stages, and log odds that depend on the input."""
+    import copy
+
+    import torch
+
+    model = copy.deepcopy(untrained)
+    with torch.no_grad():
+        model.head[-1].weight.mul_(20)
+    return model.eval()

@@ -8,8 +8,8 @@ import pytest
 from brainmu.core import Hypnogram, Recording
 from brainmu.errors import InputError, MissingDataError
 from brainmu.explain import attribute, recovery
-from brainmu.explain.attribution import _runs
 from brainmu.explain.bands import BANDS, band_index, bands_below
+from brainmu.explain.runs import runs_of
 
 RATE = 250.0
 
@@ -85,9 +85,9 @@ def test_refusals(boosted):
 def test_runs_stay_inside_the_target_and_the_budget():
     taken = np.zeros(100, bool)
     taken[10:33] = taken[50:52] = taken[90:100] = True
-    runs = _runs(taken, 16)
+    runs = runs_of(taken, 16)
     assert sum(b - a for a, b in runs) <= 16 and all(taken[a:b].all() for a, b in runs)
-    assert _runs(taken, 3) and sum(b - a for a, b in _runs(taken, 3)) <= 3
+    assert runs_of(taken, 3) and sum(b - a for a, b in runs_of(taken, 3)) <= 3
 
 
 def test_bands_are_contiguous_and_below_half_the_rate():

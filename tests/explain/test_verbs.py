@@ -46,3 +46,29 @@ def test_attribute_prints_its_verdict(folder, capsys):
     assert "checks failed: " in out and "shuffled labels 1.00" in out and "deletion" in out and (folder / "m.nc").is_file()
     assert main([*args, "--method", "feature_ablation", "--no-check", "--json"]) == 0
     assert "verdict" not in json.loads(capsys.readouterr().out)
+
+
+def test_attribute_goes_on_after_it_was_cut_off(folder, capsys, monkeypatch):
+    import brainmu.explain.runs as runs
+
+    out = folder / "cut.nc"
+    args = ["attribute", str(folder / "m1.zarr"), "--model", str(folder / "model"), "--target", "NREM", "--max-epochs", "16", "--quiet", "--no-check"]
+    args += ["--method", "gradient_shap", "--baseline", "stage_mean", "--out", str(out)]
+    assert main(args) == 3 or "takes no epoch for" in capsys.readouterr().err  # the untrained model takes every epoch for NREM
+    args[args.index("stage_mean")] = "zero"
+    done, one = [], runs._one
+
+    def dies(*given, **more):
+        if done:
+            raise KeyboardInterrupt
+        done.append(given[1])
+        return one(*given, **more)
+
+    monkeypatch.setattr(runs, "_one", dies)
+    assert main(args) != 0
+    assert (folder / "cut.nc.parts" / "map.0.npz").is_file() and not out.exists()
+    monkeypatch.setattr(runs, "_one", lambda *given, **more: done.append(given[1]) or one(*given, **more))
+    assert main([*args, "--rollout"]) == 0
+    assert done == [0, 1] and out.is_file() and not (folder / "cut.nc.parts").exists()
+    said = capsys.readouterr().out
+    assert "not an attribution" in said and "baseline zero" in said and "of: log odds of the stager" in said

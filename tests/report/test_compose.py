@@ -11,7 +11,7 @@ import xarray as xr
 
 from brainmu.core import Effect, EventTable, Hypnogram, Recording
 from brainmu.errors import FormatError, InputError, NotFoundError, OutputExistsError
-from brainmu.report import write_report
+from brainmu.report import compose_report, write_report
 from brainmu.report.inputs import gather
 from brainmu.sleep.files import write_hypnogram
 
@@ -140,3 +140,19 @@ def test_clocks_that_were_aligned_are_shown_with_what_the_map_is_worth(tmp_path)
     assert "pulses matched" in page
     assert "200 of 200" in page
     assert "+50.00" in page
+
+
+def test_the_verdict_of_a_map_stands_above_it():
+    share = np.linspace(0, 1, 5)
+    curves = dict(curve_share=share, deletion=1 - share, insertion=share, random_deletion=1 - share, random_insertion=share)
+    maps = xr.Dataset({"lfp": (("channel", "band"), np.random.default_rng(0).normal(size=(2, 3)), {"unit": "log odds"})}, attrs={"target": "REM"} | curves)
+    maps["attention_lfp"] = ("time", np.ones(3), {"unit": "share of attention"})
+    maps.attrs["attention_note"] = "attention rollout is not an attribution of the output"
+    page = {
+        k: compose_report({"rem": maps.assign_attrs(verdict=v) if v else maps}).html()
+        for k, v in (("bad", "failed: shares do not add up"), ("good", "passed"), ("none", ""))
+    }
+    assert "rem FAILED its checks (shares do not add up)" in page["bad"] and "FAILED ITS CHECKS. rem: attribution to REM" in page["bad"]
+    assert "rem passed its checks" in page["good"] and "FAILED" not in page["good"] and "rem was not checked" in page["none"]
+    for p in page.values():
+        assert "taken away (deletion)" in p and "attention rollout is not an attribution of the output." in p and p.count("<figure") >= 3

@@ -15,7 +15,7 @@ from brainmu.replay.fields import place_fields
 from brainmu.replay.position import position_of
 from brainmu.report.figures.effects import effect_figure, intervention_figure
 from brainmu.report.figures.events import best_examples, events_figure, snippet_figure
-from brainmu.report.figures.explain import attribution_figure
+from brainmu.report.figures.explain import attribution_figure, curves_figure
 from brainmu.report.figures.overview import overview_figure
 from brainmu.report.figures.reading import clearest_channel, display_spectrogram, level, pick_channel
 from brainmu.report.figures.replay import decoding_figure, fields_figure, replay_figure, track_figure
@@ -270,6 +270,35 @@ def test_attribution_by_channel_band_unit_and_time(mouse):
     assert values.mask[:, values.shape[1] // 2].all() and not values.mask[:, 0].any()  # between the explained epochs nothing is drawn
     with pytest.raises(InputError, match="expected finite values over channel"):
         attribution_figure(xr.DataArray(np.zeros(3), dims="window"))
+
+
+def test_a_map_that_failed_says_so_in_the_picture_and_its_curves():
+    share = np.linspace(0, 1, 5)
+    attrs = {"target": "REM", "verdict": "failed: shares do not add up", "curve_share": share, "deletion": (1 - share) ** 3, "insertion": share**0.3,
+             "random_deletion": 1 - share, "random_insertion": share, "deletion_auc": 0.2, "insertion_auc": 0.8, "random_deletion_auc": 0.5,
+             "random_insertion_auc": 0.5}  # fmt: skip
+    maps = attribution(np.random.default_rng(0)).assign_attrs(attrs)
+    assert "FAILED ITS CHECKS: attribution to REM" in words(attribution_figure(maps))
+    assert "FAILED" not in words(attribution_figure(maps.assign_attrs(verdict="passed")))
+    fig = curves_figure(attrs)
+    draw(fig)
+    assert np.array_equal(fig.axes[0].lines[2].get_ydata(), attrs["deletion"]) and "area 0.20, random 0.50" in words(fig) and "FAILED ITS CHECKS" in words(fig)
+    with pytest.raises(InputError, match="no deletion"):
+        curves_figure({"curve_share": share})
+
+
+def test_conductance_is_drawn_by_latent_and_attention_is_no_attribution():
+    rng = np.random.default_rng(0)
+    maps = xr.Dataset(
+        {"latents": (("time_latents", "latent", "dimension"), rng.normal(size=(6, 4, 8)), {"unit": "log odds"})}, coords={"time_latents": np.arange(6.0)}
+    )
+    fig = attribution_figure(maps)
+    widths = [bar.get_width() for bar in fig.axes[0].patches]
+    assert np.allclose(widths, maps["latents"].mean("time_latents").sum("dimension"))
+    attention = xr.Dataset({"attention_lfp": (("time_attention_lfp", "channel_attention_lfp"), rng.random((6, 2)), {"unit": "share of attention"})},
+                           attrs={"target": "REM"})  # fmt: skip
+    said = words(attribution_figure(attention))
+    assert "not an attribution of the output" in said and "red speaks" not in said
 
 
 def test_attribution_of_many_streams_keeps_every_panel_open(mouse):

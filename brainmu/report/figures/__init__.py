@@ -10,7 +10,8 @@ _HOME = {
     "hypnogram_figure": "sleep", "sleep_structure_figure": "sleep", "staging_figure": "sleep", "disagreement_figure": "disagreement",
     "events_figure": "events", "snippet_figure": "events",
     "fields_figure": "replay", "decoding_figure": "replay", "replay_figure": "replay", "track_figure": "replay",
-    "attribution_figure": "explain", "effect_figure": "effects", "intervention_figure": "effects", "training_figure": "training",
+    "attribution_figure": "explain", "curves_figure": "explain",
+    "effect_figure": "effects", "intervention_figure": "effects", "training_figure": "training",
 }  # fmt: skip
 
 __all__ = list(_HOME)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -10,12 +13,13 @@ from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Hypnogram
 from brainmu.errors import InputError
+from brainmu.explain.checks import ATTENTION
 from brainmu.report.figures.sleep import draw_hypnogram
-from brainmu.report.figures.style import ACCENT, CONTENT, GREY, INK, finish, new_figure, panel_letters, time_axis
+from brainmu.report.figures.style import ACCENT, CONTENT, GREY, INK, finish, new_figure, note, panel_letters, time_axis
 
-__all__ = ["attribution_figure"]
+__all__ = ["attribution_figure", "curves_figure"]
 
-_AXES = ("channel", "unit", "band", "time")
+_AXES = ("channel", "unit", "latent", "dimension", "band", "time")
 
 
 def attribution_figure(
@@ -26,9 +30,9 @@ def attribution_figure(
     Parameters
     ----------
     attribution : DataArray or Dataset
-        Axes among `channel`, `unit`, `band`, `time` (s, session clock), also with the stream's name behind (``time_lfp``); any other axis is
-        averaged. A Dataset gives panels for each variable. ``attrs["unit"]`` names what is attributed (log odds, say), ``attrs["target"]`` the
-        read-out.
+        Axes among `channel`, `unit`, `latent`, `dimension`, `band`, `time` (s, session clock), also with the stream's name behind
+        (``time_lfp``); any other axis is averaged. A Dataset gives panels for each variable. ``attrs["unit"]`` names what is attributed (log odds,
+        say), ``attrs["target"]`` the read-out.
 
     Raises
     ------
@@ -60,7 +64,7 @@ def _plain_axes(a: xr.DataArray) -> xr.DataArray:
 
 def _views(a: xr.DataArray) -> list[tuple[str, xr.DataArray]]:
     """The two-dimensional (else one-dimensional) pictures that an array of up to four axes gives, others summed."""
-    who = next((d for d in ("channel", "unit") if d in a.dims), None)
+    who = next((d for d in ("channel", "unit", "latent", "dimension") if d in a.dims), None)
     out: list[tuple[str, xr.DataArray]] = []
     rest = [d for d in a.dims if d != "time"]
     if rest:
@@ -109,7 +113,47 @@ def _layout(
         panel_letters(letters)
     target = shared.get("target") or next((a.attrs["target"] for _, _, a in [*still, *over_time] if a.attrs.get("target")), "")
     what = f"attribution to {target}: red speaks for it, blue against it" if target else "attribution: red for the target, blue against it"
-    fig.suptitle(what, x=0.995, ha="right", fontsize=7.5, color=INK)
+    if all(a.attrs.get("unit") == ATTENTION for _, _, a in [*still, *over_time]):
+        what = "attention rollout: where the network reads; not an attribution of the output"
+    _title(fig, what, shared)
+    return finish(fig)
+
+
+def _title(fig: Figure, what: str, attrs: Mapping[Any, Any]) -> None:
+    """The title; of a map that failed its checks this is said first, so that the picture cannot be used without it."""
+    failed = str(attrs.get("verdict", "")).startswith("failed")
+    fig.suptitle(f"FAILED ITS CHECKS: {what}" if failed else what, x=0.995, ha="right", fontsize=7.5, color=CONTENT[1] if failed else INK)
+
+
+def curves_figure(attrs: Mapping[Any, Any]) -> Figure:
+    """Deletion and insertion curves in the order of a map, beside random orders.
+
+    Parameters
+    ----------
+    attrs : mapping
+        Of a map from :func:`brainmu.explain.attribute`: curve_share, deletion, insertion, random_deletion, random_insertion (step,), and their areas.
+
+    Raises
+    ------
+    InputError
+        If they are not there.
+    """
+    wanted = ("curve_share", "deletion", "insertion", "random_deletion", "random_insertion")
+    if absent := [k for k in wanted if k not in attrs]:
+        raise InputError(f"the map's attributes hold no {absent[0]}, expected {', '.join(wanted)}: attribute with check=True, not by layer conductance")
+    share = np.asarray(attrs["curve_share"], dtype=np.float64)
+    fig = new_figure(2.4)
+    for ax, what, place in zip(fig.subplots(1, 2, sharey=True), ("deletion", "insertion"), (0.62, 0.12)):
+        ax.axhline(0, color=GREY, linewidth=0.6)
+        ax.plot(share, np.asarray(attrs[f"random_{what}"], dtype=np.float64), color=GREY, linestyle="--", label="random order (mean)")
+        ax.plot(share, np.asarray(attrs[what], dtype=np.float64), color=ACCENT, marker="o", markersize=3, label="order of the map")
+        if f"{what}_auc" in attrs:
+            note(ax, f"area {attrs[f'{what}_auc']:.2f}, random {attrs[f'random_{what}_auc']:.2f}", y=place, va="top" if place > 0.5 else "bottom")
+        ax.set_xlabel("share of the parts taken away" if what == "deletion" else "share of the parts given back")
+        ax.set_title(what, loc="left")
+    fig.axes[0].set_ylabel("log odds, of the whole input's")
+    fig.axes[0].legend(loc="upper right")
+    _title(fig, f"deletion and insertion for {attrs.get('target', 'the target')}", attrs)
     return finish(fig)
 
 

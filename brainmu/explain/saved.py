@@ -1,0 +1,83 @@
+"""Parts of a map on disk, each written as it is done, so that hours of work go on where they were cut off."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainmu.core.effect import jsonable
+from brainmu.errors import InputError
+from brainmu.explain.asking import Answer
+
+__all__ = ["Saved"]
+
+_SAME = 1e-3
+"""Probabilities of one stager on one recording may differ by so much between machines and numbers of threads."""
+
+
+class Saved:
+    """Parts by name, in a folder; nothing is kept where the folder is None.
+
+    Parameters
+    ----------
+    folder : path or None
+    question : dict
+        What was asked, in plain values.
+    answer : Answer
+        What the stager says of the recording; it tells another stager or recording.
+
+    Raises
+    ------
+    InputError
+        If the folder holds parts of another question, or other files.
+    """
+
+    def __init__(self, folder: str | Path | None, question: dict[str, Any], answer: Answer) -> None:
+        self.folder = None if folder is None else Path(folder)
+        if self.folder is None:
+            return
+        asked = json.loads(json.dumps(jsonable(question)))
+        head = self.folder / "question.json"
+        if not head.is_file():
+            if self.folder.exists() and (not self.folder.is_dir() or any(p.suffix != ".partial" for p in self.folder.iterdir() if p.name != "answer.npz")):
+                raise InputError(f"{self.folder}: holds something else than parts of a map: name another folder")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write("answer", {"proba": answer.proba})
+            partial = head.with_name("question.json.partial")
+            partial.write_text(json.dumps(asked, indent=1), encoding="utf-8")
+            partial.replace(head)
+            return
+        before = json.loads(head.read_text(encoding="utf-8"))
+        if changed := [k for k in sorted({*before, *asked}) if before.get(k) != asked.get(k)]:
+            k = changed[0]
+            raise InputError(f"{self.folder}: holds parts of a map with {k} {before.get(k)!r}, now {asked.get(k)!r}: ask the same, or delete the folder")
+        proba = self.get("answer")
+        if proba is None or not _alike(proba["proba"], answer.proba):
+            raise InputError(f"{self.folder}: holds parts of another stager's or recording's map: ask the same, or delete the folder")
+
+    def get(self, name: str) -> dict[str, NDArray[Any]] | None:
+        """The arrays of a part, or None where it is not done yet."""
+        if self.folder is None or not (path := self.folder / f"{name}.npz").is_file():
+            return None
+        with np.load(path, allow_pickle=False) as held:
+            return {k: held[k] for k in held.files}
+
+    def put(self, name: str, **arrays: Any) -> None:
+        """Keep a part; it appears whole or not at all."""
+        if self.folder is not None:
+            self._write(name, arrays)
+
+    def _write(self, name: str, arrays: dict[str, Any]) -> None:
+        assert self.folder is not None
+        partial = self.folder / f"{name}.npz.partial"
+        with partial.open("wb") as f:
+            np.savez(f, **arrays)
+        partial.replace(self.folder / f"{name}.npz")
+
+
+def _alike(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
+    return a.shape == b.shape and bool(np.allclose(a, b, atol=_SAME, equal_nan=True))
