@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from brainmu.causal.controls import past_controls
 from brainmu.causal.estimand import coupling_sentence
-from brainmu.causal.grid import EpochGrid, events_of
+from brainmu.causal.grid import EpochGrid, events_of, exposure_of
 from brainmu.causal.hazard import HazardFit, HazardModel, check_exposure_tables, combine_animals, design_matrix, rows_at_risk
 from brainmu.causal.inference import Estimate, wild_bootstrap
 from brainmu.causal.leakage import design_warnings, find_leaks
@@ -125,6 +125,9 @@ def fit_coupling(grids: Sequence[EpochGrid], tables: Sequence[EventTable], model
     n = min(int(basis), model.width)
     first, last = model.lag * rows.epoch, (model.lag + model.width) * rows.epoch
     columns, beside, histories = _contents(grids, tables, rows, model, n)
+    counts = np.concatenate([exposure_of(g, t.start, model.blank)[0][g.at_risk] for g, t in zip(grids, tables)])
+    if counts.min() == counts.max() > 0:
+        raise DesignError(f"each of {len(counts)} epochs at risk holds {counts[0]} events, expected some without: there is nothing to compare them with")
     if not columns.any():
         raise DesignError(
             f"none of {len(rows)} epochs at risk follows an event of its bout by {first:g} to {last:g} s: check the events' clock, content and lag"

@@ -9,6 +9,7 @@ import numpy as np
 
 from brainmu._version import __version__
 from brainmu.causal.coupling import estimate_coupling
+from brainmu.causal.exposures import check_exposures
 from brainmu.causal.grid import EpochGrid, check_epoch, epochs_in, subjects_of
 from brainmu.causal.hazard import HazardModel, estimate_hazard
 from brainmu.causal.matched import estimate_matched
@@ -117,7 +118,7 @@ def estimate_effect(
     ------
     DesignError
         If the data cannot answer the question: no animal names, an empty arm, overlapping trials, a ledger that contradicts itself,
-        exposure after the outcome, a horizon off the grid, a covariate that uses its future.
+        exposure outside the recording or after the outcome, trials logged twice, a horizon off the grid, a covariate that uses its future.
 
     Examples
     --------
@@ -149,6 +150,7 @@ def estimate_effect(
     epoch = check_epoch(grids)
     if not any(g.source.any() for g in grids):
         raise DesignError(f"no epoch of {len(grids)} hypnograms is scored {transition.source}, expected some at risk of {transition}")
+    notes += check_exposures(grids, exposure, trials=design == "trials")
     centred = [g.recording.id for g in grids if g.hypnogram.attrs.get("centred")]
     span = default_horizon(design, wanted, epoch) if horizon is None else float(horizon)
     if design == "trials":

@@ -239,7 +239,8 @@ def _warnings(ledger: Trials, trials: Trials, out: dict[str, Any], weights: NDAr
         said.append(f"{n} animals: the interval rests on {n - 1} degree{'s' if n > 2 else ''} of freedom")
     lost = [trials.names[j] for j in np.flatnonzero(weights == 0)]
     if lost:
-        said.append(f"{len(lost)} animals have an empty arm and are left out: {', '.join(lost[:8])}")
+        verbs = ("animals have", "are") if len(lost) > 1 else ("animal has", "is")
+        said.append(f"{len(lost)} {verbs[0]} an empty arm and {verbs[1]} left out: {', '.join(lost[:8])}")
     if out["flow"]["exclusion_p"] < 0.05:
         said.append(
             "trials outside the source stage at onset differ between the arms: "

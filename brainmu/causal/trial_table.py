@@ -24,6 +24,9 @@ SCHEMES = ("bernoulli", "blocked")
 ENDS = ("exit", "next", "end")
 """What can end follow-up before the target: another stage, the next trial, the end of scoring (recording end, gap, artefact)."""
 
+LONGEST_WAIT = 60.0
+"""Longest from a gate to its trial's onset, s."""
+
 _EDGE = 1e-6
 
 
@@ -160,7 +163,7 @@ def _ledger(table: EventTable, where: str, scheme: str | None, logged: dict[str,
             f"{where}: the trial table has no column 'probability' (of being assigned, as logged): the randomisation cannot be replayed; "
             "add it, or pass scheme='bernoulli' for one fair coin a trial"
         )
-    p = np.full(n, np.nan) if name is None else np.asarray(getattr(table, name), dtype=np.float64)
+    p = np.full(n, np.nan) if name is None else _numbers(getattr(table, name), f"{where}: {name}", "the chance of assignment between 0 and 1")
     if name is not None and not (np.isfinite(p).all() and (p > 0).all() and (p < 1).all()):
         bad = p[~(np.isfinite(p) & (p > 0) & (p < 1))][0]
         raise DesignError(
@@ -174,7 +177,7 @@ def _ledger(table: EventTable, where: str, scheme: str | None, logged: dict[str,
     block = np.full(n, -1)
     if "block" in table.columns:
         block = np.unique(np.asarray(table.block).astype(str), return_inverse=True)[1].astype(np.int64)
-    gate = np.asarray(table.gate_time, dtype=np.float64) if "gate_time" in table.columns else start
+    gate = _numbers(table.gate_time, f"{where}: gate_time", "seconds on the session clock") if "gate_time" in table.columns else start
     gated = np.isfinite(gate) & ("gate_time" in table.columns)
     gate = np.where(np.isfinite(gate), gate, start)
     late = np.flatnonzero(gate > start + 1e-6)
@@ -183,8 +186,23 @@ def _ledger(table: EventTable, where: str, scheme: str | None, logged: dict[str,
         raise DesignError(
             f"{where}: trial at {start[i]:g} s was gated at {gate[i]:g} s, after its onset: expected gate_time <= start (is one of them on another clock?)"
         )
+    stale = np.flatnonzero(gate < start - LONGEST_WAIT)
+    if len(stale):
+        i = int(stale[0])
+        raise DesignError(
+            f"{where}: trial at {start[i]:g} s was gated at {gate[i]:g} s, {start[i] - gate[i]:g} s before its onset, expected at most {LONGEST_WAIT:g} s: "
+            "is one of them on another clock?"
+        )
     content = np.asarray(table.content).astype(str).astype(object)
     return {"onset": start, "assigned": assigned, "delivered": delivered, "probability": p, "block": block, "content": content, "gate": gate, "gated": gated}
+
+
+def _numbers(values: Any, what: str, expected: str) -> NDArray[np.float64]:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        bad = next(v for v in np.asarray(values, dtype=object) if isinstance(v, str))
+        raise DesignError(f"{what} holds {bad!r}, expected {expected}") from None
 
 
 def _binary(values: Any, what: str) -> NDArray[np.bool_]:
