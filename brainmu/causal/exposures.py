@@ -46,8 +46,8 @@ def _check_place(g: EpochGrid, t: EventTable, what: str) -> int:
     beyond = (t.start < first - g.epoch) | (t.start >= last + g.epoch)
     if beyond.any():
         raise DesignError(
-            f"{where}: {int(beyond.sum())} of {len(t)} {what} lie outside the scored time and the recording ({first:g}-{last:g} s), the first at {t.start[beyond][0]:g} s, so the "
-            "exposure lies after the outcome, or before any: are they on another clock?"
+            f"{where}: {int(beyond.sum())} of {len(t)} {what} lie outside the scored time and the recording ({first:g}-{last:g} s), the first at "
+            f"{t.start[beyond][0]:g} s, so the exposure lies after the outcome, or before any: are they on another clock?"
         )
     outside = (t.start < g.start) | (t.start >= g.stop)
     if outside.all():
