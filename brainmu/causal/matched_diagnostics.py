@@ -149,7 +149,8 @@ def _warnings(fitted: MatchedFit, outcome: Outcome, model: HazardModel, out: dic
             said.append(f"covariate {name!r} looks noisy (reliability about {value:.2f} if its noise is white), matching is incomplete: use adjust_window")
     few = int(fitted.values[fitted.sets.exposed].sum()) if outcome.kind == "transition" else 10
     if few < 10:
-        said.append(f"only {few} transitions follow a matched exposed epoch")
+        sparse = "" if few else ": the odds ratio is held back by a weak prior"
+        said.append(f"only {few} transitions follow a matched exposed epoch{sparse}")
     return said
 
 
