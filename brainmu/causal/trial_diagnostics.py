@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from brainmu.causal.inference import Estimate, animal_mean
 from brainmu.causal.outcome import Outcome
+from brainmu.causal.trial_gates import closed_loop
 from brainmu.causal.trial_risk import outcome_of, risk_differences
 from brainmu.causal.trial_table import Trials
 
@@ -40,11 +41,11 @@ def describe_trials(
         "within_these_animals": _within(trials, y, weights).as_dict(),
         "flow": _flow(ledger, trials, analysed), "resolution": _resolution(trials),
         "strata": _strata(trials, y), "contents": _contents(trials, y), "compliance": _compliance(trials, y, result),
-        "carry_over": _carry_over(trials, y), "balance": _balance(trials),
+        "carry_over": _carry_over(trials, y), "balance": _balance(trials), "closed_loop": closed_loop(ledger),
     }  # fmt: skip
     if risks:
         out |= {"horizons": _horizons(ledger, rules, weights), "eligible_before_onset": _before(ledger, weights)}
-    out["warnings"] = _warnings(ledger, trials, out, weights, outcome)
+    out["warnings"] = _warnings(ledger, trials, out, weights, outcome) + out["closed_loop"].pop("warnings", [])
     return out
 
 

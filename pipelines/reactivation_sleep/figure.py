@@ -70,7 +70,8 @@ def forest(ax: Axes, group: dict[str, dict[str, Any]], truth: dict[str, float], 
     known = [abs(v) for n, e in group.items() for v in (e["estimate"], truth.get(n)) if v is not None]
     ends = [abs(v) for e in group.values() for v in (e["low"], e["high"]) if v is not None]
     # A few intervals may be far wider than the rest: they end in arrows rather than squeeze the others.
-    reach = max(1.15 * float(np.quantile(ends, 0.75)) if ends else 0.0, 1.15 * float(np.quantile(known, 0.9)), 1e-9)
+    most = float(np.quantile(ends, 0.75 if len(group) > 3 else 1.0)) if ends else 0.0
+    reach = 1.08 * max(most, min(max(known), 3 * most) if most else max(known), 1e-9)
     for i, (name, e) in enumerate(group.items()):
         if e["low"] is not None and e["high"] is not None:
             ax.plot([max(e["low"], -reach), min(e["high"], reach)], [i, i], color=colour, lw=2, solid_capstyle="butt")
