@@ -68,7 +68,7 @@ def estimate_trials(
         p_value = float((1 + np.sum(np.abs(null - centre) >= abs(result.estimate - centre) - 1e-12)) / (draws + 1))
     report: dict[str, Any] = {}
     if diagnostics:
-        report = describe_trials(ledger, trials, analysed, y, rules, weights, rd, risk1, risk0, result, assignment, outcome, p_value)
+        report = describe_trials(ledger, trials, analysed, y, rules, weights, rd, risk1, risk0, result, assignment, outcome, p_value, grids, weight, seed)
         report["verdict"] = trial_verdict(result, p_value, report, outcome, horizon)
     animals = f"{len(rd[np.isfinite(rd)])} animals" if len(trials.names) > 1 else f"animal {trials.names[0]}"
     unit = "risk difference" if outcome.kind == "transition" else "s" if outcome.kind == "time" else signal_unit(grids, outcome)
