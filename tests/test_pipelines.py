@@ -128,3 +128,41 @@ def test_an_empty_folder_is_a_usage_error(name: str, tmp_path: Path, capsys: pyt
     with pytest.raises(SystemExit) as e:
         script(name).main([str(tmp_path), "--out", str(tmp_path / "out")])
     assert e.value.code == 2 and "fetch them first" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_reactivation_sleep_from_planted_sessions_and_from_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The study end to end, again without work, and on the stores it made as a lab would give them."""
+    monkeypatch.syspath_prepend(PIPELINES.parent)
+    main = importlib.import_module("pipelines.reactivation_sleep.run").main
+    planted = tmp_path / "planted"
+    assert main(["--out", str(planted), "--quick"]) == 0
+    out, err = capsys.readouterr()
+    rows = {r.split("|")[1].strip(): r.split("|") for r in out.splitlines() if r.startswith("| ") and "question" not in r}
+    assert {"trials", "hazard: negative - neutral", "hazard: positive - neutral", "msm: negative", "in the model, removed: negative"} <= set(rows)
+    assert "not answered" not in err and (planted / "effects.png").stat().st_size > 20_000 and (planted / "effects.md").read_text() == out[:-1]
+    for name in ("trials", "hazard: negative - neutral", "hazard: positive - neutral"):
+        low, high = (float(x) for x in rows[name][4].split(" to "))
+        assert low <= float(rows[name][6]) <= high, name
+
+    made = {p: p.stat().st_mtime_ns for p in (planted / "effects").glob("*.json")}
+    assert main(["--out", str(planted), "--quick"]) == 0
+    again, err = capsys.readouterr()
+    assert again == out and "effect:" not in err and all(p.stat().st_mtime_ns == t for p, t in made.items())
+    assert main(["--out", str(planted), "--quick", "--seed", "1"]) == 1
+    assert "holds another run (other seed)" in capsys.readouterr().err
+
+    lab = [str(p) for p in sorted((planted / "stores").glob("*.zarr"))]
+    assert main(["--out", str(tmp_path / "lab"), "--quick", *lab]) == 0
+    given = capsys.readouterr().out
+    assert "| hazard: negative - neutral |" in given and "planted events" not in given and "in the model" not in given
+
+
+def test_reactivation_sleep_says_what_a_store_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(PIPELINES.parent)
+    main = importlib.import_module("pipelines.reactivation_sleep.run").main
+    bare = bm.Recording.from_arrays("day1", "m1", "mouse", signals={"emg": dict(values=RNG.normal(size=2000), rate=100.0, kind="emg")})
+    bm.preprocess(bare, tmp_path / "day1.zarr")
+    assert main(["--out", str(tmp_path / "out"), str(tmp_path / "day1.zarr")]) == 1
+    err = capsys.readouterr().err.splitlines()
+    assert err[-1].startswith("reactivation_sleep: the stores lack a hypnogram 'scoring'") and "--stager" in err[-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,14 @@ PAST_SPANS = (120.0, 600.0)
 """Seconds before the bout over which the share of the target stage is taken."""
 
 
-def past_controls(grids: Sequence[EpochGrid], rows: RiskSet, x: NDArray[np.float64], z: NDArray[np.float64]) -> list[dict[str, Any]]:
+def past_controls(
+    grids: Sequence[EpochGrid], rows: RiskSet, x: NDArray[np.float64], z: NDArray[np.float64], scale: NDArray[np.float64] | None = None
+) -> list[dict[str, Any]]:  # fmt: skip
     """Does the exposure 'predict' how the animal slept before the bout began, given what is adjusted for?
 
     The quantities are the share of the target stage in the last two and ten minutes before the bout, and the length of the
-    previous bout. A cause of both events and transitions that was left out, or measured with noise, shows up here.
+    previous bout. A cause of both events and transitions that was left out, or measured with noise, shows up here. `scale` (n,) multiplies the quantity
+    where `x` and `z` were multiplied by it, the root of weights.
 
     Returns
     -------
@@ -34,13 +37,24 @@ def past_controls(grids: Sequence[EpochGrid], rows: RiskSet, x: NDArray[np.float
         ok = np.isfinite(q)
         if ok.sum() < 50 or np.ptp(q[ok]) == 0:
             continue
-        est = regress_on_exposure(q[ok] / q[ok].std(), x[ok], z[ok], rows[ok])
+        est = regress_on_exposure(q[ok] / q[ok].std() * (1.0 if scale is None else scale[ok]), x[ok], z[ok], rows[ok])
         if np.isfinite(est.p_value):
             out.append({"quantity": name} | est.as_dict())
     return out
 
 
-def past_quantities(grids: Sequence[EpochGrid], rows: RiskSet) -> dict[str, NDArray[np.float64]]:
+class Places(Protocol):
+    """Rows that lie in a bout: recording, epoch, epochs since the bout began (1 for the first), and its number."""
+
+    session: NDArray[np.int64]
+    k: NDArray[np.int64]
+    age: NDArray[np.int64]
+    bout: NDArray[np.int64]
+
+    def __len__(self) -> int: ...
+
+
+def past_quantities(grids: Sequence[EpochGrid], rows: Places) -> dict[str, NDArray[np.float64]]:
     """How the animal slept before each row's bout began, by name, each (n,); NaN where it was not seen."""
     names = [f"target share in the {int(s)} s before the bout" for s in PAST_SPANS] + ["length of the previous bout"]
     out = {name: np.full(len(rows), np.nan) for name in names}

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from brainmu.causal.controls import past_controls
 from brainmu.causal.estimand import coupling_sentence
-from brainmu.causal.grid import EpochGrid, events_of
+from brainmu.causal.grid import EpochGrid, events_of, exposure_of
 from brainmu.causal.hazard import HazardFit, HazardModel, check_exposure_tables, combine_animals, design_matrix, rows_at_risk
 from brainmu.causal.inference import Estimate, wild_bootstrap
 from brainmu.causal.leakage import design_warnings, find_leaks
 from brainmu.causal.logistic import fit_or_shrink, independent_columns
 from brainmu.causal.outcome import Outcome
 from brainmu.causal.risk_set import RiskSet
+from brainmu.causal.sensitivity import describe_sensitivity, failed_controls, noisy_covariates
 from brainmu.core.effect import Effect
 from brainmu.core.events import EventTable
 from brainmu.errors import DesignError
@@ -125,6 +126,9 @@ def fit_coupling(grids: Sequence[EpochGrid], tables: Sequence[EventTable], model
     n = min(int(basis), model.width)
     first, last = model.lag * rows.epoch, (model.lag + model.width) * rows.epoch
     columns, beside, histories = _contents(grids, tables, rows, model, n)
+    counts = np.concatenate([exposure_of(g, t.start, model.blank)[0][g.at_risk] for g, t in zip(grids, tables)])
+    if counts.min() == counts.max() > 0:
+        raise DesignError(f"each of {len(counts)} epochs at risk holds {counts[0]} events, expected some without: there is nothing to compare them with")
     if not columns.any():
         raise DesignError(
             f"none of {len(rows)} epochs at risk follows an event of its bout by {first:g} to {last:g} s: check the events' clock, content and lag"
@@ -299,6 +303,8 @@ def _describe(
         "rows": {"at_risk": len(rows), "target": int(y.sum()), **{f"left out: {k}": v for k, v in main.dropped.items() if k != "shrunk"}},
         "covariates": list(rows.covariates), "negative_controls": past_controls(grids, rows, main.x, main.z), "leaks": find_leaks(grids, tables, model.adjust),
     }  # fmt: skip
+    risk = main.risk_difference["risk_unexposed"]
+    out["sensitivity"] = describe_sensitivity(main.result, risk, [g.recording for g in grids], model.adjust, grids[0].epoch)
     out["warnings"] = _warnings(fitted, model, out)
     out["verdict"] = _verdict(main.result, out, outcome)
     if progress is not None:
@@ -310,11 +316,7 @@ def _warnings(fitted: CouplingFit, model: HazardModel, out: dict[str, Any]) -> l
     said = [*out["leaks"], *design_warnings(model.lag, len(fitted.main.used))]
     if not fitted.main.rows.covariates:
         said.append("no measured confounder is adjusted for: the filter and its tests show association, which a slow common cause makes out of nothing")
-    for c in out["negative_controls"]:
-        if c["p_value"] < 0.05 / len(out["negative_controls"]):
-            said.append(
-                f"negative control fails: the exposure 'predicts' the {c['quantity']} (p = {c['p_value']:.2g}), which it cannot cause: a confounder is left"
-            )
+    said += failed_controls(out["negative_controls"]) + noisy_covariates(out["sensitivity"], "adjustment")
     if fitted.main.dropped.get("shrunk"):
         said.append("the data are sparse: some covariate or cosine separates the transitions, so its coefficient is held back by a weak prior")
     return said
@@ -323,7 +325,7 @@ def _warnings(fitted: CouplingFit, model: HazardModel, out: dict[str, Any]) -> l
 def _verdict(r: Estimate, out: dict[str, Any], outcome: Outcome) -> str:
     shift = out["circular_shift"]
     also = f" The circular shift (association) gives p = {shift['p_value']:.2g}." if shift else ""
-    failed = [w for w in out["warnings"] if "negative control fails" in w or "no measured confounder" in w or "lag=0" in w or "leak" in w]
+    failed = [w for w in out["warnings"] if "negative control fails" in w or "no measured confounder" in w or "looks noisy" in w or "lag=0" in w or "leak" in w]
     what = outcome.transition
     if not np.isfinite(r.p_value) or r.p_value >= 0.05:
         span = f"odds ratios an event from {np.exp(r.low):.2f} to {np.exp(r.high):.2f}"
@@ -331,4 +333,5 @@ def _verdict(r: Estimate, out: dict[str, Any], outcome: Outcome) -> str:
     text = f"Events go with {'more' if r.estimate > 0 else 'fewer'} {what} (odds ratio an event {np.exp(r.estimate):.2f} on average over the horizon)"
     if failed:
         return f"{text}, but as an association only: {failed[0]}.{also}"
-    return f"{text}, given what was adjusted for; a randomised trial would settle it.{also}"
+    strength = f"A left-out cause tied to both by a risk ratio of {out['sensitivity']['e_value_interval']:.2f} would overturn it"
+    return f"{text}, given what was adjusted for. {strength}; a randomised trial would settle it.{also}"

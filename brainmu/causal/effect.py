@@ -9,6 +9,7 @@ import numpy as np
 
 from brainmu._version import __version__
 from brainmu.causal.coupling import estimate_coupling
+from brainmu.causal.exposures import check_exposures
 from brainmu.causal.grid import EpochGrid, check_epoch, epochs_in, subjects_of
 from brainmu.causal.hazard import HazardModel, estimate_hazard
 from brainmu.causal.matched import estimate_matched
@@ -35,7 +36,7 @@ def estimate_effect(
     horizon: float | None = None,
     labels: str | None = "scoring", lag: int = 1, blank: float = 0.0, dose: Literal["count"] | None = None, clock: bool = True,
     weight: Literal["animal", "event"] = "animal", competing: str | Mapping[str, str] | None = None, scheme: Literal["bernoulli", "blocked"] | None = None,
-    content: str | tuple[str, str] | None = None, contrast: tuple[str, str] | None = None,
+    content: str | tuple[str, str] | None = None, contrast: tuple[str, str] | None = None, arms: tuple[str, str] | None = None,
     truncate: float | None = None, matches: int = 5, distance: Literal["propensity", "mahalanobis"] = "propensity", caliper: float | None = None,
     basis: int = 4, diagnostics: bool = True, draws: int = 10_000, seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
@@ -88,9 +89,13 @@ def estimate_effect(
     scheme : {"bernoulli", "blocked"} or None
         How trials were randomised; None reads it off the ledger.
     content : str, (str, str) or None
-        Only events of this content (the others stand beside it); or, in `hazard`, the first against the second.
+        Only events of this content (the others stand beside it); or, in `hazard`, `glm` and `trials`, the first against the second. In `trials` that is
+        how much more assignment does with the first content than with the second, within animals.
     contrast : (str, str) or None
         `trials` with several arms: the first arm against the second.
+    arms : (str, str) or None
+        `trials`: how much more assignment does in the first arm than in the second, such as ("opsin", "no_opsin"). A trial's arm is what it would deliver
+        (column `planned` or `arm`) or its animal's `arm`, `group` or `virus` (`subject_meta`). Within animals where these have both, between them otherwise.
     truncate : float or None
         `msm`: percentile at which weights are cut; None leaves them. Cutting has ruined coverage in validation.
     matches, distance, caliper
@@ -117,7 +122,7 @@ def estimate_effect(
     ------
     DesignError
         If the data cannot answer the question: no animal names, an empty arm, overlapping trials, a ledger that contradicts itself,
-        exposure after the outcome, a horizon off the grid, a covariate that uses its future.
+        exposure outside the recording or after the outcome, trials logged twice, a horizon off the grid, a covariate that uses its future.
 
     Examples
     --------
@@ -140,7 +145,7 @@ def estimate_effect(
     question = {
         "exposure": exposure, "outcome": outcome, "design": design, "adjust": adjust, "adjust_window": adjust_window, "horizon": horizon, "labels": labels,
         "lag": lag, "blank": blank, "dose": dose, "clock": clock, "weight": weight, "competing": competing, "scheme": scheme, "content": content,
-        "contrast": contrast, "truncate": truncate, "matches": matches, "distance": distance, "caliper": caliper, "basis": basis, "draws": draws,
+        "contrast": contrast, "arms": arms, "truncate": truncate, "matches": matches, "distance": distance, "caliper": caliper, "basis": basis, "draws": draws,
         "seed": seed,
     }  # fmt: skip
     wanted = check_question(question)
@@ -149,11 +154,12 @@ def estimate_effect(
     epoch = check_epoch(grids)
     if not any(g.source.any() for g in grids):
         raise DesignError(f"no epoch of {len(grids)} hypnograms is scored {transition.source}, expected some at risk of {transition}")
+    notes += check_exposures(grids, exposure, trials=design == "trials")
     centred = [g.recording.id for g in grids if g.hypnogram.attrs.get("centred")]
     span = default_horizon(design, wanted, epoch) if horizon is None else float(horizon)
     if design == "trials":
         effect = estimate_trials(
-            grids, exposure, wanted, horizon=span, content=content if isinstance(content, str) else None, contrast=contrast, weight=weight,
+            grids, exposure, wanted, horizon=span, content=content, contrast=contrast, arms=arms, weight=weight,
             competing=competing, scheme=scheme, blank=float(blank), diagnostics=diagnostics, draws=draws, seed=seed, progress=progress,
         )  # fmt: skip
         if centred:
@@ -209,8 +215,14 @@ def check_question(asked: Mapping[str, Any], epoch: float | None = None) -> Outc
     _check_choices(**{k: asked[k] for k in ("design", "weight", "dose", "draws", "lag", "blank", "adjust_window")})
     if outcome.kind != "transition" and design not in ("trials", "matched"):
         raise DesignError(f"design '{design}' reads transitions and outcome is '{outcome}': use design='trials' or 'matched', or a transition ('NREM->WAKE')")
-    if design == "trials" and isinstance(content, tuple):
-        raise DesignError(f"content is {content!r}: trials take one content; their contrasts stand in diagnostics['contents']")
+    pairs = {k: asked.get(k) for k in ("content", "contrast", "arms")}
+    for name, pair in pairs.items():
+        if pair is not None and not isinstance(pair, str) and (len(pair) != 2 or pair[0] == pair[1]):
+            raise DesignError(f"{name} is {pair!r}, expected two different names")
+    if design != "trials" and pairs["arms"] is not None:
+        raise DesignError(f"arms is {pairs['arms']!r}: only design 'trials' compares arms")
+    if pairs["arms"] is not None and (pairs["contrast"] is not None or isinstance(content, tuple)):
+        raise DesignError("arms, contrast and a pair of contents are three comparisons: ask for one at a time (arms with one content is fine)")
     if design == "matched":
         Matching(asked["matches"], asked["distance"], asked["caliper"])
     if epoch is not None:

@@ -8,7 +8,7 @@ from brainmu.causal.grid import epochs_in
 from brainmu.causal.hazard import HazardModel, describe_exposure
 from brainmu.causal.outcome import Outcome
 
-__all__ = ["coupling_sentence", "hazard_sentence", "matched_sentence", "msm_sentence", "trial_sentence"]
+__all__ = ["contrast_sentence", "coupling_sentence", "hazard_sentence", "matched_sentence", "msm_sentence", "trial_sentence"]
 
 
 def _window(model: HazardModel, horizon: float, epoch: float) -> str:
@@ -74,3 +74,11 @@ def trial_sentence(outcome: Outcome, horizon: float, content: str | None, contra
     span = f"{blank:g} to {horizon:g} s after" if blank else f"{horizon:g} s from"
     bound = f", counted up to {horizon:g} s from its onset" if outcome.kind == "time" else f" over the {span} its onset"
     return f"How much does {what} during {t.source} change the {outcome.quantity}{bound}, whether or not it was delivered, in {animals}?"
+
+
+def contrast_sentence(outcome: Outcome, horizon: float, kind: str, pair: tuple[str, str], among: str, animals: str) -> str:
+    """Design "trials", one content or arm against another."""
+    t = outcome.transition
+    what = f"with content {pair[0]} than with content {pair[1]}" if kind == "content" else f"in arm {pair[0]} than in arm {pair[1]}"
+    target = f"the chance that {t.target} is the first stage reached" if outcome.kind == "transition" else f"the {outcome.quantity}"
+    return f"How much more does a trial assigned during {t.source} change {target} within {horizon:g} s of its onset {what}, {among}, in {animals}?"

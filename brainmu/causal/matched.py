@@ -146,7 +146,8 @@ def conditional_effects(
         raise DesignError(f"none of {len(hits)} matched sets holds both an epoch followed by the target and one that is not: nothing to estimate")
     offset, won, owner = np.log(m / (k1 - m)), y[sets.exposed[tells]], rows.animal[sets.exposed[tells]]
     n = len(rows.names)
-    pooled = float(_firth(won, offset, np.zeros(len(won), dtype=np.int64), 1, penalty=False)[0])
+    # Where every exposed epoch of a telling set, or none, is followed by the target, the plain likelihood has no maximum.
+    pooled = float(_firth(won, offset, np.zeros(len(won), dtype=np.int64), 1, penalty=len(set(won)) == 1)[0])
     effects = _firth(won, offset, owner, n)
     p = expit(offset + pooled)
     information = np.bincount(owner, p * (1 - p), n)

@@ -15,7 +15,7 @@ from brainmu.causal.leakage import design_warnings, find_leaks
 from brainmu.causal.matched import MatchedFit, matched_difference
 from brainmu.causal.matching import MatchedSets, Matching, balance
 from brainmu.causal.outcome import Outcome
-from brainmu.causal.sensitivity import confounder_contour, e_value, reliability
+from brainmu.causal.sensitivity import describe_sensitivity, e_value_of_difference, failed_controls, noisy_covariates, reliability
 from brainmu.core.events import EventTable
 from brainmu.errors import DesignError
 
@@ -113,16 +113,14 @@ def _past_controls(grids: Sequence[EpochGrid], fitted: MatchedFit) -> list[dict[
 
 
 def _sensitivity(grids: Sequence[EpochGrid], fitted: MatchedFit, outcome: Outcome, model: HazardModel, out: dict[str, Any]) -> dict[str, Any]:
-    seen: dict[str, Any] = {}
+    recordings = [g.recording for g in grids]
     if outcome.kind == "transition":
-        r, risk = fitted.result, out["means"]["matches"]
-        bound = r.low if r.estimate > 0 else r.high
-        crosses = not np.isfinite(bound) or bound * r.estimate <= 0
-        seen = {
-            "e_value": e_value(r.estimate, risk), "e_value_interval": 1.0 if crosses else e_value(bound, risk), "confounder": confounder_contour(r),
-        }  # fmt: skip
+        return describe_sensitivity(fitted.result, out["means"]["matches"], recordings, model.adjust, grids[0].epoch)
+    r, sd = fitted.result, float(np.std(fitted.values))
+    bound = r.low if r.estimate > 0 else r.high
+    crosses = not np.isfinite(bound) or bound * r.estimate <= 0
+    seen: dict[str, Any] = {"e_value": e_value_of_difference(r.estimate, sd), "e_value_interval": 1.0 if crosses else e_value_of_difference(bound, sd)}
     if model.adjust:
-        recordings = [g.recording for g in grids]
         seen["reliability_if_noise_is_white"] = {name: reliability(recordings, name, grids[0].epoch) for name in model.adjust}
     return seen
 
@@ -139,17 +137,11 @@ def _warnings(fitted: MatchedFit, outcome: Outcome, model: HazardModel, out: dic
             said.append(
                 f"matched epochs still differ in {row['covariate']} by {row['after']:+.2f} SD (before matching {row['before']:+.2f}): narrow the caliper"
             )
-    for c in out["negative_controls"]:
-        if c["p_value"] < 0.05 / len(out["negative_controls"]):
-            said.append(
-                f"negative control fails: the exposure 'predicts' the {c['quantity']} (p = {c['p_value']:.2g}), which it cannot cause: a confounder is left"
-            )
-    for name, value in out["sensitivity"].get("reliability_if_noise_is_white", {}).items():
-        if value < 0.9:
-            said.append(f"covariate {name!r} looks noisy (reliability about {value:.2f} if its noise is white), matching is incomplete: use adjust_window")
+    said += failed_controls(out["negative_controls"]) + noisy_covariates(out["sensitivity"], "matching")
     few = int(fitted.values[fitted.sets.exposed].sum()) if outcome.kind == "transition" else 10
     if few < 10:
-        said.append(f"only {few} transitions follow a matched exposed epoch")
+        sparse = "" if few else ": the odds ratio is held back by a weak prior"
+        said.append(f"only {few} transitions follow a matched exposed epoch{sparse}")
     return said
 
 
@@ -167,5 +159,5 @@ def _verdict(fitted: MatchedFit, outcome: Outcome, horizon: float, out: dict[str
     text = f"Exposed epochs have {'more' if r.estimate > 0 else 'less'} {what} than their matches {size}"
     if failed:
         return f"{text}, but as an association only: {failed[0]}."
-    strength = f" tied to both by a risk ratio of {out['sensitivity']['e_value_interval']:.2f}" if transition else " of both"
-    return f"{text}. A left-out cause{strength} would overturn it; a randomised trial would settle it."
+    strength = out["sensitivity"]["e_value_interval"]
+    return f"{text}. A left-out cause tied to both by a risk ratio of {strength:.2f} would overturn it; a randomised trial would settle it."

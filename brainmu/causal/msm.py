@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainmu.causal.controls import past_controls
 from brainmu.causal.estimand import msm_sentence
 from brainmu.causal.grid import EpochGrid, Transition, epochs_in, events_of
 from brainmu.causal.hazard import HazardModel, check_exposure_tables, design_matrix
 from brainmu.causal.inference import Estimate
+from brainmu.causal.leakage import find_leaks
 from brainmu.causal.logistic import expit, fit_logistic, fit_or_shrink, independent_columns
 from brainmu.causal.outcome import Outcome
 from brainmu.causal.risk_set import RiskSet, build_risk_set
+from brainmu.causal.sensitivity import describe_sensitivity, failed_controls, noisy_covariates
 from brainmu.core.effect import Effect
 from brainmu.core.events import EventTable
 from brainmu.errors import DesignError
@@ -102,7 +105,7 @@ def estimate_msm(
     result, result_rd = (_jackknife(v, np.array([x[i] for x in left])) for i, v in ((1, value), (0, rd)))
     report: dict[str, Any] = {}
     if diagnostics:
-        report = _describe(panel, weights, model, truncate, result, result_rd, transition, seed)
+        report = _describe(grids, tables, panel, weights, model, truncate, result, result_rd, transition, seed)
     named = "one more exposed epoch" if model.count else "at least one event in the window against none, its timing as observed"
     clocks = ", time since sleep onset" if model.clock else ""
     return Effect(
@@ -204,7 +207,8 @@ def _jackknife(value: float, left: NDArray[np.float64]) -> Estimate:
 
 
 def _describe(
-    panel: _Panel, weights: NDArray[np.float64], model: HazardModel, truncate: float | None, result: Estimate, risk: Estimate, transition: Transition, seed: int
+    grids: Sequence[EpochGrid], tables: Sequence[EventTable], panel: _Panel, weights: NDArray[np.float64], model: HazardModel,
+    truncate: float | None, result: Estimate, risk: Estimate, transition: Transition, seed: int,
 ) -> dict[str, Any]:  # fmt: skip
     curve = [{"percentile": t, "estimate": _marginal(panel, weights, model, t)[1]} for t in TRUNCATIONS]
     ess = float(weights.sum() ** 2 / (weights**2).sum())
@@ -219,7 +223,11 @@ def _describe(
     }  # fmt: skip
     identified = ess >= LEAST_ESS * len(weights) and moved <= result.se
     out["identified_by_weighting"] = bool(identified)
-    said = []
+    out["negative_controls"] = _past_controls(grids, panel, weights)
+    unexposed = panel.y[panel.g == 0]
+    out["sensitivity"] = describe_sensitivity(result, float(unexposed.mean()), [g.recording for g in grids], model.adjust, grids[0].epoch)
+    out["leaks"] = find_leaks(grids, tables, model.adjust)
+    said = [*out["leaks"], *failed_controls(out["negative_controls"]), *noisy_covariates(out["sensitivity"], "weighting")]
     if ess < LEAST_ESS * len(weights):
         said.append(f"not identified by weighting: the effective sample is {ess / len(weights):.0%} of the rows (less than {LEAST_ESS:.0%})")
     if moved > result.se:
@@ -234,12 +242,25 @@ def _describe(
         said.append(f"{len(panel.rows.names)} animals: the interval rests on very few degrees of freedom")
     out["warnings"] = said
     way = "more" if result.estimate > 0 else "less"
+    grave = [w for w in said if any(g in w for g in ("negative control fails", "looks noisy", "leak"))]
     out["verdict"] = (
         f"Not identified by weighting; read g_computation ({out['g_computation']:+.2f}) beside it." if not identified
         else f"No marginal effect on {transition} is shown ({result.low:+.2f} to {result.high:+.2f})." if not result.p_value < 0.05
-        else f"Imposing the exposure would make {transition} {way} likely, if nothing unmeasured drives both."
+        else f"Events go with {way} {transition}, but as an association only: {grave[0]}." if grave
+        else f"Imposing the exposure would make {transition} {way} likely, if nothing unmeasured drives both. A left-out cause tied to both by a risk ratio of "
+        f"{out['sensitivity']['e_value_interval']:.2f} would overturn it; a randomised trial would settle it."
     )  # fmt: skip
     return out
+
+
+def _past_controls(grids: Sequence[EpochGrid], panel: _Panel, weights: NDArray[np.float64]) -> list[dict[str, Any]]:
+    """Does exposure in the window 'predict' how the animal slept before the bout, once weighted?"""
+    # Weighted least squares, by scaling both sides.
+    w = np.sqrt(weights / weights.mean())
+    base = panel.base[panel.at]
+    base = base[:, independent_columns(base)]
+    rows = panel.rows[panel.at]
+    return past_controls(grids, rows, (panel.g > 0) * w, base * w[:, None], scale=w)
 
 
 def _balance(panel: _Panel, weights: NDArray[np.float64]) -> dict[str, dict[str, float]]:

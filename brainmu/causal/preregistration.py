@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from brainmu._version import __version__
-from brainmu.causal.estimand import coupling_sentence, hazard_sentence, matched_sentence, msm_sentence, trial_sentence
+from brainmu.causal.estimand import contrast_sentence, coupling_sentence, hazard_sentence, matched_sentence, msm_sentence, trial_sentence
 from brainmu.causal.hazard import HazardModel
 from brainmu.causal.outcome import Outcome
 from brainmu.errors import DesignError, InputError
@@ -20,7 +20,7 @@ __all__ = ["preregister", "question_hash"]
 _NOT_ASKED = ("sessions", "diagnostics", "progress")
 _OBSERVED = ("horizon", "labels", "adjust", "adjust_window", "lag", "blank", "clock", "weight", "content", "seed")
 _OF_DESIGN = {
-    "trials": ("horizon", "labels", "blank", "weight", "competing", "scheme", "content", "contrast", "draws", "seed"),
+    "trials": ("horizon", "labels", "blank", "weight", "competing", "scheme", "content", "contrast", "arms", "draws", "seed"),
     "hazard": (*_OBSERVED, "dose", "draws"),
     "msm": (*_OBSERVED, "dose", "truncate"),
     "matched": (*_OBSERVED, "matches", "distance", "caliper", "draws"),
@@ -44,7 +44,7 @@ def question_hash(question: Mapping[str, Any], version: str = __version__) -> st
     Options that the design does not use do not count.
     """
     design = str(question["design"])
-    kept = {k: _plain(question[k]) for k in ("design", "exposure", "outcome", *_OF_DESIGN[design])}
+    kept = {k: _plain(question[k]) for k in ("design", "exposure", "outcome", *_OF_DESIGN[design]) if k != "arms" or question.get(k) is not None}
     return hashlib.sha256(json.dumps({"version": version, "question": kept}, sort_keys=True).encode()).hexdigest()
 
 
@@ -134,6 +134,9 @@ def _sentence(asked: dict[str, Any], outcome: Outcome, epoch: float) -> str:
     design, animals = asked["design"], "the animals of the study"
     horizon = default_horizon(design, outcome, epoch) if asked["horizon"] is None else float(asked["horizon"])
     if design == "trials":
+        pair = asked["arms"] or (asked["content"] if isinstance(asked["content"], tuple) else None)
+        if pair is not None:
+            return contrast_sentence(outcome, horizon, "arm" if asked["arms"] else "content", tuple(pair), "within animals where they have both", animals)
         return trial_sentence(outcome, horizon, asked["content"], asked["contrast"], animals, float(asked["blank"]))
     adjust = asked["adjust"]
     names = (adjust,) if isinstance(adjust, str) else tuple(adjust)

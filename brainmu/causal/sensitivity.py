@@ -12,7 +12,9 @@ from brainmu.causal.covariates import value_before
 from brainmu.causal.inference import Estimate
 from brainmu.core.recording import Recording
 
-__all__ = ["confounder_contour", "e_value", "reliability", "reliability_table"]
+__all__ = [
+    "confounder_contour", "describe_sensitivity", "e_value", "e_value_of_difference", "failed_controls", "noisy_covariates", "reliability", "reliability_table",
+]  # fmt: skip
 
 RELIABILITIES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 
@@ -35,6 +37,60 @@ def e_value(log_odds_ratio: float, outcome_risk: float) -> float:
         return float("nan")
     rr = float(np.exp(abs(log_odds_ratio) * (1.0 if outcome_risk < 0.15 else 0.5)))
     return rr + float(np.sqrt(rr * (rr - 1)))
+
+
+def e_value_of_difference(difference: float, sd: float) -> float:
+    """The same for a difference in means: in SD of the outcome, times 0.91, it stands for a log risk ratio.
+
+    References
+    ----------
+    VanderWeele & Ding, Ann Intern Med 167:268 (2017).
+
+    Examples
+    --------
+    >>> round(e_value_of_difference(0.5, 1.0), 2)
+    2.53
+    """
+    if not (np.isfinite(difference) and sd > 0):
+        return float("nan")
+    rr = float(np.exp(0.91 * abs(difference) / sd))
+    return rr + float(np.sqrt(rr * (rr - 1)))
+
+
+def describe_sensitivity(result: Estimate, risk: float, recordings: Sequence[Recording], adjust: Sequence[str], epoch: float) -> dict[str, Any]:
+    """E-values of a log odds ratio and of the end of its interval nearer to nothing, a confounder's contour, and how noisy the covariates look.
+
+    Parameters
+    ----------
+    risk : float
+        Of the outcome, unexposed.
+    """
+    bound = result.low if result.estimate > 0 else result.high
+    crosses = not np.isfinite(bound) or bound * result.estimate <= 0
+    out: dict[str, Any] = {
+        "e_value": e_value(result.estimate, risk), "e_value_interval": 1.0 if crosses else e_value(bound, risk), "confounder": confounder_contour(result),
+    }  # fmt: skip
+    if adjust:
+        out["reliability_if_noise_is_white"] = {name: reliability(recordings, name, epoch) for name in adjust}
+    return out
+
+
+def noisy_covariates(seen: dict[str, Any], what: str) -> list[str]:
+    """A sentence for each covariate that looks noisy; `what` is incomplete then."""
+    return [
+        f"covariate {name!r} looks noisy (reliability about {value:.2f} if its noise is white), {what} is incomplete: use adjust_window"
+        for name, value in seen.get("reliability_if_noise_is_white", {}).items()
+        if value < 0.9
+    ]
+
+
+def failed_controls(controls: Sequence[dict[str, Any]]) -> list[str]:
+    """A sentence for each negative control that the exposure 'predicts', at 5 % over all of them."""
+    return [
+        f"negative control fails: the exposure 'predicts' the {c['quantity']} (p = {c['p_value']:.2g}), which it cannot cause: a confounder is left"
+        for c in controls
+        if c["p_value"] < 0.05 / len(controls)
+    ]
 
 
 def confounder_contour(result: Estimate) -> dict[str, Any]:

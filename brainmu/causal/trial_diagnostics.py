@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from brainmu.causal.grid import EpochGrid
 from brainmu.causal.inference import Estimate, animal_mean
 from brainmu.causal.outcome import Outcome
+from brainmu.causal.trial_controls import trial_controls, trial_sensitivity
+from brainmu.causal.trial_gates import closed_loop
 from brainmu.causal.trial_risk import outcome_of, risk_differences
 from brainmu.causal.trial_table import Trials
 
@@ -22,7 +25,7 @@ __all__ = ["describe_trials", "trial_verdict"]
 def describe_trials(
     ledger: Trials, trials: Trials, analysed: NDArray[np.bool_], y: NDArray[np.float64], rules: Mapping[str, str], weights: NDArray[np.float64],
     rd: NDArray[np.float64], risk1: NDArray[np.float64], risk0: NDArray[np.float64], result: Estimate, scheme: AssignmentScheme, outcome: Outcome,
-    p_value: float,
+    p_value: float, grids: Sequence[EpochGrid], weight: str, seed: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything but the number itself, as plain values."""
     use = weights > 0
@@ -40,11 +43,13 @@ def describe_trials(
         "within_these_animals": _within(trials, y, weights).as_dict(),
         "flow": _flow(ledger, trials, analysed), "resolution": _resolution(trials),
         "strata": _strata(trials, y), "contents": _contents(trials, y), "compliance": _compliance(trials, y, result),
-        "carry_over": _carry_over(trials, y), "balance": _balance(trials),
+        "carry_over": _carry_over(trials, y), "balance": _balance(trials), "closed_loop": closed_loop(ledger),
     }  # fmt: skip
     if risks:
         out |= {"horizons": _horizons(ledger, rules, weights), "eligible_before_onset": _before(ledger, weights)}
-    out["warnings"] = _warnings(ledger, trials, out, weights, outcome)
+    out["negative_controls"] = trial_controls(grids, scheme, analysed, weight, seed)
+    out["sensitivity"] = trial_sensitivity(trials, y, weights, result, out, outcome)
+    out["warnings"] = _warnings(ledger, trials, out, weights, outcome) + out["closed_loop"].pop("warnings", [])
     return out
 
 
@@ -239,7 +244,8 @@ def _warnings(ledger: Trials, trials: Trials, out: dict[str, Any], weights: NDAr
         said.append(f"{n} animals: the interval rests on {n - 1} degree{'s' if n > 2 else ''} of freedom")
     lost = [trials.names[j] for j in np.flatnonzero(weights == 0)]
     if lost:
-        said.append(f"{len(lost)} animals have an empty arm and are left out: {', '.join(lost[:8])}")
+        verbs = ("animals have", "are") if len(lost) > 1 else ("animal has", "is")
+        said.append(f"{len(lost)} {verbs[0]} an empty arm and {verbs[1]} left out: {', '.join(lost[:8])}")
     if out["flow"]["exclusion_p"] < 0.05:
         said.append(
             "trials outside the source stage at onset differ between the arms: "
@@ -253,6 +259,11 @@ def _warnings(ledger: Trials, trials: Trials, out: dict[str, Any], weights: NDAr
         said.append("the previous trial's assignment predicts the outcome: trials may reach into each other")
     if out["compliance"].get("delivered_among_assigned", 1.0) < 0.8:
         said.append(f"only {out['compliance']['delivered_among_assigned']:.0%} of assigned trials were delivered: the effect of assignment is diluted")
+    said += [
+        f"negative control fails: assignment 'predicts' the {c['quantity']} (p = {c['p_value']:.2g}), which was over before it: the coin was not as logged"
+        for c in out["negative_controls"]
+        if c["p_value"] < 0.05 / len(out["negative_controls"])
+    ]
     cut = np.isin(trials.end, ["next", "end"]).mean()
     if cut > 0.1:
         said.append(f"{cut:.0%} of trials are cut short by the next trial or the end of scoring")
@@ -275,4 +286,7 @@ def trial_verdict(result: Estimate, p_value: float, report: dict[str, Any], outc
     size = f"{abs(result.estimate):.1%}" if risks else f"{abs(result.estimate):.3g}"
     reach = "" if result.p_value < 0.05 else " It is shown for these animals; the interval over animals includes no effect."
     doubts = "; ".join(report["warnings"]) or "an assignment log that is not what happened, or scoring that saw the stimulation"
+    strength = report["sensitivity"]["e_value_interval"]
+    if result.p_value < 0.05 and np.isfinite(strength):
+        doubts += f". Such a flaw would have to be tied to arm and outcome by a risk ratio of {strength:.2f}"
     return f"Assignment {way} {'the chance of ' if risks else ''}{what} by {size} (randomised).{reach} What would overturn it: {doubts}."

@@ -24,6 +24,9 @@ SCHEMES = ("bernoulli", "blocked")
 ENDS = ("exit", "next", "end")
 """What can end follow-up before the target: another stage, the next trial, the end of scoring (recording end, gap, artefact)."""
 
+LONGEST_WAIT = 60.0
+"""Longest from a gate to its trial's onset, s."""
+
 _EDGE = 1e-6
 
 
@@ -54,6 +57,12 @@ class Trials:
         The same question asked of the last epoch that was over before the onset: at risk then, and target reached from the onset's own epoch on.
     age : float64 (n,), s
         Time in bout at the onset; stage : str (n,), as scored.
+    arm : str (n,)
+        What the trial would deliver, or the animal's group, where arms are compared; "" elsewhere.
+    gate : float64 (n,), s
+        When a closed loop opened; the onset where it was not logged.
+    extra : dict of float64 (n,)
+        Other numeric columns of the ledger (light dose, ensemble size, phase, …).
     """
 
     names: list[str]
@@ -73,23 +82,27 @@ class Trials:
     before_hit: NDArray[np.bool_]
     age: NDArray[np.float64]
     stage: NDArray[Any]
+    arm: NDArray[Any]
+    gate: NDArray[np.float64]
     horizon: float
     epoch: float
     logged: dict[str, bool] = field(default_factory=dict)
+    extra: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.onset)
 
     def __getitem__(self, which: NDArray[np.bool_]) -> Trials:
         rows = {k: v[which] for k, v in vars(self).items() if isinstance(v, np.ndarray)}
-        return Trials(names=self.names, horizon=self.horizon, epoch=self.epoch, logged=self.logged, **rows)
+        extra = {k: v[which] for k, v in self.extra.items()}
+        return Trials(names=self.names, horizon=self.horizon, epoch=self.epoch, logged=self.logged, extra=extra, **rows)
 
 
 def collect_trials(
     grids: Sequence[EpochGrid], exposure: str | Mapping[str, EventTable], *, horizon: float, scheme: str | None, content: str | None,
-    contrast: tuple[str, str] | None,
+    contrast: tuple[str, str] | None, arms: tuple[str, str] | None = None,
 ) -> Trials:  # fmt: skip
-    """All trials with what happened after each.
+    """All trials with what happened after each; `arms` names what :attr:`Trials.arm` is looked up for.
 
     Raises
     ------
@@ -97,7 +110,7 @@ def collect_trials(
         If the ledger lacks a column, contradicts itself, or its trials overlap.
     """
     names = list(dict.fromkeys(g.subject for g in grids))
-    parts, block_base = [], 0
+    parts, others, block_base = [], [], 0
     logged: dict[str, bool] = {}
     for session, grid in enumerate(grids):
         table = events_of(grid.recording, exposure).sorted()
@@ -113,19 +126,41 @@ def collect_trials(
         part = _ledger(table, where, scheme, logged)
         part["block"] = np.where(part["block"] >= 0, part["block"] + block_base, -1)
         block_base = max(block_base, int(part["block"].max(initial=-1)) + 1)
-        part.update(_follow(grid, part["onset"], part.pop("gate"), part.pop("gated"), horizon))
+        part.update(_follow(grid, part["onset"], part["gate"], part.pop("gated"), horizon))
         n = len(part["onset"])
+        part["arm"] = np.full(n, "", dtype=object) if arms is None else arm_of(grid, table, arms)
+        others.append(_numeric(table))
         part["animal"], part["session"] = np.full(n, names.index(grid.subject)), np.full(n, session)
         parts.append(part)
     if not parts:
         what = f" with content {content!r}" if content is not None else ""
         raise DesignError(f"the trial tables of {len(grids)} recordings hold no trials{what}, expected at least one in each arm")
     rows = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
-    trials = Trials(names=names, horizon=horizon, epoch=grids[0].epoch, logged=logged, **rows)
+    shared = [c for c in others[0] if all(c in o for o in others)]
+    extra = {c: np.concatenate([o[c] for o in others]) for c in shared}
+    trials = Trials(names=names, horizon=horizon, epoch=grids[0].epoch, logged=logged, extra=extra, **rows)
     order = np.lexsort((trials.onset, trials.session, trials.animal))
     trials = trials[order]
     _check_deliveries(trials)
     return trials
+
+
+_KNOWN = {"start", "stop", "peak", "kind", "content", "assigned", "delivered", "probability", "p_assigned", "block", "gate_time", "arm", "planned", "trial"}
+
+
+def _numeric(table: EventTable) -> dict[str, NDArray[np.float64]]:
+    """Columns of numbers that the design itself does not read."""
+    frame = table.to_frame()
+    return {str(c): frame[c].to_numpy(dtype=np.float64) for c in frame.select_dtypes("number").columns if str(c) not in _KNOWN}
+
+
+def arm_of(grid: EpochGrid, table: EventTable, arms: tuple[str, str]) -> NDArray[Any]:
+    """The arm of each trial (n,): the ledger's column `planned` or `arm`, or the animal's `arm`, `group` or `virus`, whichever knows the names."""
+    columns = [np.asarray(getattr(table, c)).astype(str) for c in ("planned", "arm") if c in table.columns]
+    meta = grid.recording.subject_meta
+    columns += [np.full(len(table), str(meta[k])) for k in ("arm", "group", "virus") if k in meta]
+    known = next((c for c in columns if np.isin(c, arms).any()), np.full(len(table), ""))
+    return known.astype(object)
 
 
 def _contrast(table: EventTable, contrast: tuple[str, str], where: str) -> EventTable:
@@ -160,7 +195,7 @@ def _ledger(table: EventTable, where: str, scheme: str | None, logged: dict[str,
             f"{where}: the trial table has no column 'probability' (of being assigned, as logged): the randomisation cannot be replayed; "
             "add it, or pass scheme='bernoulli' for one fair coin a trial"
         )
-    p = np.full(n, np.nan) if name is None else np.asarray(getattr(table, name), dtype=np.float64)
+    p = np.full(n, np.nan) if name is None else _numbers(getattr(table, name), f"{where}: {name}", "the chance of assignment between 0 and 1")
     if name is not None and not (np.isfinite(p).all() and (p > 0).all() and (p < 1).all()):
         bad = p[~(np.isfinite(p) & (p > 0) & (p < 1))][0]
         raise DesignError(
@@ -174,7 +209,7 @@ def _ledger(table: EventTable, where: str, scheme: str | None, logged: dict[str,
     block = np.full(n, -1)
     if "block" in table.columns:
         block = np.unique(np.asarray(table.block).astype(str), return_inverse=True)[1].astype(np.int64)
-    gate = np.asarray(table.gate_time, dtype=np.float64) if "gate_time" in table.columns else start
+    gate = _numbers(table.gate_time, f"{where}: gate_time", "seconds on the session clock") if "gate_time" in table.columns else start
     gated = np.isfinite(gate) & ("gate_time" in table.columns)
     gate = np.where(np.isfinite(gate), gate, start)
     late = np.flatnonzero(gate > start + 1e-6)
@@ -183,8 +218,23 @@ def _ledger(table: EventTable, where: str, scheme: str | None, logged: dict[str,
         raise DesignError(
             f"{where}: trial at {start[i]:g} s was gated at {gate[i]:g} s, after its onset: expected gate_time <= start (is one of them on another clock?)"
         )
+    stale = np.flatnonzero(gate < start - LONGEST_WAIT)
+    if len(stale):
+        i = int(stale[0])
+        raise DesignError(
+            f"{where}: trial at {start[i]:g} s was gated at {gate[i]:g} s, {start[i] - gate[i]:g} s before its onset, expected at most {LONGEST_WAIT:g} s: "
+            "is one of them on another clock?"
+        )
     content = np.asarray(table.content).astype(str).astype(object)
     return {"onset": start, "assigned": assigned, "delivered": delivered, "probability": p, "block": block, "content": content, "gate": gate, "gated": gated}
+
+
+def _numbers(values: Any, what: str, expected: str) -> NDArray[np.float64]:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        bad = next(v for v in np.asarray(values, dtype=object) if isinstance(v, str))
+        raise DesignError(f"{what} holds {bad!r}, expected {expected}") from None
 
 
 def _binary(values: Any, what: str) -> NDArray[np.bool_]:

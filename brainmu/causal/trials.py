@@ -23,8 +23,9 @@ __all__ = ["estimate_trials"]
 
 
 def estimate_trials(
-    grids: Sequence[EpochGrid], exposure: str | Mapping[str, EventTable], outcome: Outcome, *, horizon: float, content: str | None = None,
-    contrast: tuple[str, str] | None = None, weight: Literal["animal", "event"] = "animal", competing: str | Mapping[str, str] | None = None,
+    grids: Sequence[EpochGrid], exposure: str | Mapping[str, EventTable], outcome: Outcome, *, horizon: float,
+    content: str | tuple[str, str] | None = None, contrast: tuple[str, str] | None = None, arms: tuple[str, str] | None = None,
+    weight: Literal["animal", "event"] = "animal", competing: str | Mapping[str, str] | None = None,
     scheme: str | None = None, blank: float = 0.0, diagnostics: bool = True, draws: int = 10_000, seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
 ) -> Effect:  # fmt: skip
@@ -45,13 +46,14 @@ def estimate_trials(
     if blank and outcome.kind != "signal":
         raise DesignError(f"blank is {blank:g} s: trials leave time out of a signal only ('signal:NAME'), not of '{outcome}'")
     rules, transition = competing_rules(competing), outcome.transition
-    ledger = collect_trials(grids, exposure, horizon=horizon, scheme=scheme, content=content, contrast=contrast)
-    y, analysed = outcome_of(ledger, rules)
-    if outcome.kind == "time":
-        # What is lost of the horizon; a target that was reached is weighted for the trials cut short before it.
-        y = horizon - y * (horizon - ledger.latency[analysed])
-    elif outcome.kind == "signal":
-        y, analysed = _signal_of(grids, ledger, outcome, blank)
+    one = content if isinstance(content, str) else None
+    ledger = collect_trials(grids, exposure, horizon=horizon, scheme=scheme, content=one, contrast=contrast, arms=arms)
+    y, analysed = _outcomes(grids, ledger, outcome, rules, blank)
+    if arms is not None or isinstance(content, tuple):
+        from brainmu.causal.trial_contrast import compare_sides
+
+        sides = ("arm", arms) if arms is not None else ("content", content)
+        return compare_sides(ledger, y, analysed, sides, outcome, weight, scheme, grids, blank=blank, diagnostics=diagnostics, draws=draws, seed=seed)
     _check_arms(ledger, analysed, outcome)
     assignment = AssignmentScheme(ledger, scheme)
     trials = ledger[analysed]
@@ -66,12 +68,12 @@ def estimate_trials(
         p_value = float((1 + np.sum(np.abs(null - centre) >= abs(result.estimate - centre) - 1e-12)) / (draws + 1))
     report: dict[str, Any] = {}
     if diagnostics:
-        report = describe_trials(ledger, trials, analysed, y, rules, weights, rd, risk1, risk0, result, assignment, outcome, p_value)
+        report = describe_trials(ledger, trials, analysed, y, rules, weights, rd, risk1, risk0, result, assignment, outcome, p_value, grids, weight, seed)
         report["verdict"] = trial_verdict(result, p_value, report, outcome, horizon)
     animals = f"{len(rd[np.isfinite(rd)])} animals" if len(trials.names) > 1 else f"animal {trials.names[0]}"
     unit = "risk difference" if outcome.kind == "transition" else "s" if outcome.kind == "time" else signal_unit(grids, outcome)
     return Effect(
-        estimand=trial_sentence(outcome, horizon, content, contrast, animals, blank),
+        estimand=trial_sentence(outcome, horizon, one, contrast, animals, blank),
         estimate=result.estimate, low=result.low, high=result.high, p_value=p_value, unit=unit, level="experimental", null=null,
         n_units=int(np.isfinite(rd).sum()), n_events=len(trials),
         assumptions=[
@@ -85,6 +87,19 @@ def estimate_trials(
         risk_set=f"trials that start in an epoch scored {transition.source}, or were gated on it", lag=0, blank=blank, horizon=float(horizon),
         n_exposed=int(trials.assigned.sum()), n_transitions=int((trials.end == "target").sum()),
     )  # fmt: skip
+
+
+def _outcomes(
+    grids: Sequence[EpochGrid], ledger: Trials, outcome: Outcome, rules: Mapping[str, str], blank: float
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:  # fmt: skip
+    """What is averaged for each analysed trial, and which trials of the ledger are."""
+    if outcome.kind == "signal":
+        return _signal_of(grids, ledger, outcome, blank)
+    y, analysed = outcome_of(ledger, rules)
+    if outcome.kind == "time":
+        # What is lost of the horizon; a target that was reached is weighted for the trials cut short before it.
+        y = ledger.horizon - y * (ledger.horizon - ledger.latency[analysed])
+    return y, analysed
 
 
 def _signal_of(grids: Sequence[EpochGrid], ledger: Trials, outcome: Outcome, blank: float) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

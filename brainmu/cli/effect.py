@@ -34,8 +34,11 @@ def effect(
     ] = None,
     labels: Annotated[str, Parameter(help="Name of the hypnogram.")] = "scoring",
     lag: Annotated[int | None, Parameter(help="Epochs between exposure and the first outcome epoch (not trials; default 1).")] = None,
-    content: Annotated[str | None, Parameter(help="Only events of this content enter as the exposure of interest.")] = None,
+    content: Annotated[
+        list[str] | None, Parameter(help="Only events of this content; of two, the first against the second.", consume_multiple=True, negative="")
+    ] = None,
     contrast: Annotated[tuple[str, str] | None, Parameter(help="Trials: compare these two arms.")] = None,
+    arms: Annotated[tuple[str, str] | None, Parameter(help="Trials: effect of assignment in the first arm less that in the second (opsin no_opsin).")] = None,
     blank: Annotated[
         float | None, Parameter(help="Seconds at the end of the exposure epoch in which events do not count; trials of a signal: after the onset, left out.")
     ] = None,
@@ -86,8 +89,11 @@ def effect(
         "exposure": exposure, "outcome": outcome, "design": design, "horizon": horizon, "adjust": adjust or [], "labels": labels, "weight": weight,
         "clock": clock, "draws": draws, "seed": common.seed,
     }  # fmt: skip
+    if content is not None and len(content) > 2:
+        raise UsageError(f"--content takes one content, or two to compare, and got {len(content)}: {' '.join(content)}")
     given = {
-        "lag": lag, "content": content, "contrast": contrast, "blank": blank, "dose": dose, "adjust_window": adjust_window, "competing": competing,
+        "lag": lag, "content": content and (content[0] if len(content) == 1 else tuple(content)), "contrast": contrast, "arms": arms, "blank": blank,
+        "dose": dose, "adjust_window": adjust_window, "competing": competing,
         "scheme": scheme, "matches": matches, "distance": distance, "caliper": caliper, "basis": basis,
     }  # fmt: skip
     question |= {k: v for k, v in given.items() if v is not None}

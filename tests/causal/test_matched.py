@@ -158,3 +158,17 @@ def test_error_rates_of_matching(planted_study, animals, effect):
     found = [estimate_effect(recs, diagnostics=False, **ASK) for recs in planted_study(41, animals=animals, studies=200, hours=1.5, planted=s)]
     assert 0.90 < np.mean([e.low <= effect <= e.high for e in found]) < 0.99
     assert abs(np.mean([e.estimate for e in found]) - effect) < 0.06
+
+
+def test_no_transition_after_any_matched_exposed_epoch(planted_study):
+    """The plain odds ratio is infinite then: the answer stays finite, and says that a prior holds it."""
+    recordings = planted_study(0, animals=1, hours=1.0, planted=planted_study.settings(rate=-2.5))[0]
+    rec = recordings[0]
+    h = rec.hypnogram("scoring")
+    events = rec.events("reactivation")
+    # Events whose next epoch but one leaves NREM are dropped, so that nothing follows an exposed epoch.
+    k = ((events.start - h.start) // h.epoch).astype(int)
+    stays = h.mask("NREM")[np.minimum(k + 2, len(h) - 1)]
+    found = estimate_effect(rec, exposure={rec.id: events[stays]}, design="matched", draws=99)
+    assert found.estimate < 0 and np.isfinite([found.low, found.high]).all() and abs(found.estimate) < 8
+    assert any("held back by a weak prior" in w for w in found.diagnostics["warnings"])
