@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from brainmu.core import EventTable, Recording
 from brainmu.core.units import unit_factor
@@ -115,12 +116,13 @@ def smooth_states(counts: list[NDArray[np.int32]], rates: Float, x: NDArray[np.f
     order = np.argsort([len(c) for c in counts], kind="stable")[::-1]
     out: list[Float] = [np.empty(0, dtype=np.float32)] * len(counts)
     i = 0
-    while i < len(order):
-        longest = len(counts[order[i]])
-        batch = order[i : i + max(_BATCH_BINS // max(longest, 1), 1)]
-        for k, p in zip(batch, _smooth_batch([counts[k] for k in batch], rates, x, bin_size, walk, stay)):
-            out[k] = p
-        i += len(batch)
+    with threadpool_limits(1, "blas"):  # products this small only wait for each other in several threads
+        while i < len(order):
+            longest = len(counts[order[i]])
+            batch = order[i : i + max(_BATCH_BINS // max(longest, 1), 1)]
+            for k, p in zip(batch, _smooth_batch([counts[k] for k in batch], rates, x, bin_size, walk, stay)):
+                out[k] = p
+            i += len(batch)
     return out
 
 
