@@ -61,8 +61,8 @@ class DemoConfig:
     context_steps: int = 40
     finetune_steps: int = 120
     shuffles: int = 500
-    null_sessions: int = 20
-    null_shuffles: int = 50
+    null_sessions: int = 40
+    null_shuffles: int = 25
     attribution_epochs: int = 32
     placebos: int = 19
     edited_events: int = 60

@@ -40,7 +40,7 @@ _FEWEST_PASSES = 4
 
 def find_replay(
     recording: Recording, run: str | Intervals | Mapping[str, Intervals] | None = "run", rest: str | Intervals | None = "rest", *,
-    candidates: str | EventTable | None = None, bin_size: float = 0.02, shuffles: int = 500, null_sessions: int = 20, null_shuffles: int = 50,
+    candidates: str | EventTable | None = None, bin_size: float = 0.02, shuffles: int = 500, null_sessions: int = 40, null_shuffles: int = 25,
     least_cells: int = 5, least_bins: int = 5, least_spikes: int = 50, fastest: float = 30.0, smoothing: float | None = None,
     speed: float | None = None, seed: int = 0, progress: Progress | None = None,
 ) -> EventTable:  # fmt: skip
@@ -65,7 +65,7 @@ def find_replay(
         there is LFP, else bursts.
     null_sessions, null_shuffles : int
         Null sessions, and shuffles of each kind in every one of them. The events of one session resemble each other (most of all
-        where cells are few), so p < 0.05 asks for about twenty: with fewer it is met more often than that by chance.
+        where cells are few), so p < 0.05 asks for forty: with fewer it may be met more often than that by chance.
     least_cells, least_bins : int
         Active cells and bins that an event needs to be scored.
 
