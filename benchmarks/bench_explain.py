@@ -10,6 +10,7 @@ python benchmarks/bench_explain.py [--quick] [--drivers 2] [--hours 1]
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import time
 
@@ -123,17 +124,16 @@ def marked() -> None:
 
 
 def timed(hours: float) -> None:
-    rec, _ = synth.recording(hours=hours, seed=0, n_channels=3, n_cortex=1, n_cells=50)
     model = load("brainmu-tiny-rodent3")
-    for method, check in (("integrated_gradients", False), ("integrated_gradients", True), ("feature_ablation", True)):
-        began = time.perf_counter()
-        maps = attribute(model, rec, "NREM", method=method, check=check)
-        what = f"{method}, {'with' if check else 'without'} checks"
-        print(
-            f"{what}: {time.perf_counter() - began:.0f} s for {hours:g} h, 4 channels + 50 units, {maps.attrs['n_epochs']} epochs explained (bar 60 s)",
-            flush=True,
-        )
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+    for channels, units, bar in ((4, 50, 60), (16, 80, 180)):
+        rec, _ = synth.recording(hours=hours, seed=0, n_channels=channels - 1, n_cortex=1, n_cells=units)
+        for method, check in (("integrated_gradients", False), ("integrated_gradients", True), ("gradient_shap", True), ("feature_ablation", True)):
+            began, used = time.perf_counter(), time.process_time()
+            maps = attribute(model, rec, "NREM", method=method, check=check)
+            what = f"{method}, {'with' if check else 'without'} checks"
+            took = f"{time.perf_counter() - began:.0f} s ({time.process_time() - used:.0f} s of CPU, load {os.getloadavg()[0]:.1f})"
+            print(f"{what}: {took} for {hours:g} h, {channels} channels + {units} units, {maps.attrs['n_epochs']} epochs explained (bar {bar} s)", flush=True)
+        print(f"peak memory so far {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 SECTIONS = {
-    "Tutorials": ("tutorials", "first-steps"),
+    "Tutorials": ("tutorials", "first-steps mechanism-tour"),
     "How to": (
         "how-to",
         "fetch info formats manifest clocks preprocess remote export pretrain finetune stage evaluate events replay attribute intervene effect report demo"
