@@ -56,6 +56,7 @@ def test_groups_of_animals():
     assert any("allotted at random" in w for w in found.diagnostics["warnings"])
 
 
+@pytest.mark.slow
 def test_error_rate_without_a_shift():
     """100 null studies of five animals."""
     outside = 0
