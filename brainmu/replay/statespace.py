@@ -10,6 +10,7 @@ Denovellis, Gillespie, Coulter, Sosa, Chung, Eden & Frank (2021), eLife 10:e6450
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,7 +57,14 @@ class StateSpace:
 
 
 def classify_dynamics(
-    recording: Recording, events: EventTable, context: Context, *, bin_size: float = 0.002, stay: float = 0.98, certain: float = 0.8
+    recording: Recording,
+    events: EventTable,
+    context: Context,
+    *,
+    bin_size: float = 0.002,
+    stay: float = 0.98,
+    certain: float = 0.8,
+    device: str | None = None,
 ) -> tuple[EventTable, list[StateSpace]]:
     """`events` with the mean probability of each dynamic, and each event's posterior.
 
@@ -64,12 +72,14 @@ def classify_dynamics(
     for more than half of the event, else "mixed") and ``state_speed`` (median speed of the most probable place, the position's
     unit a second).
 
+    `device` names a device of torch ("cuda"); None is numpy on the processor, which is faster there than torch.
+
     Raises
     ------
     MissingDataError
         If there are no spikes.
     InputError
-        If `bin_size` or `stay` is out of range.
+        If `bin_size` or `stay` is out of range, or there is no such device.
     """
     if recording.spikes is None:
         raise MissingDataError(f"{recording.id}: no spikes, decoding needs sorted units")
@@ -80,7 +90,7 @@ def classify_dynamics(
     n = np.maximum(((events.stop - events.start) / bin_size + 1e-6).astype(int), 1)
     counts = spikes.window_counts(events.start, n, bin_size)
     apart = context.track.distance(x, x)
-    found = smooth_states(counts, context.fields.rates, apart, bin_size, walk_sd(context, bin_size), stay)
+    found = smooth_states(counts, context.fields.rates, apart, bin_size, walk_sd(context, bin_size), stay, device)
     out = [StateSpace(p, a + bin_size * (np.arange(k) + 0.5), x) for p, a, k in zip(found, events.start, n)]
     return events.assign(**_summary(out, n, apart, bin_size, certain)), out
 
@@ -104,7 +114,9 @@ def walk_sd(context: Context, bin_size: float) -> float:
     return float(one * np.sqrt(bin_size / 0.002))
 
 
-def smooth_states(counts: list[NDArray[np.int32]], rates: Float, x: NDArray[np.float64], bin_size: float, walk: float, stay: float = 0.98) -> list[Float]:
+def smooth_states(
+    counts: list[NDArray[np.int32]], rates: Float, x: NDArray[np.float64], bin_size: float, walk: float, stay: float = 0.98, device: str | None = None
+) -> list[Float]:
     """Posterior (time, state, place) of each event, given counts (time, unit) of each; forwards, then backwards.
 
     `x` holds the coordinates (place,), or the distance (place, place) of any two along a track with arms.
@@ -115,36 +127,64 @@ def smooth_states(counts: list[NDArray[np.int32]], rates: Float, x: NDArray[np.f
     """
     order = np.argsort([len(c) for c in counts], kind="stable")[::-1]
     out: list[Float] = [np.empty(0, dtype=np.float32)] * len(counts)
-    i = 0
+    i, arrays = 0, _Arrays(device)
     with threadpool_limits(1, "blas"):  # products this small only wait for each other in several threads
         while i < len(order):
             longest = len(counts[order[i]])
             batch = order[i : i + max(_BATCH_BINS // max(longest, 1), 1)]
-            for k, p in zip(batch, _smooth_batch([counts[k] for k in batch], rates, x, bin_size, walk, stay)):
+            for k, p in zip(batch, _smooth_batch([counts[k] for k in batch], rates, x, bin_size, walk, stay, arrays)):
                 out[k] = p
             i += len(batch)
     return out
 
 
-def _smooth_batch(counts: list[NDArray[np.int32]], rates: Float, x: NDArray[np.float64], bin_size: float, walk: float, stay: float) -> list[Float]:
+class _Arrays:
+    """What numpy and torch share, on one device."""
+
+    def __init__(self, device: str | None) -> None:
+        self.device, self.library = device, np
+        if device is not None:
+            import torch
+
+            try:
+                torch.empty(0, device=device)
+            except (RuntimeError, AssertionError) as e:
+                raise InputError(f"device is {device!r}, expected one that torch has here, such as 'cpu' or 'cuda': {str(e).splitlines()[0]}") from e
+            self.library = torch
+
+    def put(self, values: NDArray[np.float32]) -> Any:
+        return values if self.device is None else self.library.from_numpy(values).to(self.device)
+
+    def get(self, values: Any) -> Float:
+        return values if self.device is None else values.cpu().numpy()
+
+    def ones(self, *shape: int) -> Any:
+        return self.put(np.ones(shape, dtype=np.float32))
+
+
+def _smooth_batch(
+    counts: list[NDArray[np.int32]], rates: Float, x: NDArray[np.float64], bin_size: float, walk: float, stay: float, arrays: _Arrays
+) -> list[Float]:
     """Events sorted by falling length, so that those still running are the first rows."""
     length = np.array([len(c) for c in counts])
     n, steps, places = len(counts), int(length[0]), len(x)
-    like = _likelihood(counts, rates, bin_size)  # (time, event, place)
+    put, ones, stack, join = arrays.put, arrays.ones, arrays.library.stack, arrays.library.concatenate
+    like = put(_likelihood(counts, rates, bin_size))  # (time, event, place)
     apart = x if x.ndim == 2 else x[:, None] - x[None]
     move = np.exp(-0.5 * (apart / walk) ** 2)
     move = (move / move.sum(1, keepdims=True)).astype(np.float32)
-    back_move = np.ascontiguousarray(move.T)
+    move, back_move = put(move), put(np.ascontiguousarray(move.T))
     change = np.full((3, 3), (1 - stay) / 2, dtype=np.float32)
     np.fill_diagonal(change, stay)
+    change = put(change)
     running = [int((length > t).sum()) for t in range(steps)]
-    one = np.ones(places, dtype=np.float32)  # sums over places as products with it, which are several times faster
-    mean, every = one / places, np.ones(3 * places, dtype=np.float32)
-    forward = np.empty((n, steps, 3, places), dtype=np.float32)
+    one = ones(places)  # sums over places as products with it, which are several times faster
+    mean, every = one / places, ones(3 * places)
+    forward = put(np.empty((n, steps, 3, places), dtype=np.float32))
     # What is fragmented has the shape of the likelihood: a number an event, not a place, is all there is to carry. Each step
     # is scaled by the total of the one before it, along with its likelihood.
-    c = s = np.full((n, places), 1 / (3 * places), dtype=np.float32)
-    total = np.full((3, n), 1 / 3, dtype=np.float32)
+    c = s = ones(n, places) / (3 * places)
+    total = ones(3, n) / 3
     for t in range(steps):
         k = running[t]
         c, s, total = c[:k], s[:k], total[:, :k]
@@ -154,10 +194,10 @@ def _smooth_batch(counts: list[NDArray[np.int32]], rates: Float, x: NDArray[np.f
             from_g = (change[1, 0] / places * total[1])[:, None]
             c, s = (change[0, 0] * c + change[2, 0] * s) @ move + from_g, change[0, 2] * c + change[2, 2] * s + from_g
         c, s, flat = c * now, s * now, g[:, None] * now
-        total = np.stack([c @ one, flat @ one, s @ one])
+        total = stack([c @ one, flat @ one, s @ one])
         forward[:k, t, 0], forward[:k, t, 1], forward[:k, t, 2] = c, flat, s
-    bc = bs = np.ones((running[-1], places), dtype=np.float32)
-    bg = norm = np.ones(running[-1], dtype=np.float32)
+    bc = bs = ones(running[-1], places)
+    bg = norm = ones(running[-1])
     for t in range(steps - 1, -1, -1):
         if t < steps - 1:
             k = running[t + 1]
@@ -168,15 +208,15 @@ def _smooth_batch(counts: list[NDArray[np.int32]], rates: Float, x: NDArray[np.f
             new_s = change[2, 0] * moved + change[2, 2] * as_ + from_g
             new_g = change[1, 0] * (ac @ mean) + change[1, 2] * (as_ @ mean) + change[1, 1] * ag
             more = running[t] - k  # events whose last bin this is know nothing of what follows
-            norm = np.concatenate([1 / (new_c @ mean + new_s @ mean + new_g), np.ones(more, dtype=np.float32)])
-            bc, bs = (np.concatenate([v, np.ones((more, places), dtype=np.float32)]) for v in (new_c, new_s))
-            bg = np.concatenate([new_g, np.ones(more, dtype=np.float32)])
+            norm = join([1 / (new_c @ mean + new_s @ mean + new_g), ones(more)])
+            bc, bs, bg = join([new_c, ones(more, places)]), join([new_s, ones(more, places)]), join([new_g, ones(more)])
         post = forward[: running[t], t]
         post[:, 0] *= bc
         post[:, 1] *= bg[:, None]
         post[:, 2] *= bs
         post /= (post.reshape(len(post), -1) @ every)[:, None, None]
-    return [forward[e, :k] for e, k in enumerate(length)]
+    found = arrays.get(forward)
+    return [found[e, :k] for e, k in enumerate(length)]
 
 
 def _likelihood(counts: list[NDArray[np.int32]], rates: Float, bin_size: float) -> Float:

@@ -36,14 +36,20 @@ def exact(counts: np.ndarray, rates: np.ndarray, x: np.ndarray, dt: float, walk:
     return f.reshape(len(counts), 3, p)
 
 
-def test_batched_smoothing_equals_the_exact_chain() -> None:
+@pytest.mark.parametrize("device", [None, "cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_batched_smoothing_equals_the_exact_chain(device) -> None:
     rng = np.random.default_rng(0)
     x = np.linspace(0, 1, PLACES)
     rates = rng.uniform(0.5, 40, (UNITS, PLACES)).astype(np.float32)
     counts = [rng.poisson(0.15, (n, UNITS)).astype(np.int32) for n in (30, 5, 1, 22)]
-    found = smooth_states(counts, rates, x, 0.01, 0.1)
+    found = smooth_states(counts, rates, x, 0.01, 0.1, device=device)
     for c, p in zip(counts, found):
         assert np.allclose(p, exact(c, rates.astype(float), x, 0.01, 0.1, 0.98), atol=2e-4)
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(InputError, match="device is 'abacus'"):
+        smooth_states([np.zeros((3, 1), dtype=np.int32)], np.ones((1, 4), dtype=np.float32), np.arange(4.0), 0.01, 1.0, device="abacus")
 
 
 @pytest.fixture(scope="module")
