@@ -76,7 +76,7 @@ def test_a_hypnogram_of_other_times_is_refused():
     rec, _ = _planted(3)
     later = Hypnogram(np.ones(150, dtype=int), "rodent3", 4.0, 5000.0)
     for find in (find_spindles, find_slow_waves):
-        with pytest.raises(MissingDataError, match="5000-5600 s and the signal 0-600 s"):
+        with pytest.raises(MissingDataError, match="5000-5600 s and the data 0-600 s"):
             find(rec, hypnogram=later)
 
 
