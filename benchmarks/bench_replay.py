@@ -189,9 +189,9 @@ class Results:
 
 def calibration_plan(sessions: int) -> Iterator[tuple[str, World, str, int]]:
     for seed in range(sessions):
-        if seed % 4 == 0:
+        if seed % 2 == 0:
             for family in ("identity", "jitter"):
-                yield f"mixed {family}", World(**MIXED), family, seed // 4
+                yield f"mixed {family}", World(**MIXED), family, seed // 2
         for family in FAMILIES:
             if seed % EVERY.get(family, 1) == 0:
                 yield f"calibration {family}", World(), family, seed // EVERY.get(family, 1)

@@ -1,6 +1,6 @@
 """Draw the calibration and the power of replay's p-value from what benchmarks/bench_replay.py measured. Writes replay_power.png beside this file.
 
-Usage: python docs/figures/replay_power.py [RESULTS]   (default: replay_power.json beside this file)
+Usage: python docs/figures/replay_power.py [RESULTS]   (of --full; default: replay_power.json beside this file)
 """
 
 from __future__ import annotations
@@ -60,4 +60,4 @@ def power(ax, results: Results, axis: str, values: tuple[float, ...]) -> None:
 
 
 if __name__ == "__main__":
-    main(Results(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "replay_power.json"), HERE / "replay_power.png")
+    main(Results(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "replay_power.json", {}), HERE / "replay_power.png")
