@@ -17,9 +17,9 @@ Fernández-Ruiz et al. (2019), Science 364:1082 (long ripples matter). Theiler e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,6 +143,19 @@ def find_ripples_by_channel(
     return out
 
 
+_LENGTHS_KEPT = 8
+
+
+class _Weights(NamedTuple):
+    """Lengths of the transforms, and where in the spectrum weights (channel, frequency) of each packet and of the whole band begin."""
+
+    n: int
+    size: int
+    packets: list[tuple[int, Float]]
+    fine_size: int
+    band: tuple[int, Float]
+
+
 @dataclass(frozen=True)
 class Detector:
     """A ripple detector fitted to a baseline."""
@@ -159,6 +172,7 @@ class Detector:
     surrogate_rate: float
     surrogate_seconds: float
     warnings: tuple[str, ...] = ()
+    _kept: dict[int, _Weights] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def fit(cls, signal: Signal, baseline: Intervals, settings: RippleSettings, seed: int = 0) -> Detector:
@@ -193,29 +207,44 @@ class Detector:
 
     def _view(self, block: Float) -> _View:
         """Power of the packets (frequency, time) and envelope of the whole band, averaged over channels, of a block (channel, time)."""
-        rate, (low, high) = self.signal.rate or 0.0, self.settings.band
         n = block.shape[1]
+        w = self._weights(n)
+        spectrum = sp_fft.rfft(block, w.n, axis=1, workers=WORKERS)
+        packets = np.zeros((len(w.packets), len(block), w.size), dtype=np.complex64)
+        for row, (a, weight) in zip(packets, w.packets):
+            np.multiply(spectrum[:, a : a + weight.shape[1]], weight, out=row[:, : weight.shape[1]])
+        power = _power(packets) * np.float32((w.size / w.n) ** 2)
+        a, weight = w.band
+        whole = np.zeros((len(block), w.fine_size), dtype=np.complex64)
+        np.multiply(spectrum[:, a : a + weight.shape[1]], weight, out=whole[:, : weight.shape[1]])
+        fine = _power(whole) * np.float32((w.fine_size / w.n) ** 2)
+        rate = self.signal.rate or 0.0
+        step, fine_step = w.n / rate / w.size, w.n / rate / w.fine_size
+        envelope = np.sqrt(gaussian_filter1d(fine[: max(int(n / rate / fine_step), 1)], self.settings.edge_sigma / fine_step, mode="nearest"))
+        return _View(power[:, : max(int(n / rate / step), 1)], step, envelope, fine_step)
+
+    def _weights(self, n: int) -> _Weights:
+        """What the spectrum of a block of `n` samples is multiplied with; blocks are of few lengths, so it is kept."""
+        if n in self._kept:
+            return self._kept[n]
+        if len(self._kept) >= _LENGTHS_KEPT:
+            self._kept.clear()
+        rate, (low, high) = self.signal.rate or 0.0, self.settings.band
         m = sp_fft.next_fast_len(n, real=True)
-        spectrum = sp_fft.rfft(block, m, axis=1, workers=WORKERS)
         f = np.fft.rfftfreq(m, 1 / rate)
         width = min(20.0, rate / 2 - high)
         wide = 4 / (2 * np.pi * self.settings.packet)
         i, j = np.searchsorted(f, [max(low - max(wide, width), 0), high + max(wide, width)])
         f = f[i:j]
-        spectrum = spectrum[:, i:j] * self._whitening(f)
-        k = sp_fft.next_fast_len(max(int(round(m * _STEP_RATE / rate)), int(2 * wide * m / rate) + 2))
-        packets = np.zeros((len(self.centres), len(block), k), dtype=np.complex64)
-        for row, centre in zip(packets, self.centres):
+        white = self._whitening(f)
+        size = sp_fft.next_fast_len(max(int(round(m * _STEP_RATE / rate)), int(2 * wide * m / rate) + 2))
+        packets = []
+        for centre in self.centres:
             a, b = np.searchsorted(f, [centre - wide, centre + wide])
-            row[:, : b - a] = spectrum[:, a:b] * np.exp(-0.5 * ((f[a:b] - centre) * 2 * np.pi * self.settings.packet) ** 2).astype(np.float32)
-        power = _power(packets) * np.float32((k / m) ** 2)
-        k2 = max(2 * k, sp_fft.next_fast_len(j - i))
-        whole = np.zeros((len(block), k2), dtype=np.complex64)
-        whole[:, : j - i] = spectrum * gain(f, low, high, width)
-        fine = _power(whole) * np.float32((k2 / m) ** 2)
-        step, fine_step = m / rate / k, m / rate / k2
-        envelope = np.sqrt(gaussian_filter1d(fine[: max(int(n / rate / fine_step), 1)], self.settings.edge_sigma / fine_step, mode="nearest"))
-        return _View(power[:, : max(int(n / rate / step), 1)], step, envelope, fine_step)
+            packets.append((int(i + a), white[:, a:b] * np.exp(-0.5 * ((f[a:b] - centre) * 2 * np.pi * self.settings.packet) ** 2).astype(np.float32)))
+        band = (int(i), (white * gain(f, low, high, width)).astype(np.float32))
+        self._kept[n] = _Weights(m, size, packets, max(2 * size, sp_fft.next_fast_len(j - i)), band)
+        return self._kept[n]
 
     def _z(self, view: _View) -> Float:
         return ((np.sqrt((view.packets / self.level[:, None].astype(np.float32)).max(0)) - self.centre) / self.spread).astype(np.float32)
