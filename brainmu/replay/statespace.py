@@ -142,7 +142,7 @@ class _Arrays:
     """What numpy and torch share, on one device."""
 
     def __init__(self, device: str | None) -> None:
-        self.device, self.library = device, np
+        self.device, self.module = device, np
         if device is not None:
             import torch
 
@@ -150,10 +150,10 @@ class _Arrays:
                 torch.empty(0, device=device)
             except (RuntimeError, AssertionError) as e:
                 raise InputError(f"device is {device!r}, expected one that torch has here, such as 'cpu' or 'cuda': {str(e).splitlines()[0]}") from e
-            self.library = torch
+            self.module = torch
 
     def put(self, values: NDArray[np.float32]) -> Any:
-        return values if self.device is None else self.library.from_numpy(values).to(self.device)
+        return values if self.device is None else self.module.from_numpy(values).to(self.device)
 
     def get(self, values: Any) -> Float:
         return values if self.device is None else values.cpu().numpy()
@@ -168,7 +168,7 @@ def _smooth_batch(
     """Events sorted by falling length, so that those still running are the first rows."""
     length = np.array([len(c) for c in counts])
     n, steps, places = len(counts), int(length[0]), len(x)
-    put, ones, stack, join = arrays.put, arrays.ones, arrays.library.stack, arrays.library.concatenate
+    put, ones, stack, join = arrays.put, arrays.ones, arrays.module.stack, arrays.module.concatenate
     like = put(_likelihood(counts, rates, bin_size))  # (time, event, place)
     apart = x if x.ndim == 2 else x[:, None] - x[None]
     move = np.exp(-0.5 * (apart / walk) ** 2)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from brainmu.core.recording import Recording
 from brainmu.core.signal import Signal
 from brainmu.errors import InputError, MissingDataError
-from brainmu.sleep.frames import Grid, brain_measures, grid_of, muscle_level
+from brainmu.sleep.frames import Grid, brain_measures, finite_mean, grid_of, muscle_level
 
 __all__ = ["BURN_IN", "CONTEXT", "Table", "add_context", "context_reach", "epoch_table"]
 
@@ -158,7 +158,7 @@ def _brain(kind: str, signals: dict[str, Signal], grid: Grid, running: bool) -> 
             values[flat] = np.nan
         own.append(np.stack([_own_scale(per[k], grid, running) for k in (*_SHAPES, *_RATIOS)], axis=2))  # (epoch, channel, measure)
         absolute.append(np.stack([per[k] for k in _RATIOS], axis=2))
-    a, b = (_mean(np.concatenate(v, axis=1)) for v in (own, absolute))
+    a, b = (finite_mean(np.concatenate(v, axis=1), axis=1) for v in (own, absolute))
     return [(np.concatenate([a, b], axis=1), names)]
 
 
@@ -171,7 +171,7 @@ def _muscle(signals: dict[str, Signal], grid: Grid, running: bool) -> list[tuple
     finite = np.isfinite(frames)
     top = np.where(finite.any(1), np.where(finite, frames, -np.inf).max(1), np.nan)
     mean = grid.per_epoch(level)
-    own = [_mean(_own_scale(v, grid, running)[:, :, None])[:, 0] for v in (mean, top, top - mean)]
+    own = [finite_mean(_own_scale(v, grid, running)[:, :, None], axis=1)[:, 0] for v in (mean, top, top - mean)]
     return [(np.stack(own, axis=1), names)]
 
 
@@ -259,12 +259,6 @@ def _running_scale(x: NDArray[np.float64], burn_in: int) -> NDArray[np.float64]:
             out[first:stop, here] = (x[first:stop, here] - 0.5 * (low + high)) / np.where(span > 1e-9, span, 1.0)
         first = stop
     return out
-
-
-def _mean(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over axis 1 of what is finite; NaN where nothing is."""
-    n = np.isfinite(x).sum(axis=1)
-    return np.where(n > 0, np.nansum(x, axis=1) / np.maximum(n, 1), np.nan)
 
 
 def _joined(parts: list[tuple[NDArray[np.float64], list[str]]]) -> tuple[NDArray[np.float64], list[str]]:

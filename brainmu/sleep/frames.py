@@ -17,7 +17,7 @@ from brainmu.core.signal import Signal
 from brainmu.dsp.spectra import aperiodic_slope, band_power, line_free, sliding_spectrum
 from brainmu.errors import InputError, MissingDataError
 
-__all__ = ["BANDS", "Grid", "brain_measures", "decimated", "grid_of", "lfp_emg", "muscle_level", "spectra"]
+__all__ = ["BANDS", "Grid", "brain_measures", "decimated", "finite_mean", "grid_of", "lfp_emg", "muscle_level", "spectra"]
 
 BANDS: dict[str, tuple[float, float]] = {
     "slow": (0.5, 1.5), "delta": (1.0, 4.0), "theta": (4.0, 8.0), "alpha": (8.0, 12.0), "sigma": (11.0, 16.0),
@@ -62,6 +62,13 @@ class Grid:
         x = np.asarray(frames, dtype=np.float64).reshape(self.n, self.per, *frames.shape[1:])
         count = np.isfinite(x).sum(axis=1)
         return np.where(count > 0, np.nansum(x, axis=1) / np.maximum(count, 1), np.nan)
+
+
+def finite_mean(x: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Mean along an axis of what is finite; NaN where nothing is, such as in epochs beyond the data."""
+    known = np.isfinite(x)
+    n = known.sum(axis=axis)
+    return np.where(n > 0, np.where(known, x, 0.0).sum(axis=axis) / np.maximum(n, 1), np.nan)
 
 
 def grid_of(recording: Recording, signals: list[Signal], epoch: float, start: float | None = None) -> Grid:

@@ -16,7 +16,7 @@ from brainmu.core.signal import Signal
 from brainmu.dsp.spectra import band_power
 from brainmu.errors import InputError, MissingDataError
 from brainmu.sleep.circular import along
-from brainmu.sleep.frames import Grid, spectra
+from brainmu.sleep.frames import Grid, finite_mean, spectra
 
 __all__ = ["event_coupling", "slow_wave_activity", "stage_spectra"]
 
@@ -80,8 +80,8 @@ def slow_wave_activity(
     signal = max(_brain(recording, channels).values(), key=lambda s: s.n_channels)
     freqs, power = _per_epoch(signal, h, high + 1)
     level = band_power(power, freqs, low, high).astype(np.float64)
-    mean = _mean(level[h.mask("NREM")], axis=0)
-    activity = _mean(100 * level / mean, axis=1)
+    mean = finite_mean(level[h.mask("NREM")], axis=0)
+    activity = finite_mean(100 * level / mean, axis=1)
     rows = []
     for a, b in h.intervals("NREM").bounds:
         i, j = round((a - h.start) / h.epoch), round((b - h.start) / h.epoch)
@@ -98,13 +98,6 @@ def slow_wave_activity(
     table.attrs = {"decline": 100 * float(np.expm1(rate)), "half_life": float(np.log(2) / -rate) if rate < 0 else float("nan"), "bouts": len(table),
                    "band": [low, high], "channels": signal.names}  # fmt: skip
     return table
-
-
-def _mean(x: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """Mean along an axis of what is finite; NaN where nothing is, such as in epochs beyond the data."""
-    known = np.isfinite(x)
-    n = known.sum(axis=axis)
-    return np.where(n > 0, np.where(known, x, 0.0).sum(axis=axis) / np.maximum(n, 1), np.nan)
 
 
 def event_coupling(first: EventTable, second: EventTable, within: Intervals, *, window: float = 1.5, draws: int = 500, seed: int = 0) -> pd.DataFrame:
