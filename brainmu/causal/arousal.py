@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from brainmu.causal.exposures import check_exposures
 from brainmu.causal.grid import EpochGrid, check_epoch, events_of, subjects_of
-from brainmu.causal.inference import Estimate, animal_mean
+from brainmu.causal.inference import Estimate, animal_mean, jackknife, welch
 from brainmu.causal.logistic import fit_or_shrink
 from brainmu.causal.outcome import Outcome
 from brainmu.causal.trial_table import Trials, collect_trials
@@ -82,13 +82,13 @@ def arousal_threshold(
             f"the chance of {wanted.transition.target} does not rise with {level!r} (slope {whole['slope']:+.3g}), so there is no threshold: check the levels"
         )
     left = [_fit(probes.animal[k], dose[k], y[k], first[k] if within else None, n) for k in (probes.animal != j for j in present)] if len(present) > 1 else []
-    slope = _jackknife(whole["slope"], [x["slope"] for x in left])
+    slope = jackknife(whole["slope"], [x["slope"] for x in left])
     own = whole["threshold"]
     if within:
-        result, kind = _jackknife(whole["shift"], [x["shift"] for x in left]), "within animals"
+        result, kind = jackknife(whole["shift"], [x["shift"] for x in left]), "within animals"
     elif arms:
         side = np.array([first[probes.animal == j].any() for j in range(n)])
-        result, kind = _welch(own[present][side[present]], own[present][~side[present]]), "between animals"
+        result, kind = welch(animal_mean(own[present][side[present]]), animal_mean(own[present][~side[present]])), "between animals"
     else:
         result, kind = animal_mean(own[present]), ""
     unit = str(level)
@@ -146,22 +146,6 @@ def _fit(animal: NDArray[np.int64], dose: NDArray[np.float64], y: NDArray[np.flo
     threshold = np.full(n, np.nan)
     threshold[seen] = centre - fit.coef[: len(seen)] / slope
     return {"slope": slope, "threshold": threshold, "shift": -float(fit.coef[len(seen)]) / slope if more else float("nan")}
-
-
-def _jackknife(value: float, left: list[float]) -> Estimate:
-    n = len(left)
-    if n < 2:
-        return Estimate.t(value, float("nan"), 0)
-    return Estimate.t(value, float(np.sqrt((n - 1) / n * np.sum((np.array(left) - value) ** 2))), n - 1)
-
-
-def _welch(a: NDArray[np.float64], b: NDArray[np.float64]) -> Estimate:
-    one, two = animal_mean(a), animal_mean(b)
-    squares = [one.se**2, two.se**2]
-    total, gap = sum(squares), one.estimate - two.estimate
-    if not np.isfinite(total) or total == 0:
-        return Estimate.t(gap, float("nan"), 0)
-    return Estimate.t(gap, float(np.sqrt(total)), total**2 / sum(s**2 / p.df for s, p in zip(squares, (one, two))))
 
 
 def _curve(dose: NDArray[np.float64], y: NDArray[np.float64], first: NDArray[np.bool_], arms: tuple[str, str] | None) -> list[dict[str, Any]]:

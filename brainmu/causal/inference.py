@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Estimate", "WEBB", "animal_mean", "random_effects", "wild_bootstrap"]
+__all__ = ["Estimate", "WEBB", "animal_mean", "jackknife", "random_effects", "welch", "wild_bootstrap"]
 
 WEBB = np.array([-np.sqrt(1.5), -1.0, -np.sqrt(0.5), np.sqrt(0.5), 1.0, np.sqrt(1.5)])
 """Webb's six-point weights: four animals give 6**4 sign patterns where Rademacher weights give 2**4 (p >= 0.125)."""
@@ -65,6 +65,27 @@ def animal_mean(values: ArrayLike, weights: ArrayLike | None = None) -> Estimate
     shrink = float(u**2 @ (1 - 2 * u + u @ u) / (u @ u))
     spread = float(u**2 @ (b - mean) ** 2) / max(shrink, 1e-9)
     return Estimate.t(mean, float(np.sqrt(spread)), n - 1)
+
+
+def welch(one: Estimate, two: Estimate) -> Estimate:
+    """The mean of some animals less that of others, whose variances may differ (Welch 1947, *Biometrika* 34:28); no interval where either side has none."""
+    squares = [one.se**2, two.se**2]
+    gap, total = one.estimate - two.estimate, sum(squares)
+    if not np.isfinite(total) or total == 0:
+        return Estimate.t(gap, float("nan"), 0)
+    return Estimate.t(gap, float(np.sqrt(total)), total**2 / sum(s**2 / p.df for s, p in zip(squares, (one, two))))
+
+
+def jackknife(value: float, left: ArrayLike) -> Estimate:
+    """An estimate with the t interval of its values `left` (n,) without each animal in turn; no interval with fewer than two.
+
+    Their spread is about the estimate, not about their mean: a little wider, and nearer its level with few animals.
+    """
+    without = np.asarray(left, dtype=np.float64)
+    n = len(without)
+    if n < 2:
+        return Estimate.t(value, float("nan"), 0)
+    return Estimate.t(value, float(np.sqrt((n - 1) / n * ((without - value) ** 2).sum())), n - 1)
 
 
 def random_effects(values: ArrayLike, variances: ArrayLike, weights: ArrayLike | None = None) -> tuple[Estimate, float]:

@@ -18,7 +18,7 @@ from brainmu.causal.controls import past_controls
 from brainmu.causal.estimand import msm_sentence
 from brainmu.causal.grid import EpochGrid, Transition, epochs_in, events_of
 from brainmu.causal.hazard import HazardModel, check_exposure_tables, design_matrix
-from brainmu.causal.inference import Estimate
+from brainmu.causal.inference import Estimate, jackknife
 from brainmu.causal.leakage import find_leaks
 from brainmu.causal.logistic import expit, fit_logistic, fit_or_shrink, independent_columns
 from brainmu.causal.outcome import Outcome
@@ -102,7 +102,7 @@ def estimate_msm(
         if progress is not None:
             progress("leaving out one animal", (i + 1) / len(present))
     rd, value = whole
-    result, result_rd = (_jackknife(v, np.array([x[i] for x in left])) for i, v in ((1, value), (0, rd)))
+    result, result_rd = (jackknife(v, [x[i] for x in left]) for i, v in ((1, value), (0, rd)))
     report: dict[str, Any] = {}
     if diagnostics:
         report = _describe(grids, tables, panel, weights, model, truncate, result, result_rd, transition, seed)
@@ -198,12 +198,6 @@ def _marginal(panel: _Panel, weights: NDArray[np.float64], model: HazardModel, t
     u = u / u.sum()
     p1, p0 = float(u @ expit(still + fit.coef[-1])), float(u @ expit(still))
     return p1 - p0, float(np.log(p1 / (1 - p1)) - np.log(p0 / (1 - p0)))
-
-
-def _jackknife(value: float, left: NDArray[np.float64]) -> Estimate:
-    # About the estimate, not about the mean of the leave-one-out values: a little wider, and nearer its level with few animals.
-    n = len(left)
-    return Estimate.t(value, float(np.sqrt((n - 1) / n * ((left - value) ** 2).sum())), n - 1)
 
 
 def _describe(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from brainmu.causal.estimand import contrast_sentence
 from brainmu.causal.grid import EpochGrid
-from brainmu.causal.inference import Estimate, animal_mean
+from brainmu.causal.inference import Estimate, animal_mean, welch
 from brainmu.causal.outcome import Outcome, signal_unit
 from brainmu.causal.randomise import AssignmentScheme, randomisation_null
 from brainmu.causal.trial_gates import closed_loop
@@ -113,13 +113,8 @@ def _check_side(name: str, kind: str, label: NDArray[Any], part: Trials) -> None
 
 def _between(rd: list[NDArray[np.float64]], w: list[NDArray[np.float64]]) -> Estimate:
     """Welch's comparison of the animals of one side with those of the other."""
-    parts = [animal_mean(r[u > 0], u[u > 0]) for r, u in zip(rd, w)]
-    squares = [p.se**2 for p in parts]
-    gap, total = parts[0].estimate - parts[1].estimate, sum(squares)
-    if not np.isfinite(total) or total == 0:
-        return Estimate.t(gap, float("nan"), 0)
-    df = total**2 / sum(s**2 / p.df for s, p in zip(squares, parts))
-    return Estimate.t(gap, float(np.sqrt(total)), df)
+    one, two = (animal_mean(r[u > 0], u[u > 0]) for r, u in zip(rd, w))
+    return welch(one, two)
 
 
 def _alike(trials: Trials, label: NDArray[Any], pair: tuple[str, str]) -> list[dict[str, Any]]:
