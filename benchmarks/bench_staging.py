@@ -1,8 +1,10 @@
 """Staging: agreement on planted and real recordings, what noise and a few labels do. Real ones where their folder is given (BRAINMU_DATA).
 
 Usage: python benchmarks/bench_staging.py [--quick] [--only PART ...] [--cross-validate] [--folds 0 1 2 3] [--reference FILE]
+       python benchmarks/bench_staging.py --time-fit
 
-Parts: rodents, humans, noise, calibration, mouse, spikes. --cross-validate adds the 4 subject folds of Sleep-EDF band powers (half an hour on
+Parts: rodents, humans, noise, calibration, mouse, spikes. --time-fit does nothing but fit all 104 nights of Sleep-EDF band powers, on an idle machine
+to be compared. --cross-validate adds the 4 subject folds of Sleep-EDF band powers (half an hour on
 one core), paired with LightGBM subject by subject: by --reference, a JSON file with "subject_kappa" and "fraction_bias", or fitted here where lightgbm
 is installed.
 """
@@ -52,10 +54,15 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=[*parts], help="these parts alone")
     parser.add_argument("--cross-validate", action="store_true")
     parser.add_argument("--folds", type=int, nargs="+", choices=range(4), default=range(4), help="these folds of --cross-validate alone")
-    parser.add_argument("--methods", nargs="+", default=["boosting", "combined"], help="what --cross-validate fits")
+    parser.add_argument("--time-fit", action="store_true", help="the time that fitting all nights of Sleep-EDF band powers takes, alone")
+    parser.add_argument("--methods", nargs="+", default=["boosting", "combined"], help="what --cross-validate and --time-fit fit")
     parser.add_argument("--reference", type=Path, help="what LightGBM reached, as JSON")
     args = parser.parse_args()
     args.data = real_data()
+    if args.time_fit:
+        if folder(args, "human-sleepedf-bandpower"):
+            time_fit(args)
+        return
     for name in args.only or ([] if args.cross_validate else parts):
         parts[name](args)
     if args.cross_validate and folder(args, "human-sleepedf-bandpower"):
@@ -280,7 +287,7 @@ def balanced(y: NDArray[np.integer], found: NDArray[np.integer]) -> float:
 # -- band powers ----------------------------------------------------------------------------------------------------
 def band_powers(args: argparse.Namespace) -> None:
     """Sleep-EDF band powers, 4 folds over subjects (rank of the id modulo 4), paired with LightGBM and YASA's smoothing in the same folds."""
-    recordings = [features(p) for p in sorted((args.data / "human-sleepedf-bandpower").glob("*.npz"))]
+    recordings = nights(args)
     ids = sorted({int(r.subject) for r in recordings})
     fold = {r.id: ids.index(int(r.subject)) % 4 for r in recordings}
     peer = json.loads(args.reference.read_text()) if args.reference else lightgbm(recordings, fold)
@@ -304,6 +311,19 @@ def band_powers(args: argparse.Namespace) -> None:
             print(f"  minus LightGBM (mean {np.mean(list(peer['subject_kappa'].values())):.4f}): {np.mean(gain):+.4f} [{low:+.4f}, {high:+.4f}], "
                   f"better in {np.mean(np.array(gain) > 0):.0%} of subjects; fraction bias, largest and mean of absolutes: {off(e['fraction_bias'].values())} "
                   f"against {off(peer['fraction_bias'])} over all folds", flush=True)  # fmt: skip
+
+
+def time_fit(args: argparse.Namespace) -> None:
+    recordings = nights(args)
+    for method in args.methods:
+        begin, used = time.perf_counter(), time.process_time()
+        SleepStager(method=method).fit(recordings, labels="scoring")
+        print(f"{method}, fitted on {len(recordings)} nights: {time.perf_counter() - begin:.0f} s ({time.process_time() - used:.0f} s of CPU, "
+              f"load {os.getloadavg()[0]:.1f})", flush=True)  # fmt: skip
+
+
+def nights(args: argparse.Namespace) -> list[Recording]:
+    return [features(p) for p in sorted((args.data / "human-sleepedf-bandpower").glob("*.npz"))]
 
 
 def off(bias: Iterable[float]) -> str:
