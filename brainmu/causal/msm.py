@@ -41,6 +41,7 @@ class _Panel:
 
     `a` (m,) exposure of each epoch; `past` (m, 2) exposure of the epoch before and exposed share of the window before it; `base` (m, p)
     animal, time in bout and clocks; `confounders` (m, c). Row i of the outcome is epoch `at[i]`, with window epochs `lo[i]`..`hi[i]`.
+    `near`: linear predictors of fits to more animals, two of the epochs and one of the outcome rows, from which a fit to fewer starts.
     """
 
     rows: RiskSet
@@ -53,6 +54,7 @@ class _Panel:
     hi: NDArray[np.intp]
     y: NDArray[np.float64]
     g: NDArray[np.float64]
+    near: tuple[NDArray[np.float64] | None, NDArray[np.float64] | None, NDArray[np.float64] | None] = (None, None, None)
 
     def of(self, keep: NDArray[np.bool_]) -> _Panel:
         """The panel without some animals (`keep` by animal)."""
@@ -63,6 +65,7 @@ class _Panel:
         return _Panel(
             self.rows[epochs], self.a[epochs], self.past[epochs], base[:, np.abs(base).sum(0) > 0], self.confounders[epochs], renumber[self.at[mine]],
             renumber[self.lo[mine]], renumber[self.hi[mine]], self.y[mine], self.g[mine],
+            tuple(None if v is None else v[part] for v, part in zip(self.near, (epochs, epochs, mine))),
         )  # fmt: skip
 
 
@@ -93,12 +96,13 @@ def estimate_msm(
     present = np.unique(panel.rows.animal[panel.at])
     if len(present) < 2:
         raise DesignError(f"design 'msm' needs two animals or more for its interval and has {len(present)}: use design='hazard'")
-    weights = _weights(panel)
-    whole = _marginal(panel, weights, model, truncate)
+    weights, predictors = _weights(panel)
+    *whole, predictor = _marginal(panel, weights, model, truncate)
+    near = dataclasses.replace(panel, near=(*predictors, predictor))
     left = []
     for i, j in enumerate(present):
-        rest = panel.of(np.arange(n) != j)
-        left.append(_marginal(rest, _weights(rest), model, truncate))
+        rest = near.of(np.arange(n) != j)
+        left.append(_marginal(rest, _weights(rest)[0], model, truncate)[:2])
         if progress is not None:
             progress("leaving out one animal", (i + 1) / len(present))
     rd, value = whole
@@ -160,8 +164,10 @@ def _panel(grids: Sequence[EpochGrid], tables: Sequence[EventTable], model: Haza
     return panel.of(hits > 0)
 
 
-def _weights(panel: _Panel) -> NDArray[np.float64]:
+def _weights(panel: _Panel) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
     """Stabilised weight of each outcome row: product over its window of P(exposure | baseline) / P(exposure | baseline, past, confounders).
+
+    Returned with the linear predictors (m,) of the two exposure models.
 
     The numerator knows only what the outcome model conditions on: exposure before the window is a confounder like any other.
     """
@@ -169,18 +175,20 @@ def _weights(panel: _Panel) -> NDArray[np.float64]:
 
     smooth = [natural_spline(v, spline_knots(v, 3 if len(np.unique(v[:5000])) > 8 else 1)) for v in panel.confounders.T]
     full = np.c_[panel.base, panel.past, *smooth]
-    logs = []
+    logs, predictors = [], []
     n_animals = len(np.unique(panel.rows.animal))
-    for x in (panel.base, full):
+    for x, near in zip((panel.base, full), panel.near):
         x = x[:, independent_columns(x)]
-        p = np.clip(fit_or_shrink(x, panel.a, n_animals)[0].p, 1e-12, 1 - 1e-12)
+        fit = fit_or_shrink(x, panel.a, n_animals, near)[0]
+        predictors.append(fit.eta)
+        p = np.clip(fit.p, 1e-12, 1 - 1e-12)
         logs.append(np.where(panel.a > 0, np.log(p), np.log1p(-p)))
     running = np.r_[0.0, np.cumsum(logs[0] - logs[1])]
-    return np.exp(running[panel.hi + 1] - running[panel.lo])
+    return np.exp(running[panel.hi + 1] - running[panel.lo]), predictors
 
 
-def _marginal(panel: _Panel, weights: NDArray[np.float64], model: HazardModel, truncate: float | None) -> tuple[float, float]:
-    """Standardised risk difference and marginal log odds ratio of the weighted outcome model."""
+def _marginal(panel: _Panel, weights: NDArray[np.float64], model: HazardModel, truncate: float | None) -> tuple[float, float, NDArray[np.float64]]:
+    """Standardised risk difference and marginal log odds ratio of the weighted outcome model, and its linear predictor (row,)."""
     w = weights if truncate is None or truncate == 100 else np.clip(weights, *np.percentile(weights, [100 - truncate, truncate]))
     animal = panel.rows.animal[panel.at]
     size = np.bincount(animal, w)
@@ -189,7 +197,7 @@ def _marginal(panel: _Panel, weights: NDArray[np.float64], model: HazardModel, t
     base = panel.base[panel.at]
     x = np.c_[base[:, independent_columns(base)], panel.g]
     try:
-        fit = fit_logistic(x, panel.y, scaled)
+        fit = fit_logistic(x, panel.y, scaled, near=panel.near[2])
     except DesignError:
         # Separated in a small study (or with one animal left out): a weak prior on all but the intercepts keeps it finite.
         fit = fit_logistic(x, panel.y, scaled, ridge=np.r_[np.full(x.shape[1] - 1, 1e-2), 1e-2])
@@ -197,7 +205,7 @@ def _marginal(panel: _Panel, weights: NDArray[np.float64], model: HazardModel, t
     u = (1 / np.bincount(animal)[animal]) if model.weight == "animal" else np.ones(len(w))
     u = u / u.sum()
     p1, p0 = float(u @ expit(still + fit.coef[-1])), float(u @ expit(still))
-    return p1 - p0, float(np.log(p1 / (1 - p1)) - np.log(p0 / (1 - p0)))
+    return p1 - p0, float(np.log(p1 / (1 - p1)) - np.log(p0 / (1 - p0))), fit.eta
 
 
 def _describe(

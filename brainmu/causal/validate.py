@@ -3,12 +3,14 @@
     python -m brainmu.causal.validate --out validation --studies 2000 --jobs 2
 
 A cell plants a mechanism (:class:`brainmu.synth.Mechanism`), asks :func:`brainmu.estimate_effect` a question of each study, and counts how
-often the interval misses the truth. Cells marked "fail" are analyses that must go wrong: they show what the warnings are for.
+often the interval misses the truth. Cells that plant the same mechanism ask their questions of the same studies, which are simulated once. Cells
+marked "fail" are analyses that must go wrong: they show what the warnings are for.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from brainmu.causal.effect import estimate_effect
+from brainmu.core import Recording
 from brainmu.errors import BrainmuError, InputError
 
 __all__ = ["ANIMALS", "Cell", "cells", "summarise", "validate"]
@@ -66,6 +69,11 @@ class Cell:
     @property
     def key(self) -> str:
         return f"{self.name}-{self.animals}"
+
+    @property
+    def world(self) -> str:
+        """What is simulated; cells that share it are asked of the same studies."""
+        return json.dumps([self.animals, self.hours, self.mechanism], sort_keys=True)
 
 
 def cells(animals: Sequence[int] = ANIMALS, hours: float = 2.0) -> list[Cell]:
@@ -123,24 +131,41 @@ def validate(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     plan = cells() if which is None else list(which)
-    for i, cell in enumerate(plan):
-        path = folder / f"{cell.key}.csv"
-        done = set(pd.read_csv(path)["study"]) if path.exists() else set()
-        wanted = [s for s in range(studies) if s not in done]
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, _FIELDS)
-            if not done:
-                writer.writeheader()
-            for j, row in enumerate(_run(cell, wanted, diagnosed, jobs, seed)):
-                writer.writerow(row)
-                file.flush()
-                if progress is not None:
-                    progress(cell.key, (i + (j + 1) / len(wanted)) / len(plan))
+    worlds = [[c for c in plan if c.world == w] for w in dict.fromkeys(c.world for c in plan)]
+    for i, asked in enumerate(worlds):
+        tasks = _left_to_do(asked, folder, studies, diagnosed, seed)
+        for j, rows in enumerate(_run(tasks, jobs)):
+            for cell, row in rows:
+                with (folder / f"{cell.key}.csv").open("a", newline="") as file:
+                    csv.DictWriter(file, _FIELDS).writerow(row)
+            if progress is not None:
+                progress(", ".join(c.key for c in asked), (i + (j + 1) / len(tasks)) / len(worlds))
     return summarise(plan, folder, seed)
 
 
-def _run(cell: Cell, wanted: list[int], diagnosed: int, jobs: int, seed: int) -> Iterator[dict[str, Any]]:
-    tasks = [(cell, s, s < diagnosed, seed) for s in wanted]
+@dataclass(frozen=True)
+class _Task:
+    """One study of a world, and the cells that have not asked it yet."""
+
+    cells: list[Cell]
+    number: int
+    diagnosed: bool
+    seed: int
+
+
+def _left_to_do(asked: list[Cell], folder: Path, studies: int, diagnosed: int, seed: int) -> list[_Task]:
+    """Studies of one world that some cell lacks; files that are not there are begun."""
+    done = {}
+    for cell in asked:
+        path = folder / f"{cell.key}.csv"
+        if not path.exists():
+            path.write_text(",".join(_FIELDS) + "\n")
+        done[cell.key] = set(pd.read_csv(path)["study"])
+    tasks = [_Task([c for c in asked if s not in done[c.key]], s, s < diagnosed, seed) for s in range(studies)]
+    return [t for t in tasks if t.cells]
+
+
+def _run(tasks: list[_Task], jobs: int) -> Iterator[list[tuple[Cell, dict[str, Any]]]]:
     if jobs == 1:
         yield from map(_one, tasks)
         return
@@ -148,20 +173,26 @@ def _run(cell: Cell, wanted: list[int], diagnosed: int, jobs: int, seed: int) ->
         yield from pool.map(_one, tasks, chunksize=4)
 
 
-def _one(task: tuple[Cell, int, bool, int]) -> dict[str, Any]:
-    """One study. One that cannot be analysed is recorded as NaN, not left out."""
+def _one(task: _Task) -> list[tuple[Cell, dict[str, Any]]]:
+    """One study, and each cell's answer."""
     from brainmu.synth import study
 
-    cell, number, diagnosed, seed = task
-    # The cell's name enters the seed, so that no two cells see the same studies.
-    entropy = [seed, number, cell.animals, *cell.name.encode()]
-    recordings, _ = study(n_animals=cell.animals, hours=cell.hours, seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]), **cell.mechanism)
+    first = task.cells[0]
+    # The world enters the seed, so that no two worlds see the same studies.
+    entropy = [task.seed, task.number, first.animals, *first.world.encode()]
+    seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+    recordings, _ = study(n_animals=first.animals, hours=first.hours, seed=seed, **first.mechanism)
+    return [(cell, _answer(cell, recordings, task)) for cell in task.cells]
+
+
+def _answer(cell: Cell, recordings: list[Recording], task: _Task) -> dict[str, Any]:
+    """What the tool says of a study. One that cannot be analysed is recorded as NaN, not left out."""
     try:
-        e = estimate_effect(recordings, diagnostics=diagnosed, seed=number, **cell.ask)
+        e = estimate_effect(recordings, diagnostics=task.diagnosed, seed=task.number, **cell.ask)
     except BrainmuError as error:
-        return {"study": number, "estimate": np.nan, "low": np.nan, "high": np.nan, "p_value": np.nan, "warned": str(error)}
-    warned = " | ".join(e.diagnostics["warnings"]) if diagnosed else ""
-    return {"study": number, "estimate": e.estimate, "low": e.low, "high": e.high, "p_value": e.p_value, "warned": warned}
+        return {"study": task.number, "estimate": np.nan, "low": np.nan, "high": np.nan, "p_value": np.nan, "warned": str(error)}
+    warned = " | ".join(e.diagnostics["warnings"]) if task.diagnosed else ""
+    return {"study": task.number, "estimate": e.estimate, "low": e.low, "high": e.high, "p_value": e.p_value, "warned": warned}
 
 
 def summarise(plan: Sequence[Cell], folder: str | Path, seed: int = 0) -> pd.DataFrame:

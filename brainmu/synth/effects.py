@@ -13,7 +13,8 @@ of a hypnogram are only how it is looked at.
 
 from __future__ import annotations
 
-from bisect import bisect
+import math
+from bisect import bisect, bisect_right
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,7 +149,7 @@ class _Run:
         self.u_wake, self.u_rem, self.u_rate = u_wake, m.day.log_rem_hazard, u_rate
         self.rates = np.array([m.rates[c] for c in m.contents])
         self.total = float(self.rates.sum())
-        self.choose = np.cumsum(self.rates) / self.total if self.total else self.rates
+        self.choose = (np.cumsum(self.rates) / self.total if self.total else self.rates).tolist()
         self.push = [m.feedback * valence(c) for c in m.contents]
         self.pushing = any(p != 0 for p in self.push)
         self.pushed_now, self.pushed_at = 0.0, start
@@ -167,7 +168,7 @@ class _Run:
             return
         top, t = self._top(a, b), a
         while True:
-            new = self._next(t, b, self.total * gain * float(np.exp(self.u_rate)), self.choose, top)
+            new = self._next(t, b, self.total * gain * math.exp(self.u_rate), self.choose, top)
             if new is None:
                 return
             t = new[0]
@@ -177,22 +178,22 @@ class _Run:
         i, j = int(a - self.start), int(b - self.start) + 2
         return float((self.m.confounding * self.own[i : j + 1]).max())
 
-    def _next(self, t: float, end: float, base: float, choose: NDArray[np.float64], top: float) -> tuple[float, int] | None:
+    def _next(self, t: float, end: float, base: float, choose: list[float], top: float) -> tuple[float, int] | None:
         """Time and content of the next reactivation before `end`, if any, at a rate of `base` (1/s) at average pressure."""
-        m = self.m
+        confounding, own, start, rng = self.m.confounding, self.own, self.start, self.rng
         while True:
-            pushed = m.confounding * self._pushed(t) if self.pushing else 0.0
-            bound = base * float(np.exp(top + max(pushed, 0.0)))
-            t += self.rng.exponential(1 / bound)
+            pushed = confounding * self._pushed(t) if self.pushing else 0.0
+            bound = base * math.exp(top + max(pushed, 0.0))
+            t += rng.exponential(1 / bound)
             if t >= end:
                 return None
-            u = self.rng.random(2)
-            x = t - self.start
+            keep, content = rng.random(2).tolist()
+            x = t - start
             k = int(x)
-            eta = m.confounding * (self.own[k] + (x - k) * (self.own[k + 1] - self.own[k])) + (m.confounding * self._pushed(t) if self.pushing else 0.0)
-            if u[0] * bound < base * np.exp(eta):
-                c = int(np.searchsorted(choose, u[1], side="right"))
-                return t, min(c, len(choose) - 1)
+            low = float(own[k])
+            eta = confounding * (low + (x - k) * (float(own[k + 1]) - low)) + (confounding * self._pushed(t) if self.pushing else 0.0)
+            if keep * bound < base * math.exp(eta):
+                return t, min(bisect_right(choose, content), len(choose) - 1)
 
     def _add(self, t: float, c: int) -> None:
         self.event_time.append(t)
@@ -206,11 +207,11 @@ class _Run:
         """Move the pressure by `size` SD at `t`."""
         self.push_time.append(t)
         self.push_size.append(size)
-        self.pushed_now, self.pushed_at = float(np.clip(self._pushed(t) + size, -LIMIT, LIMIT)), t
+        self.pushed_now, self.pushed_at = min(max(self._pushed(t) + size, -LIMIT), LIMIT), t
         self.push_value.append(self.pushed_now)
 
     def _pushed(self, t: float) -> float:
-        return self.pushed_now * float(np.exp(-(t - self.pushed_at) / self.m.feedback_tau))
+        return self.pushed_now * math.exp(-(t - self.pushed_at) / self.m.feedback_tau)
 
     def pushed(self, time: NDArray[np.float64]) -> NDArray[np.float64]:
         """The feedback of all reactivations on the pressure at `time` (n,)."""
@@ -261,7 +262,7 @@ class _Run:
             rates = self.rates if factors is None else self.rates * factors
             total = float(rates.sum())
             end = min(b, due, tr.found, change)
-            new = self._next(t, end, total * float(np.exp(self.u_rate)), np.cumsum(rates) / total, top) if total else None
+            new = self._next(t, end, total * math.exp(self.u_rate), (np.cumsum(rates) / total).tolist(), top) if total else None
             if new is not None:
                 t = new[0]
                 self._add(*new)
@@ -323,6 +324,8 @@ class _Run:
     def _reactivated(self, a: float, n: int, eta: NDArray[np.float64], eta_rem: NDArray[np.float64]) -> None:
         """Add what the reactivations that act in the piece do to both log hazards (step,)."""
         count = np.zeros((len(self.beta), n)) if self.m.dose_saturation else None
+        if not any(self.beta) and not any(self.rem_beta):
+            return
         for k in range(len(self.event_time) - 1, -1, -1):
             t, c = self.event_time[k], self.event_content[k]
             if t < a - self.m.effect_duration:
@@ -331,8 +334,10 @@ class _Run:
             if count is not None:
                 count[c, i:j] += 1
                 continue
-            eta[i:j] += self.beta[c]
-            eta_rem[i:j] += self.rem_beta[c]
+            if self.beta[c]:
+                eta[i:j] += self.beta[c]
+            if self.rem_beta[c]:
+                eta_rem[i:j] += self.rem_beta[c]
         if count is not None:
             dose = self.m.dose(count)
             eta += np.asarray(self.beta) @ dose

@@ -22,6 +22,21 @@ def test_cells_run_once_resume_and_are_summarised(tmp_path):
         validate(plan, out=tmp_path, studies=0)
 
 
+def test_cells_of_one_mechanism_are_asked_of_the_same_studies(tmp_path):
+    mechanism = {"trial_log_hazard_ratio": {"negative": 0.0}, "trial_spacing": 10.0}
+    ask = {"exposure": "trials", "design": "trials", "horizon": 10.0, "draws": 99}
+    short, long = Cell("short", 2, 0.5, mechanism, ask), Cell("long", 2, 0.5, mechanism, ask | {"horizon": 20.0})
+    other = Cell("other", 2, 0.5, mechanism | {"trial_spacing": 12.0}, ask)
+    validate([short], out=tmp_path / "alone", studies=2, diagnosed=0)
+    # One cell asked before the other joins: what it has is kept, what the other lacks is made up for.
+    validate([long], out=tmp_path / "both", studies=1, diagnosed=0)
+    table = validate([short, long, other], out=tmp_path / "both", studies=2, diagnosed=0)
+    assert table["studies"].tolist() == [2, 2, 2]
+    assert (tmp_path / "alone" / "short-2.csv").read_text() == (tmp_path / "both" / "short-2.csv").read_text()
+    estimates = [pd.read_csv(tmp_path / "both" / f"{k}-2.csv")["estimate"].tolist() for k in ("short", "long", "other")]
+    assert estimates[0] != estimates[1] and estimates[0] != estimates[2]
+
+
 def test_every_cell_is_its_own():
     plan = cells()
     assert len({c.key for c in plan}) == len(plan)
