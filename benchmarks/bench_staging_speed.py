@@ -15,7 +15,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -144,23 +145,32 @@ def memory(models: dict[str, tuple[str, dict]], folder: Path, quick: bool) -> No
 
 
 def staged(model: str, store: str) -> dict[str, float]:
-    """Seconds of a first call, and the peak of the memory that is the program's own: pages of the mapped store are the system's to take back."""
-    own = [0]
+    """Seconds of a first call, and the peak of its own memory, GB."""
+    begin = time.perf_counter()
+    with own_memory() as own:
+        stager(model).predict(bm.open(store))
+    return {"seconds": time.perf_counter() - begin, "peak": own[0]}
+
+
+@contextmanager
+def own_memory() -> Iterator[list[float]]:
+    """The peak, GB, of the memory that is the program's own: pages of a mapped store are the system's to take back. Known when the block ends."""
+    own = [0.0]
     done = threading.Event()
 
     def watch() -> None:
         status = Path("/proc/self/status")
         while not done.wait(0.005):
-            own[0] = max(own[0], next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("RssAnon")))
+            own[0] = max(own[0], next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("RssAnon")) * 1024 / 1e9)
 
     watcher = threading.Thread(target=watch)
     if sys.platform.startswith("linux"):
         watcher.start()
-    begin = time.perf_counter()
-    stager(model).predict(bm.open(store))
-    seconds = time.perf_counter() - begin
-    done.set()
-    return {"seconds": seconds, "peak": own[0] * 1024 / 1e9 or peak()}
+    try:
+        yield own
+    finally:
+        done.set()
+        own[0] = own[0] or peak()
 
 
 def alone(model: str, store: str) -> dict[str, float]:

@@ -12,7 +12,7 @@ from brainmu.core import Effect, Recording
 from brainmu.core.metrics import bootstrap_interval
 from brainmu.core.recording import as_list
 from brainmu.errors import InputError, MissingDataError
-from brainmu.explain.asking import Answer, target_columns
+from brainmu.explain.asking import Answer, explains, target_columns
 from brainmu.explain.readouts import summarise_animals
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _measured(
             gaps.append(float((_odds(clean, clean.proba, columns)[rows] - before).mean()))
     if gaps:
         about = about | {"gap": gaps[0], "restored": float(changes[0].mean()) / gaps[0] if abs(gaps[0]) > 1e-9 else float("nan")}
-    return _effect(pairs, tap, said, target, changes, draws, bouts, subjects, norms, about, seed)
+    return _effect(pairs, tap, said, target, changes, draws, bouts, subjects, norms, about | {"explains": explains(stager)}, seed)
 
 
 def _rows(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from brainmu.models import StageModel
 
-__all__ = ["Answer", "Tempering", "ask", "beyond_the_network", "differentiable", "stages_of", "target_columns"]
+__all__ = ["Answer", "Tempering", "ask", "beyond_the_network", "differentiable", "explains", "stages_of", "target_columns"]
 
 _FLOOR = 1e-4
 """Probabilities are kept this far from 0 and 1: the log odds of a certain answer would be infinite."""
@@ -80,12 +80,24 @@ def beyond_the_network(stager: Any) -> tuple[Tempering | None, tuple[str, ...]]:
     return (Tempering(tuple(offset) if offset is not None else (0.0,) * len(stages_of(stager)), temperature) if adds else None), ()
 
 
+def explains(stager: Any) -> str:
+    """Whose log odds (or probabilities) an explanation of `stager` is about, in words."""
+    tempering, left = beyond_the_network(stager)
+    if left:
+        return f"log odds of the network inside the stager, without {', '.join(left)}"
+    return f"{'calibrated ' if tempering is not None else ''}log odds of the stager"
+
+
 def ask(stager: Any, recording: Recording, start: float | None = None) -> Answer:
-    """The probabilities of `recording` by a SleepStager or StageModel; `start` keeps the epochs of an earlier answer."""
+    """The probabilities of `recording` by a SleepStager or StageModel; `start` keeps the epochs of an earlier answer.
+
+    Of a stager with an encoder: the network's, with offset and temperature where these can be explained (:func:`explains` says which).
+    """
     model = differentiable(stager)
     if model is not None:
         proba, first, epoch = model.predict_proba(recording, start=start)
-        return Answer(np.asarray(proba, dtype=np.float64), first, epoch, model.stages)
+        tempering, p = beyond_the_network(stager)[0], np.asarray(proba, dtype=np.float64)
+        return Answer(p if tempering is None else tempering.probabilities(p), first, epoch, model.stages)
     h = stager.predict(recording, start=start)
     if h.proba is None:
         raise InputError(f"{stager!r} gives stages without probabilities: nothing to explain; fit a stager (method 'encoder' or 'boosting')")

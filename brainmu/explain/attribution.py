@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from brainmu.core import Hypnogram, Recording
 from brainmu.core.hypnogram import stage_group
 from brainmu.core.metrics import auroc
 from brainmu.errors import InputError, MissingDataError
-from brainmu.explain.asking import Answer, ask, beyond_the_network, differentiable, target_columns
+from brainmu.explain.asking import Answer, ask, beyond_the_network, differentiable, explains, target_columns
 from brainmu.explain.baselines import Baseline, baseline_of
 from brainmu.explain.checks import curves, ranked, similarity, verdict
 from brainmu.explain.datasets import as_dataset, with_rollout
@@ -166,15 +165,12 @@ def attribute(
 def _answer(stager: Any, session: Recording) -> tuple[Answer, dict[str, Any]]:
     """What is explained, epoch by epoch, and in words: calibrated where that is possible, else the network alone, and how far it agrees with the stager."""
     answer = ask(stager, session)
-    tempering, left = beyond_the_network(stager)
-    if tempering is not None:
-        return replace(answer, proba=tempering.probabilities(answer.proba)), {"explains": "calibrated log odds of the stager"}
-    if not left:
-        return answer, {"explains": "log odds of the stager"}
+    if not beyond_the_network(stager)[1]:
+        return answer, {"explains": explains(stager)}
     final = np.asarray(stager.predict(session, start=answer.start).proba, dtype=np.float64)[: len(answer.proba)]
     there = np.isfinite(answer.proba[: len(final)]).all(1) & np.isfinite(final).all(1)
     same = float((answer.proba[: len(final)].argmax(1) == final.argmax(1))[there].mean()) if there.any() else float("nan")
-    return answer, {"explains": f"log odds of the network inside the stager, without {', '.join(left)}", "network_agreement": same}
+    return answer, {"explains": explains(stager), "network_agreement": same}
 
 
 def _control(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from brainmu.core import Recording
 from brainmu.errors import InputError
-from brainmu.explain.asking import Answer, ask, differentiable
+from brainmu.explain.asking import Answer, ask, beyond_the_network, differentiable
 from brainmu.explain.edits import TAPER, Edit, apply_edits
 
 __all__ = ["Reader", "Reading"]
@@ -52,6 +52,8 @@ class Reading:
 class Reader:
     """A stager and a recording; an encoder encodes only the windows that an edit touches.
 
+    An offset and a temperature that a stager puts on its encoder's probabilities are part of what is read; what it decodes over the night is not.
+
     Parameters
     ----------
     stager : SleepStager or StageModel
@@ -69,6 +71,7 @@ class Reader:
             self.answer = ask(stager, session)
             return
         self.model.eval()
+        self.tempering = beyond_the_network(stager)[0]
         self.grid = self.model.grid(session)
         if self.hide and not self._shown():
             raise InputError(f"{session.id}: blind=True leaves the stager nothing to read: it needs a stream that is not edited")
@@ -180,6 +183,8 @@ class Reader:
             context = m.encoder.contexts(summaries, self.present, self.grid.window)
             proba = (m.read_out(summaries, context) - m.log_weight).softmax(-1).double().numpy()
         proba[~self.present.numpy()] = np.nan
+        if self.tempering is not None:
+            proba = self.tempering.probabilities(proba)
         return Answer(proba, self.grid.start, self.grid.window, m.stages), context
 
 

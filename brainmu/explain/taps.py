@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from brainmu.core import Recording
 from brainmu.errors import InputError
-from brainmu.explain.asking import differentiable
+from brainmu.explain.asking import beyond_the_network, differentiable
 from brainmu.models.encoder import CONTEXT
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Inside:
     """
 
     def __init__(self, stager: Any, recording: Recording, statistics: Statistics | None = None) -> None:
-        self.model = _model(stager).eval()
+        self.model, self.tempering = _model(stager).eval(), beyond_the_network(stager)[0]
         self.grid = self.model.grid(recording, statistics)
         self.summaries, self.present = self.model.encoder.summaries(self.grid)
         self.stages, self.proba = self.model.stages, self._read(self.summaries)
@@ -131,7 +131,7 @@ class Inside:
         logits = self.model.read_out(summaries, torch.cat(parts)) - self.model.log_weight
         proba = logits.softmax(-1).double().numpy()
         proba[~self.present.numpy()] = np.nan
-        return proba
+        return proba if self.tempering is None else self.tempering.probabilities(proba)
 
 
 def _spans(n: int) -> list[tuple[int, int, int, int]]:

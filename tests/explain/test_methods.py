@@ -5,11 +5,13 @@ import pytest
 
 from brainmu.core import Hypnogram
 from brainmu.errors import InputError, MissingDataError
-from brainmu.explain import attribute, tap_names
-from brainmu.explain.asking import Answer, Tempering, beyond_the_network
+from brainmu.explain import attribute, occlusion, tap_names
+from brainmu.explain.asking import Answer, Tempering, ask, beyond_the_network, explains
 from brainmu.explain.baselines import baseline_of, stage_means
 from brainmu.explain.checks import agreement
 from brainmu.explain.parts import Doors
+from brainmu.explain.reader import Reader
+from brainmu.explain.taps import Inside
 from brainmu.models.door import door_inputs
 
 COLUMNS = np.array([1])
@@ -126,25 +128,33 @@ def test_rollout_stands_beside_the_map_and_says_that_it_is_none(decided, session
     assert agreement(plain, maps, draws=5) == agreement(plain, plain, draws=5)
 
 
-def test_a_temperature_is_explained_and_durations_are_named_as_left_out(decided, sessions):
+def test_a_temperature_is_explained_and_durations_are_named_as_left_out(decided, sessions, monkeypatch):
     from brainmu.sleep import SleepStager
     from brainmu.sleep.decoding import Decoding
     from brainmu.sleep.durations import Durations
 
     stager = SleepStager(stages="rodent3", epoch=4.0, method="encoder")
     stager.method_, stager.classes_, stager.model_ = "encoder", ("WAKE", "NREM", "REM"), decided
-    ask = dict(max_epochs=8, epochs=range(20, 24), check=False)
-    plain = attribute(stager, sessions[0], "NREM", **ask)
+    few = dict(max_epochs=8, epochs=range(20, 24), check=False)
+    plain = attribute(stager, sessions[0], "NREM", **few)
     assert plain.attrs["explains"] == "log odds of the stager"
     stager.decoding_ = Decoding(None, 2.0, np.array([0.5, 0.0, -0.5]))
-    tempered = attribute(stager, sessions[0], "NREM", **ask)
+    tempered = attribute(stager, sessions[0], "NREM", **few)
     assert tempered.attrs["explains"] == "calibrated log odds of the stager" and 0.2 < total(tempered) / total(plain) < 0.8
     tempering, left = beyond_the_network(stager)
     p = np.asarray(decided.predict_proba(sessions[0])[0], dtype=np.float64)
+    assert explains(stager) == "calibrated log odds of the stager" and np.allclose(ask(stager, sessions[0]).proba, stager.predict(sessions[0]).proba, atol=1e-4)
     assert isinstance(tempering, Tempering) and left == () and np.allclose(tempering.probabilities(p), stager.predict(sessions[0]).proba, atol=1e-4)
+    # Edits and activations are read in the same probabilities, and occlusion compares like with like: where nothing is shifted, nothing falls.
+    assert np.allclose(Reader(stager, sessions[0]).answer.proba, ask(stager, sessions[0]).proba, atol=1e-4)
+    assert np.allclose(Inside(stager, sessions[0]).proba, ask(stager, sessions[0]).proba, atol=1e-4)
+    monkeypatch.setattr(occlusion, "shifted", lambda recording, *_: recording)
+    monkeypatch.setattr(occlusion, "_parts", lambda recording, parts=occlusion._parts: parts(recording)[:2])
+    still = attribute(stager, sessions[0], "NREM", method="occlusion", shifts=1, check=False)
+    assert all(np.allclose(v, 0, atol=1e-4) for v in still.data_vars.values())
     codes = decided.predict_proba(sessions[0])[0].argmax(1)
     stager.decoding_ = Decoding(Durations.fit([np.asarray(codes)], 3), 2.0)
-    left = attribute(stager, sessions[0], "NREM", **ask)
+    left = attribute(stager, sessions[0], "NREM", **few)
     assert left.attrs["explains"].endswith("without durations of stages, offset and temperature") and 0 < left.attrs["network_agreement"] <= 1
     assert np.allclose(left["lfp"], plain["lfp"]) and isinstance(stager.predict(sessions[0]), Hypnogram)
     assert tap_names(stager)
