@@ -10,6 +10,7 @@ marked "fail" are analyses that must go wrong: they show what the warnings are f
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -55,6 +56,8 @@ class Cell:
         Whether the error rate must hold, or the analysis must be seen to fail.
     warning : str
         For "fail": words that the tool's own warnings must hold.
+    early : float, s
+        By how much the covariate is stamped too early, so that what is adjusted for holds what followed the exposure.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Cell:
     truth: float | str = 0.0
     expect: str = "hold"
     warning: str = ""
+    early: float = 0.0
 
     @property
     def key(self) -> str:
@@ -82,9 +86,11 @@ def cells(animals: Sequence[int] = ANIMALS, hours: float = 2.0) -> list[Cell]:
     seen = {"exposure": "reactivation", "design": "hazard", "horizon": 4.0, "content": "negative", "adjust": ["pressure"]}
     unseen = seen | {"adjust": []}
     weighted, alike, course = seen | {"design": "msm"}, seen | {"design": "matched"}, seen | {"design": "glm", "horizon": 20.0}
+    long = seen | {"design": "msm", "horizon": 80.0, "content": None, "dose": "count"}
     effect, feedback = {"log_hazard_ratio": {"negative": 0.7, "positive": -0.5}}, {"feedback": 0.1}
     null = {"log_hazard_ratio": _NULL}
     no_trials = {"trials": False}
+    strong, pushing = {**null, **_SPREAD, "confounding": 1.2, **no_trials}, {**null, **_SPREAD, "confounding": 0.8, "feedback": 0.4, **no_trials}
     out = []
     for n in animals:
         out += [
@@ -101,8 +107,12 @@ def cells(animals: Sequence[int] = ANIMALS, hours: float = 2.0) -> list[Cell]:
             Cell("glm-null", n, hours, {**null, **_OBSERVED, **no_trials}, course),
             Cell("glm-effect", n, hours, {**effect, **_OBSERVED, **no_trials}, course, "reference"),
             Cell("naive", n, hours, {**null, **_OBSERVED, **no_trials}, unseen, 0.0, "fail", "no measured confounder"),
-            Cell("noisy-confounder", n, hours, {**null, **_OBSERVED, **no_trials, "reliability": 0.5}, seen, 0.0, "fail", "negative control"),
+            Cell("noisy-confounder", n, hours, {**strong, "reliability": 0.5}, seen, 0.0, "fail", "negative control"),
             Cell("same-epoch", n, hours, {**null, **_SPREAD, **no_trials}, seen | {"lag": 0}, 0.0, "fail", "lag=0"),
+            # What reactivations do here goes through the pressure alone, and the pressure is read after them.
+            Cell("mediator", n, hours, pushing, seen, "reference", "fail", "moves after the exposure", early=8.0),
+            Cell("few-like-rows", n, hours, strong, long, 0.0, "fail", "not identified by weighting"),
+            Cell("truncated", n, hours, strong, long | {"truncate": 99.0}, 0.0, "fail", "truncated at 99 %"),
         ]
     return out
 
@@ -187,6 +197,8 @@ def _one(task: _Task) -> list[tuple[Cell, dict[str, Any]]]:
 
 def _answer(cell: Cell, recordings: list[Recording], task: _Task) -> dict[str, Any]:
     """What the tool says of a study. One that cannot be analysed is recorded as NaN, not left out."""
+    if cell.early:
+        recordings = [_stamped_early(r, cell.early) for r in recordings]
     try:
         e = estimate_effect(recordings, diagnostics=task.diagnosed, seed=task.number, **cell.ask)
     except BrainmuError as error:
@@ -195,11 +207,16 @@ def _answer(cell: Cell, recordings: list[Recording], task: _Task) -> dict[str, A
     return {"study": task.number, "estimate": e.estimate, "low": e.low, "high": e.high, "p_value": e.p_value, "warned": warned}
 
 
+def _stamped_early(recording: Recording, seconds: float) -> Recording:
+    signals = {k: dataclasses.replace(v, start=v.start - seconds) for k, v in recording.signals.items()}
+    return dataclasses.replace(recording, signals=signals)
+
+
 def summarise(plan: Sequence[Cell], folder: str | Path, seed: int = 0) -> pd.DataFrame:
     """Rejections and coverage of each cell with their exact 95 % limits.
 
-    Columns: cell, animals, expect, studies, failed (not analysable), truth, bias, rejected, rejected_low, rejected_high, covered,
-    covered_low, covered_high, half_width (median), warned (share of diagnosed studies whose warnings hold the cell's words).
+    Columns: cell, animals, expect, studies, failed (not analysable), truth, bias with its 95 % limits over studies, rejected, rejected_low,
+    rejected_high, covered, covered_low, covered_high, half_width (median), warned (share of diagnosed studies whose warnings hold the cell's words).
     """
     out = []
     for cell in plan:
@@ -212,7 +229,7 @@ def summarise(plan: Sequence[Cell], folder: str | Path, seed: int = 0) -> pd.Dat
         said = said[said != ""] if not cell.warning else said
         out.append({
             "cell": cell.name, "animals": cell.animals, "expect": cell.expect, "studies": len(table), "failed": len(table) - n, "truth": truth,
-            "bias": float(ok["estimate"].mean() - truth), **_limits("rejected", rejected, n), **_limits("covered", covered, n),
+            **_mean("bias", ok["estimate"] - truth), **_limits("rejected", rejected, n), **_limits("covered", covered, n),
             "half_width": float((ok["high"] - ok["low"]).median() / 2),
             "warned": float(said.str.contains(cell.warning, regex=False).mean()) if cell.warning and len(said) else float("nan"),
         })  # fmt: skip
@@ -226,6 +243,11 @@ def _limits(name: str, hits: int, n: int) -> dict[str, float]:
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"), float("nan"))
     interval = stats.binomtest(hits, n).proportion_ci(0.95, method="exact")
     return {name: hits / n, f"{name}_low": float(interval.low), f"{name}_high": float(interval.high)}
+
+
+def _mean(name: str, values: pd.Series) -> dict[str, float]:
+    mean, half = float(values.mean()), 1.96 * float(values.std()) / max(len(values), 1) ** 0.5
+    return {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
 
 
 def _truth(cell: Cell, folder: str | Path, seed: int) -> float:
