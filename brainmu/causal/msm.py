@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainmu.causal.controls import past_controls
+from brainmu.causal.covariates import natural_spline, spline_knots
 from brainmu.causal.estimand import msm_sentence
 from brainmu.causal.grid import EpochGrid, Transition, epochs_in, events_of
 from brainmu.causal.hazard import HazardModel, check_exposure_tables, design_matrix
@@ -40,7 +41,8 @@ class _Panel:
     """Epochs at risk with exposure and confounders, and the rows whose outcome is read.
 
     `a` (m,) exposure of each epoch; `past` (m, 2) exposure of the epoch before and exposed share of the window before it; `base` (m, p)
-    animal, time in bout and clocks; `confounders` (m, c). Row i of the outcome is epoch `at[i]`, with window epochs `lo[i]`..`hi[i]`.
+    animal, time in bout and clocks; `confounders` (m, c); `stays` (m,) whether the `lag` epochs after it are at risk too.
+    Row i of the outcome is epoch `at[i]`, with window epochs `lo[i]`..`hi[i]`.
     """
 
     rows: RiskSet
@@ -53,6 +55,7 @@ class _Panel:
     hi: NDArray[np.intp]
     y: NDArray[np.float64]
     g: NDArray[np.float64]
+    stays: NDArray[np.bool_]
 
     def of(self, keep: NDArray[np.bool_]) -> _Panel:
         """The panel without some animals (`keep` by animal)."""
@@ -62,7 +65,7 @@ class _Panel:
         base = self.base[epochs]
         return _Panel(
             self.rows[epochs], self.a[epochs], self.past[epochs], base[:, np.abs(base).sum(0) > 0], self.confounders[epochs], renumber[self.at[mine]],
-            renumber[self.lo[mine]], renumber[self.hi[mine]], self.y[mine], self.g[mine],
+            renumber[self.lo[mine]], renumber[self.hi[mine]], self.y[mine], self.g[mine], self.stays[epochs],
         )  # fmt: skip
 
 
@@ -149,8 +152,11 @@ def _panel(grids: Sequence[EpochGrid], tables: Sequence[EventTable], model: Haza
     count = total[hi + 1] - total[lo]
     bare = dataclasses.replace(rows, values=np.empty((len(rows), 0)), covariates=[])
     base = design_matrix(bare, model)[0]
+    stays = np.zeros(len(rows), dtype=bool)
+    stays[np.flatnonzero(rows.age > model.lag) - model.lag] = True
     values = np.where(there[:, None], rows.values, np.nanmean(rows.values, axis=0))
-    panel = _Panel(rows, a, np.c_[previous, share], base, values, at, lo, hi, (rows.y[at] == 1).astype(np.float64), count if model.count else (count > 0) * 1.0)
+    y, g = (rows.y[at] == 1).astype(np.float64), count if model.count else (count > 0) * 1.0
+    panel = _Panel(rows, a, np.c_[previous, share], base, values, at, lo, hi, y, g, stays)
     hits = np.bincount(rows.animal[at], panel.y, len(rows.names))
     if not hits.any():
         raise DesignError("no epoch at risk is followed by the target: nothing to estimate; check outcome, labels and lag")
@@ -163,31 +169,41 @@ def _panel(grids: Sequence[EpochGrid], tables: Sequence[EventTable], model: Haza
 def _weights(panel: _Panel) -> NDArray[np.float64]:
     """Stabilised weight of each outcome row: product over its window of P(exposure | baseline) / P(exposure | baseline, past, confounders).
 
-    The numerator knows only what the outcome model conditions on: exposure before the window is a confounder like any other.
+    The numerator knows only what the outcome model conditions on: exposure before the window is a confounder like any other. Both models are of epochs after
+    which the animal stayed at risk, as it did in every row: the last epoch of a bout is cut short by the waking within it and holds fewer events,
+    and since that is so more often where the confounder is high, a model of all epochs would leave the rows unbalanced.
     """
-    from brainmu.causal.covariates import natural_spline, spline_knots
-
-    smooth = [natural_spline(v, spline_knots(v, 3 if len(np.unique(v[:5000])) > 8 else 1)) for v in panel.confounders.T]
-    full = np.c_[panel.base, panel.past, *smooth]
+    full = np.c_[panel.base, panel.past, _smooth(panel.confounders)]
     logs = []
     n_animals = len(np.unique(panel.rows.animal))
     for x in (panel.base, full):
-        x = x[:, independent_columns(x)]
-        p = np.clip(fit_or_shrink(x, panel.a, n_animals)[0].p, 1e-12, 1 - 1e-12)
+        x = x[:, independent_columns(x[panel.stays])]
+        p = np.clip(expit(x @ fit_or_shrink(x[panel.stays], panel.a[panel.stays], n_animals)[0].coef), 1e-12, 1 - 1e-12)
         logs.append(np.where(panel.a > 0, np.log(p), np.log1p(-p)))
     running = np.r_[0.0, np.cumsum(logs[0] - logs[1])]
     return np.exp(running[panel.hi + 1] - running[panel.lo])
 
 
+def _smooth(confounders: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Natural splines of confounders (n, c), three columns each; those with few values as they are."""
+    return np.column_stack([natural_spline(v, spline_knots(v, 3 if len(np.unique(v[:5000])) > 8 else 1)) for v in confounders.T])
+
+
 def _marginal(panel: _Panel, weights: NDArray[np.float64], model: HazardModel, truncate: float | None) -> tuple[float, float]:
-    """Standardised risk difference and marginal log odds ratio of the weighted outcome model."""
+    """Standardised risk difference and marginal log odds ratio of the weighted outcome model.
+
+    The confounders where the window begins, which none of its exposures has moved, are in the outcome model too and averaged over: what the weights leave
+    unbalanced of them, in the tails where hardly an epoch is unexposed, would otherwise pass for an effect.
+    """
     w = weights if truncate is None or truncate == 100 else np.clip(weights, *np.percentile(weights, [100 - truncate, truncate]))
     animal = panel.rows.animal[panel.at]
     size = np.bincount(animal, w)
     share = (1 / size[animal]) if model.weight == "animal" else np.full(len(w), 1 / w.sum())
     scaled = w * share * (len(w) / (w * share).sum())
     base = panel.base[panel.at]
-    x = np.c_[base[:, independent_columns(base)], panel.g]
+    before = _smooth(panel.confounders[panel.lo])
+    x = np.c_[base, before]
+    x = np.c_[x[:, independent_columns(x)], panel.g]
     try:
         fit = fit_logistic(x, panel.y, scaled)
     except DesignError:
