@@ -1,11 +1,12 @@
-"""Error rates of every design of estimate_effect on nights in continuous time, from a generator that shares no code with brainmu.synth.
+"""Error rates of every design of estimate_effect on nights in continuous time, from a generator apart from brainmu.synth.
 
 python benchmarks/bench_error_rates.py [--studies 200] [--only CELL …] [--out FILE.jsonl]
 
-Mice step by half a second between NREM, WAKE and REM. A slow pressure drives events and wakings alike; sleep discharges it; events raise it half a minute later.
-Wakings begin anywhere in an epoch, brief arousals vanish in it or not, an epoch is scored by what fills most of it, and some are lost. Animals differ
-in every rate (SD 0.5). Nothing an event does reaches the next epoch, and no trial does anything: every rejection is an error. In the cells `effect` the log odds of
-leaving an epoch of NREM rise by 0.6 (SD 0.3 between animals) if the one before held an event, on the grid, and what is counted is how often the interval misses it.
+Mice step by half a second between NREM, WAKE and REM. A slow pressure drives events and wakings alike; sleep discharges it; events raise it half a minute
+later. Wakings begin anywhere in an epoch, brief arousals vanish in it or not, an epoch is scored by what fills most of it, and some are lost. Animals differ
+in every rate (SD 0.5). Nothing an event does reaches the next epoch, and no trial does anything: every rejection is an error. In the cells `effect` the log odds
+of leaving an epoch of NREM rise by 0.6 (SD 0.3 between animals) if the one before held an event, on the grid, and what is counted is how often the interval
+misses it.
 """
 
 from __future__ import annotations
@@ -204,7 +205,8 @@ def _rate(name: str, design: str, how: dict, c: dict, studies: list[list[Recordi
         + (f"; {len(errors)} refused: {errors[0][:100]}" if errors else "")
     )
     return {
-        "cell": name, "design": design, "missed": missed, "studies": n, "coin": coin, "bias": float(est.mean() - c["effect"]), "refused": len(errors), "text": text,
+        "cell": name, "design": design, "missed": missed, "studies": n, "coin": coin, "bias": float(est.mean() - c["effect"]), "refused": len(errors),
+        "text": text,
     }  # fmt: skip
 
 

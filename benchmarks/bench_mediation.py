@@ -64,8 +64,8 @@ def main() -> None:
         rho = np.median([abs(e.diagnostics["sensitivity"]["rho_that_removes_the_estimate"]) for e in found])
         warned = np.mean([bool(e.diagnostics["warnings"]) for e in found])
         print(
-            f"{cell:32s} truth {through:+.4f}: bias {np.mean([e.estimate for e in found]) - through:+.4f}, missed {missed / len(found):.3f} [{low:.3f}, {high:.3f}] "
-            f"of {len(found)}, p < 0.05 in {rejected / len(found):.3f}; half width {np.median([(e.high - e.low) / 2 for e in found]):.3f}; total "
+            f"{cell:32s} truth {through:+.4f}: bias {np.mean([e.estimate for e in found]) - through:+.4f}, missed {missed / len(found):.3f} [{low:.3f}, "
+            f"{high:.3f}] of {len(found)}, p < 0.05 in {rejected / len(found):.3f}; half width {np.median([(e.high - e.low) / 2 for e in found]):.3f}; total "
             f"{np.mean(total):+.3f} ({truth.total:+.3f}); rho {rho:.2f}; warned {warned:.2f}; {refused} refused; {time.perf_counter() - began:.0f} s",
             flush=True,
         )

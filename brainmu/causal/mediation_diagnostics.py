@@ -21,7 +21,7 @@ from brainmu.core.events import EventTable
 __all__ = ["describe_mediation", "mediation_verdict"]
 
 EFFECTS = ("total", "indirect", "direct", "indirect_control", "indirect_assigned", "direct_control", "direct_assigned")
-CORRELATIONS = np.round(np.linspace(-0.9, 0.9, 181), 2)
+CORRELATIONS = np.round(np.linspace(-0.8, 0.8, 81), 2)
 """Of what is left of mediator and outcome, over which the indirect effect is told."""
 
 FAR = 3.0
@@ -119,16 +119,15 @@ def _sensitivity(
 ) -> dict[str, Any]:  # fmt: skip
     """What is left of the indirect effect if something unmeasured ties mediator and outcome together, or the mediator is noisy.
 
-    `rho` is the correlation of what the models leave of the two (Imai et al. 2010): by it the slope of the outcome on the mediator is moved. `measured` has what
-    each covariate adds to that correlation when it is left out: a yardstick.
+    `rho` is the correlation of what the models leave of the two (Imai et al. 2010): by it the slope of the outcome on the mediator is moved. `measured` has
+    what each covariate adds to that correlation when it is left out: a yardstick.
     """
     slopes = [_slope_of(rows), *(_slope_of(rows.without(j)) for j in range(len(left)))]
-    curve = []
-    for rho in CORRELATIONS:
-        q = rho / np.sqrt(1 - rho**2)
-        at = [x["indirect"] - x["mediator_shift"] * k * q for x, k in zip([whole, *left], slopes)]
-        found = jackknife(at[0], at[1:])
-        curve.append({"rho": float(rho), "indirect": found.estimate, "low": found.low, "high": found.high})
+    moved = np.array([x["mediator_shift"] * k for x, k in zip([whole, *left], slopes)])
+    curve = [
+        {"rho": float(rho)} | {k: v for k, v in jackknife(at[0], at[1:]).as_dict().items() if k in ("estimate", "low", "high")}
+        for rho, at in zip(CORRELATIONS, np.array([x["indirect"] for x in [whole, *left]]) - moved * (CORRELATIONS / np.sqrt(1 - CORRELATIONS**2))[:, None])
+    ]
     effect = parts["indirect"]
     q = whole["indirect"] / (whole["mediator_shift"] * slopes[0]) if whole["mediator_shift"] and slopes[0] else float("nan")
     zero = float(q / np.sqrt(1 + q * q))
@@ -142,7 +141,7 @@ def _sensitivity(
     risk = whole["risk_control"]
     return {
         "rho_that_removes_the_estimate": zero, "rho_that_removes_significance": min(reached, default=float("nan")) if sure else 0.0,
-        "measured": {name: residual_correlation(rows, drop)[0] - rho for name, drop in groups.items()}, "rho": curve[40:-40:5],
+        "measured": {name: residual_correlation(rows, drop)[0] - rho for name, drop in groups.items()}, "rho": curve[10:-10:5],
         "e_value": _e_value(risk, effect.estimate), "e_value_interval": _e_value(risk, bound) if sure else 1.0,
         "mediator_reliability": [
             {"reliability": r, "indirect": effect.estimate / r, "direct": parts["total"].estimate - effect.estimate / r} for r in RELIABILITIES
@@ -200,8 +199,8 @@ def _reading_warnings(
     on = min(float(np.median(lasting)), window) - blank
     if what.kind != "column" and on > 0.1 * (window - blank):
         said.append(
-            f"the mediator is read while the stimulus is on ({on:.2g} s of its {window - blank:g} s): light, sound or current picked up by the probe would count "
-            "as activity; leave it out with blank=, in both arms"
+            f"the mediator is read while the stimulus is on ({on:.2g} s of its {window - blank:g} s): light, sound or current picked up by the probe would "
+            "count as activity; leave it out with blank=, in both arms"
         )
     if abs(out["mediator"]["shift_sd"]["estimate"]) > FAR:
         said.append(f"assignment moves the mediator by {out['mediator']['shift_sd']['estimate']:+.1f} SD: is it the stimulation itself (an artefact)?")

@@ -12,7 +12,6 @@ from brainmu.causal.covariates import value_before
 from brainmu.causal.grid import EpochGrid
 from brainmu.core.recording import Recording
 from brainmu.core.signal import Signal
-from brainmu.core.spikes import Spikes
 from brainmu.errors import DesignError, MissingDataError
 
 __all__ = ["Mediator", "read_activity"]
@@ -89,19 +88,23 @@ def read_activity(
         if not mine.any():
             continue
         if mediator.kind == "spikes":
-            out[mine] = _rate(grid.recording, _units(grid.recording, mediator), begin[mine], seconds)
+            times, n_units = _population(grid.recording, mediator)
+            count = np.searchsorted(times, begin[mine] + seconds, side="right") - np.searchsorted(times, begin[mine], side="right")
+            inside = (begin[mine] >= grid.recording.start - 1e-9) & (begin[mine] + seconds <= grid.recording.stop + 1e-9)
+            out[mine] = np.where(inside, count / (seconds * n_units), np.nan)
         else:
             signal = _signal(grid.recording, mediator, seconds)
             out[mine] = value_before(signal, begin[mine] + seconds, seconds)[:, 0]
     return out
 
 
-def _units(recording: Recording, mediator: Mediator) -> Spikes:
+def _population(recording: Recording, mediator: Mediator) -> tuple[NDArray[np.float64], int]:
+    """Spike times of the units asked for, and how many units they are."""
     spikes = recording.spikes
     if spikes is None or not spikes.n_units:
         raise MissingDataError(f"{recording.id}: no spikes to read {mediator.text!r} from, expected sorted units")
     if not mediator.column:
-        return spikes
+        return spikes.times, spikes.n_units
     if mediator.column not in spikes.units:
         have = ", ".join(map(str, spikes.units.columns))
         raise MissingDataError(f"{recording.id}: units have no column {mediator.column!r}, the table has {have}")
@@ -110,13 +113,7 @@ def _units(recording: Recording, mediator: Mediator) -> Spikes:
     if not len(ids):
         have = ", ".join(sorted(set(named))) or "none"
         raise MissingDataError(f"{recording.id}: no unit has {mediator.column} {mediator.value!r}, there are {have}")
-    return spikes.pick(ids)
-
-
-def _rate(recording: Recording, spikes: Spikes, begin: NDArray[np.float64], seconds: float) -> NDArray[np.float64]:
-    count = np.searchsorted(spikes.times, begin + seconds, side="right") - np.searchsorted(spikes.times, begin, side="right")
-    inside = (begin >= recording.start - 1e-9) & (begin + seconds <= recording.stop + 1e-9)
-    return np.where(inside, count / (seconds * spikes.n_units), np.nan)
+    return spikes.times[np.isin(spikes.unit_id, ids)], len(ids)
 
 
 def _signal(recording: Recording, mediator: Mediator, seconds: float) -> Signal:

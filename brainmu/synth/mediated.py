@@ -50,8 +50,8 @@ def mediated_study(
 ) -> tuple[list[Recording], MediatedTruth]:  # fmt: skip
     """Recordings with spikes, a hypnogram and a ledger of trials, and what goes through the units of region LC.
 
-    A trial starts in NREM. Assignment raises the log rate of the LC units over the 2 s after the onset; the log odds of waking by 20 s depend on assignment and on
-    the number of their spikes. A slow state drives both, and is seen in the rate before the onset.
+    A trial starts in NREM. Assignment raises the log rate of the LC units over the 2 s after the onset; the log odds of waking by 20 s depend on assignment and
+    on the number of their spikes. A slow state drives both, and is seen in the rate before the onset.
 
     Parameters
     ----------
