@@ -3,7 +3,8 @@
 from brainmu.causal.arousal import arousal_threshold
 from brainmu.causal.effect import DESIGNS, estimate_effect
 from brainmu.causal.factorial import factorial
+from brainmu.causal.mediation import mediation
 from brainmu.causal.preregistration import preregister
 from brainmu.causal.prospective import power
 
-__all__ = ["DESIGNS", "arousal_threshold", "estimate_effect", "factorial", "power", "preregister"]
+__all__ = ["DESIGNS", "arousal_threshold", "estimate_effect", "factorial", "mediation", "power", "preregister"]

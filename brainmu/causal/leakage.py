@@ -8,7 +8,7 @@ from typing import Any
 from brainmu.causal.grid import EpochGrid
 from brainmu.core.events import EventTable
 
-__all__ = ["design_warnings", "find_leaks"]
+__all__ = ["design_warnings", "find_leaks", "made_from"]
 
 
 def find_leaks(grids: Sequence[EpochGrid], tables: Sequence[EventTable], adjust: Sequence[str]) -> list[str]:
@@ -18,7 +18,7 @@ def find_leaks(grids: Sequence[EpochGrid], tables: Sequence[EventTable], adjust:
     """
     said: list[str] = []
     for g, t in zip(grids, tables):
-        scored_from, found_in = _made_from(g.hypnogram.attrs), _made_from(t.attrs)
+        scored_from, found_in = made_from(g.hypnogram.attrs), made_from(t.attrs)
         shared = sorted(scored_from & found_in)
         if shared:
             said.append(
@@ -26,14 +26,15 @@ def find_leaks(grids: Sequence[EpochGrid], tables: Sequence[EventTable], adjust:
             )
         for name in adjust:
             signal = g.recording.signals.get(name.partition(":")[0])
-            if signal is not None and (both := sorted(_made_from(signal.attrs) & found_in)):
+            if signal is not None and (both := sorted(made_from(signal.attrs) & found_in)):
                 said.append(f"leak: covariate {name!r} of {g.recording.id} and the exposure come from the same signal ({', '.join(both)})")
     # One sentence for each kind, however many recordings share it.
     first = {s.split(" of ")[0]: s for s in reversed(said)}
     return list(first.values())
 
 
-def _made_from(attrs: dict[str, Any]) -> set[str]:
+def made_from(attrs: dict[str, Any]) -> set[str]:
+    """Names of the signals and channels a stream says it was made from."""
     out: set[str] = set()
     for key in ("derived", "channels", "signals", "features"):
         value = attrs.get(key)

@@ -108,17 +108,19 @@ def fit_logistic(
     return Fit(coef, np.linalg.pinv(hessian, hermitian=True), eta, mu, ll)
 
 
-def fit_or_shrink(x: NDArray[np.float64], y: NDArray[np.float64], free: int, near: NDArray[np.float64] | None = None) -> tuple[Fit, bool]:
+def fit_or_shrink(
+    x: NDArray[np.float64], y: NDArray[np.float64], free: int, weights: NDArray[np.float64] | None = None, near: NDArray[np.float64] | None = None,
+) -> tuple[Fit, bool]:  # fmt: skip
     """Maximum likelihood, or where the data are separated a fit whose columns after the first `free` are held back; and whether they were.
 
     The penalty is that of a normal prior of SD 3 on each column's standardised coefficient: nothing beside data that say anything.
     """
     try:
-        return fit_logistic(x, y, near=near), False
+        return fit_logistic(x, y, weights, near=near), False
     except DesignError:
         ridge = np.var(x, axis=0) / 9.0
         ridge[:free] = 1e-6
-        return fit_logistic(x, y, ridge=ridge), True
+        return fit_logistic(x, y, weights, ridge=ridge), True
 
 
 def _log_likelihood(eta: NDArray[np.float64], y: NDArray[np.float64], w: NDArray[np.float64]) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainmu.causal.controls import past_controls
+from brainmu.causal.covariates import natural_spline, spline_knots
 from brainmu.causal.estimand import msm_sentence
 from brainmu.causal.grid import EpochGrid, Transition, epochs_in, events_of
 from brainmu.causal.hazard import HazardModel, check_exposure_tables, design_matrix
@@ -40,7 +41,8 @@ class _Panel:
     """Epochs at risk with exposure and confounders, and the rows whose outcome is read.
 
     `a` (m,) exposure of each epoch; `past` (m, 2) exposure of the epoch before and exposed share of the window before it; `base` (m, p)
-    animal, time in bout and clocks; `confounders` (m, c). Row i of the outcome is epoch `at[i]`, with window epochs `lo[i]`..`hi[i]`.
+    animal, time in bout and clocks; `confounders` (m, c); `stays` (m,) whether the `lag` epochs after it are at risk too.
+    Row i of the outcome is epoch `at[i]`, with window epochs `lo[i]`..`hi[i]`.
     `near`: linear predictors of fits to more animals, two of the epochs and one of the outcome rows, from which a fit to fewer starts.
     """
 
@@ -54,6 +56,7 @@ class _Panel:
     hi: NDArray[np.intp]
     y: NDArray[np.float64]
     g: NDArray[np.float64]
+    stays: NDArray[np.bool_]
     near: tuple[NDArray[np.float64] | None, NDArray[np.float64] | None, NDArray[np.float64] | None] = (None, None, None)
 
     def of(self, keep: NDArray[np.bool_]) -> _Panel:
@@ -64,7 +67,7 @@ class _Panel:
         base = self.base[epochs]
         return _Panel(
             self.rows[epochs], self.a[epochs], self.past[epochs], base[:, np.abs(base).sum(0) > 0], self.confounders[epochs], renumber[self.at[mine]],
-            renumber[self.lo[mine]], renumber[self.hi[mine]], self.y[mine], self.g[mine],
+            renumber[self.lo[mine]], renumber[self.hi[mine]], self.y[mine], self.g[mine], self.stays[epochs],
             tuple(None if v is None else v[part] for v, part in zip(self.near, (epochs, epochs, mine))),
         )  # fmt: skip
 
@@ -153,8 +156,11 @@ def _panel(grids: Sequence[EpochGrid], tables: Sequence[EventTable], model: Haza
     count = total[hi + 1] - total[lo]
     bare = dataclasses.replace(rows, values=np.empty((len(rows), 0)), covariates=[])
     base = design_matrix(bare, model)[0]
+    stays = np.zeros(len(rows), dtype=bool)
+    stays[np.flatnonzero(rows.age > model.lag) - model.lag] = True
     values = np.where(there[:, None], rows.values, np.nanmean(rows.values, axis=0))
-    panel = _Panel(rows, a, np.c_[previous, share], base, values, at, lo, hi, (rows.y[at] == 1).astype(np.float64), count if model.count else (count > 0) * 1.0)
+    y, g = (rows.y[at] == 1).astype(np.float64), count if model.count else (count > 0) * 1.0
+    panel = _Panel(rows, a, np.c_[previous, share], base, values, at, lo, hi, y, g, stays)
     hits = np.bincount(rows.animal[at], panel.y, len(rows.names))
     if not hits.any():
         raise DesignError("no epoch at risk is followed by the target: nothing to estimate; check outcome, labels and lag")
@@ -167,35 +173,46 @@ def _panel(grids: Sequence[EpochGrid], tables: Sequence[EventTable], model: Haza
 def _weights(panel: _Panel) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
     """Stabilised weight of each outcome row: product over its window of P(exposure | baseline) / P(exposure | baseline, past, confounders).
 
+    The numerator knows only what the outcome model conditions on: exposure before the window is a confounder like any other. Both models are of epochs after
+    which the animal stayed at risk, as it did in every row: the last epoch of a bout is cut short by the waking within it and holds fewer events,
+    and since that is so more often where the confounder is high, a model of all epochs would leave the rows unbalanced.
+
     Returned with the linear predictors (m,) of the two exposure models.
-
-    The numerator knows only what the outcome model conditions on: exposure before the window is a confounder like any other.
     """
-    from brainmu.causal.covariates import natural_spline, spline_knots
-
-    smooth = [natural_spline(v, spline_knots(v, 3 if len(np.unique(v[:5000])) > 8 else 1)) for v in panel.confounders.T]
-    full = np.c_[panel.base, panel.past, *smooth]
+    full = np.c_[panel.base, panel.past, _smooth(panel.confounders)]
     logs, predictors = [], []
     n_animals = len(np.unique(panel.rows.animal))
     for x, near in zip((panel.base, full), panel.near):
-        x = x[:, independent_columns(x)]
-        fit = fit_or_shrink(x, panel.a, n_animals, near)[0]
-        predictors.append(fit.eta)
-        p = np.clip(fit.p, 1e-12, 1 - 1e-12)
+        x = x[:, independent_columns(x[panel.stays])]
+        fit = fit_or_shrink(x[panel.stays], panel.a[panel.stays], n_animals, near=None if near is None else near[panel.stays])[0]
+        predictors.append(x @ fit.coef)
+        p = np.clip(expit(predictors[-1]), 1e-12, 1 - 1e-12)
         logs.append(np.where(panel.a > 0, np.log(p), np.log1p(-p)))
     running = np.r_[0.0, np.cumsum(logs[0] - logs[1])]
     return np.exp(running[panel.hi + 1] - running[panel.lo]), predictors
 
 
-def _marginal(panel: _Panel, weights: NDArray[np.float64], model: HazardModel, truncate: float | None) -> tuple[float, float, NDArray[np.float64]]:
-    """Standardised risk difference and marginal log odds ratio of the weighted outcome model, and its linear predictor (row,)."""
+def _smooth(confounders: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Natural splines of confounders (n, c), three columns each; those with few values as they are."""
+    return np.column_stack([natural_spline(v, spline_knots(v, 3 if len(np.unique(v[:5000])) > 8 else 1)) for v in confounders.T])
+
+
+def _marginal(
+    panel: _Panel, weights: NDArray[np.float64], model: HazardModel, truncate: float | None, adjusted: bool = True,
+) -> tuple[float, float, NDArray[np.float64]]:  # fmt: skip
+    """Standardised risk difference and marginal log odds ratio of the weighted outcome model, and its linear predictor (row,).
+
+    The confounders where the window begins, which none of its exposures has moved, are in the outcome model too and averaged over: what the weights leave
+    unbalanced of them, in the tails where hardly an epoch is unexposed, would otherwise pass for an effect. `adjusted=False` leaves them out.
+    """
     w = weights if truncate is None or truncate == 100 else np.clip(weights, *np.percentile(weights, [100 - truncate, truncate]))
     animal = panel.rows.animal[panel.at]
     size = np.bincount(animal, w)
     share = (1 / size[animal]) if model.weight == "animal" else np.full(len(w), 1 / w.sum())
     scaled = w * share * (len(w) / (w * share).sum())
     base = panel.base[panel.at]
-    x = np.c_[base[:, independent_columns(base)], panel.g]
+    x = np.c_[base, _smooth(panel.confounders[panel.lo])] if adjusted else base
+    x = np.c_[x[:, independent_columns(x)], panel.g]
     try:
         fit = fit_logistic(x, panel.y, scaled, near=panel.near[2])
     except DesignError:
@@ -215,7 +232,7 @@ def _describe(
     curve = [{"percentile": t, "estimate": _marginal(panel, weights, model, t)[1]} for t in TRUNCATIONS]
     ess = float(weights.sum() ** 2 / (weights**2).sum())
     at99 = next(row["estimate"] for row in curve if row["percentile"] == 99.0)
-    raw = float(_marginal(panel, np.ones(len(weights)), model, None)[1])
+    raw = float(_marginal(panel, np.ones(len(weights)), model, None, adjusted=False)[1])
     moved = abs(at99 - curve[0]["estimate"])
     out: dict[str, Any] = {
         "log_odds_ratio": result.as_dict(), "risk_difference": risk.as_dict(), "rows": {"at_risk": len(weights), "target": int(panel.y.sum())},

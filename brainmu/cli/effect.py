@@ -17,17 +17,22 @@ def effect(
     /,
     *,
     design: Annotated[
-        Literal["trials", "hazard", "msm", "matched", "glm"],
-        Parameter(help="trials: randomised; hazard, msm, matched (like epochs without an event), glm (time course of an event's effect): observational."),
+        Literal["trials", "hazard", "msm", "matched", "glm", "mediation", "threshold", "factorial"],
+        Parameter(
+            help="trials: randomised; hazard, msm, matched (like epochs without an event), glm (time course of an event's effect): observational; mediation: "
+            "how much of a trial's effect goes through --mediator; threshold: the --level of a probe that wakes; factorial: two --factors by animal."
+        ),
     ],
-    exposure: Annotated[str, Parameter(help="Name of the event label: the trial log, or the reactivation events.")] = "trials",
+    exposure: Annotated[
+        str | None, Parameter(help="Name of the event label: the trial log, the reactivation events, or the probes (default trials; threshold: probes).")
+    ] = None,
     outcome: Annotated[
         str,
         Parameter(help="Transition FROM->TO (TO may be microarousal); trials, matched: also 'time to WAKE', 'bout length', signal:NAME, change:NAME."),
     ] = "NREM->WAKE",
     horizon: Annotated[
         float | None,
-        Parameter(help="Seconds after exposure in which the outcome counts (default: trials 10, others one epoch, glm ten; 60 if no transition)."),
+        Parameter(help="Seconds after exposure that count (default: trials, threshold 10, mediation 20, glm ten epochs, others one; 60 s if no transition)."),
     ] = None,
     adjust: Annotated[
         list[str] | None, Parameter(help="Signals to adjust for; their last value before the exposure.", consume_multiple=True, negative="")
@@ -38,9 +43,13 @@ def effect(
         list[str] | None, Parameter(help="Only events of this content; of two, the first against the second.", consume_multiple=True, negative="")
     ] = None,
     contrast: Annotated[tuple[str, str] | None, Parameter(help="Trials: compare these two arms.")] = None,
-    arms: Annotated[tuple[str, str] | None, Parameter(help="Trials: effect of assignment in the first arm less that in the second (opsin no_opsin).")] = None,
+    arms: Annotated[
+        tuple[str, str] | None,
+        Parameter(help="Trials: effect of assignment in the first arm less that in the second (opsin no_opsin). Threshold: how far the first moves it."),
+    ] = None,
     blank: Annotated[
-        float | None, Parameter(help="Seconds at the end of the exposure epoch in which events do not count; trials of a signal: after the onset, left out.")
+        float | None,
+        Parameter(help="Seconds at the end of the exposure epoch in which events do not count; trials of a signal, mediation: after the onset, left out."),
     ] = None,
     dose: Annotated[Literal["count"] | None, Parameter(help="Count the events of an epoch instead of asking whether there was one.")] = None,
     adjust_window: Annotated[float | None, Parameter(help="Adjust for the mean over this many seconds before the exposure instead of the last value.")] = None,
@@ -54,6 +63,21 @@ def effect(
     ] = None,
     caliper: Annotated[float | None, Parameter(help="Matched: SD by which they may differ at most (default 0.2; mahalanobis 0.5).")] = None,
     basis: Annotated[int | None, Parameter(help="Glm: raised cosines that make up the time course (default 4).")] = None,
+    mediator: Annotated[
+        str | None, Parameter(help="Mediation: 'spikes', 'spikes:region=LC' (any column of the units table), signal:NAME, or column:NAME of the trial log.")
+    ] = None,
+    window: Annotated[float | None, Parameter(help="Mediation: seconds after the onset over which the mediator is read (default 2).")] = None,
+    gap: Annotated[float | None, Parameter(help="Mediation: seconds between that window and the first outcome (default half an epoch).")] = None,
+    level: Annotated[str | None, Parameter(help="Threshold: column of the probes that holds their level (default level).")] = None,
+    factors: Annotated[
+        list[str] | None,
+        Parameter(
+            help="Factorial: two of NAME=TREATED/REFERENCE, keys of the animal's metadata (stress=stressed/control).", consume_multiple=True, negative=""
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None, Parameter(help="Factorial: key of the metadata whose animals share a fate (default cage; none: each animal its own).")
+    ] = None,
     draws: Annotated[int, Parameter(help="Draws of the randomisation test.")] = 10_000,
     power: Annotated[bool, Parameter(negative="", help="Simulate studies instead of reading stores: how often would the effect be found?")] = False,
     animals: Annotated[list[int] | None, Parameter(help="Power: numbers of animals (default 4 6 8 10).", consume_multiple=True, negative="")] = None,
@@ -69,7 +93,7 @@ def effect(
     overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing file.")] = False,
     common: Common = COMMON,
 ) -> int:
-    """Does reactivation change sleep? Trials, hazards, marginal structural models, matching, coupling.
+    """Does reactivation change sleep? Trials, hazards, marginal structural models, matching, coupling, mediation, thresholds, factorials.
 
     The estimand is printed as a sentence before the number, assumptions and warnings after it.
 
@@ -79,20 +103,40 @@ def effect(
 
     brainmu effect stores/ --design hazard --exposure reactivation --horizon 4 --adjust pressure
 
+    brainmu effect stores/ --design mediation --mediator spikes:region=LC --window 2 --horizon 20
+
+    brainmu effect stores/ --design threshold --exposure probes --level dB --arms reactivated quiet
+
+    brainmu effect stores/ --design factorial --factors stress=stressed/control virus=opsin/no_opsin --cluster cage
+
     brainmu effect --power --design trials --animals 4 8 --trials-per-animal 80 --effect-size 0.7
 
     brainmu effect --design trials --horizon 20 --preregister question.md
     """
     from brainmu.errors import UsageError
 
-    question: dict[str, Any] = {
-        "exposure": exposure, "outcome": outcome, "design": design, "horizon": horizon, "adjust": adjust or [], "labels": labels, "weight": weight,
-        "clock": clock, "draws": draws, "seed": common.seed,
-    }  # fmt: skip
     if content is not None and len(content) > 2:
         raise UsageError(f"--content takes one content, or two to compare, and got {len(content)}: {' '.join(content)}")
+    one_or_two = content and (content[0] if len(content) == 1 else tuple(content))
+    own = {"mediator": mediator, "window": window, "gap": gap, "level": level, "factors": factors, "cluster": cluster}
+    if design in OWN_QUESTIONS:
+        if power or preregister is not None:
+            raise UsageError(f"{'--power' if power else '--preregister'} is of the designs of estimate_effect, and --design {design} is not one of them")
+        shared = {
+            "exposure": exposure, "horizon": horizon, "adjust": adjust, "content": one_or_two, "contrast": contrast, "arms": arms, "blank": blank,
+            "competing": competing, "scheme": scheme,
+        }  # fmt: skip
+        other = {"lag": lag, "dose": dose, "adjust_window": adjust_window, "matches": matches, "distance": distance, "caliper": caliper, "basis": basis}
+        asked = {k: v for k, v in (shared | own | other).items() if v is not None}
+        common_to_all = {"outcome": outcome, "labels": labels, "draws": draws, "seed": common.seed}
+        return _estimate(stores, _own_question(design, asked, common_to_all), out, overwrite, common, design)
+    _refuse(design, [k for k, v in own.items() if v is not None])
+    question: dict[str, Any] = {
+        "exposure": exposure or "trials", "outcome": outcome, "design": design, "horizon": horizon, "adjust": adjust or [], "labels": labels, "weight": weight,
+        "clock": clock, "draws": draws, "seed": common.seed,
+    }  # fmt: skip
     given = {
-        "lag": lag, "content": content and (content[0] if len(content) == 1 else tuple(content)), "contrast": contrast, "arms": arms, "blank": blank,
+        "lag": lag, "content": one_or_two, "contrast": contrast, "arms": arms, "blank": blank,
         "dose": dose, "adjust_window": adjust_window, "competing": competing,
         "scheme": scheme, "matches": matches, "distance": distance, "caliper": caliper, "basis": basis,
     }  # fmt: skip
@@ -106,19 +150,73 @@ def effect(
     if power:
         sizes = {"trials": trials_per_animal, "hours": hours, "effect": effect_size, "animal_sd": animal_sd, "effect_sd": effect_sd, "studies": studies}
         return _power(question, sizes | ({"animals": animals} if animals else {}), common)
-    if not stores:
-        raise UsageError("no stores were given: brainmu effect STORE… --design trials, or --power, or --preregister FILE.md")
     return _estimate(stores, question, out, overwrite, common)
 
 
-def _estimate(stores: list[Path], question: dict[str, Any], out: Path | None, overwrite: bool, common: Common) -> int:
-    import brainmu.causal
+OWN_QUESTIONS: dict[str, tuple[str, ...]] = {
+    "mediation": ("mediator", "exposure", "outcome", "window", "blank", "gap", "horizon", "adjust", "labels", "content", "contrast", "scheme", "competing"),
+    "threshold": ("exposure", "level", "outcome", "horizon", "arms", "labels"),
+    "factorial": ("factors", "outcome", "cluster", "labels", "draws", "seed"),
+}
+"""Options of the questions that are not asked through estimate_effect."""
 
+
+def _own_question(design: str, given: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a question of its own; UsageError where an option does not belong to it or is missing."""
+    from brainmu.errors import UsageError
+
+    takes = OWN_QUESTIONS[design]
+    _refuse(design, [k for k in given if k not in takes])
+    if design == "mediation" and "mediator" not in given:
+        raise UsageError("--design mediation needs --mediator: what was recorded between the trial and the outcome, such as spikes:region=LC or signal:NAME")
+    if design == "mediation" and isinstance(given.get("content"), tuple):
+        raise UsageError("--design mediation takes one --content: ask for each, one after the other")
+    question = {k: v for k, v in common.items() if k in takes} | given
+    if design == "factorial":
+        question["factors"] = _factors(given.get("factors") or [])
+        if str(question.get("cluster", "")).lower() == "none":
+            question["cluster"] = None
+    return question
+
+
+def _refuse(design: str, options: list[str]) -> None:
+    from brainmu.errors import UsageError
+
+    if options:
+        raise UsageError(f"--design {design} does not take {', '.join('--' + k.replace('_', '-') for k in options)}")
+
+
+def _factors(texts: list[str]) -> dict[str, tuple[str, str]]:
+    from brainmu.errors import UsageError
+
+    out = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        treated, slash, reference = values.partition("/")
+        if not (name and treated and slash and reference):
+            raise UsageError(f"--factors got {text!r}, expected NAME=TREATED/REFERENCE such as stress=stressed/control")
+        out[name] = (treated, reference)
+    if len(out) != 2:
+        raise UsageError(f"--design factorial needs two --factors and got {len(out)}: --factors stress=stressed/control virus=opsin/no_opsin")
+    return out
+
+
+def _estimate(stores: list[Path] | None, question: dict[str, Any], out: Path | None, overwrite: bool, common: Common, design: str = "") -> int:
+    import brainmu.causal
+    from brainmu.errors import UsageError
+
+    if not stores:
+        other = "" if design else ", or --power, or --preregister FILE.md"
+        raise UsageError(f"no stores were given: brainmu effect STORE… --design {design or 'trials'}{other}")
     if out is not None:
         refuse_existing(out, overwrite)
     sessions = open_sessions(stores, common)
     with progress(common, "effect") as report:
-        estimate = brainmu.causal.estimate_effect(sessions, progress=report, **question)
+        if design:
+            ask = {"mediation": brainmu.causal.mediation, "threshold": brainmu.causal.arousal_threshold, "factorial": brainmu.causal.factorial}[design]
+            estimate = ask(sessions, **question)
+        else:
+            estimate = brainmu.causal.estimate_effect(sessions, progress=report, **question)
     if out is not None:
         out.write_text(estimate.to_json(indent=1), encoding="utf-8")
         note(common, f"wrote {out}")

@@ -10,6 +10,7 @@ from brainmu.synth.human import EEGModel
 from brainmu.synth.instruments import FaultModel, with_noise
 from brainmu.synth.labs import LABS, Lab
 from brainmu.synth.mechanism import Mechanism
+from brainmu.synth.mediated import MediatedTruth, mediated_study
 from brainmu.synth.native import write
 from brainmu.synth.populations import PopulationModel
 from brainmu.synth.reactivation import RippleModel
@@ -42,6 +43,7 @@ __all__ = [
     "LFPModel",
     "Lab",
     "Mechanism",
+    "MediatedTruth",
     "PhotometryModel",
     "PhotometryTruth",
     "PlaceFields",
@@ -56,6 +58,7 @@ __all__ = [
     "calcium",
     "corpus",
     "iter_corpus",
+    "mediated_study",
     "on_clocks",
     "open_corpus",
     "photometry",
