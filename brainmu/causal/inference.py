@@ -39,7 +39,7 @@ class Estimate:
         return {"estimate": self.estimate, "se": self.se, "df": self.df, "low": self.low, "high": self.high, "p_value": self.p_value}
 
 
-def animal_mean(values: ArrayLike, weights: ArrayLike | None = None) -> Estimate:
+def animal_mean(values: ArrayLike, weights: ArrayLike | None = None, variances: ArrayLike | None = None) -> Estimate:
     """Weighted mean of one value an animal, with a t interval over animals.
 
     Parameters
@@ -47,6 +47,13 @@ def animal_mean(values: ArrayLike, weights: ArrayLike | None = None) -> Estimate
     values : float64 (n,)
     weights : float64 (n,) or None
         What each animal counts for; equal where None.
+    variances : float64 (n,) or None
+        Sampling variance of each value. The standard error is then no smaller than they alone would leave: four animals are alike by chance now and
+        then, and an interval by their spread misses the mean too often where values are skewed (risk differences near zero risk).
+
+    References
+    ----------
+    Röver, Knapp & Friede, BMC Medical Research Methodology 15:99 (2015), the same floor for random effects.
 
     Examples
     --------
@@ -64,7 +71,8 @@ def animal_mean(values: ArrayLike, weights: ArrayLike | None = None) -> Estimate
     # For equal weights this is the standard error of the mean; the divisor keeps it unbiased for unequal ones where animals vary alike.
     shrink = float(u**2 @ (1 - 2 * u + u @ u) / (u @ u))
     spread = float(u**2 @ (b - mean) ** 2) / max(shrink, 1e-9)
-    return Estimate.t(mean, float(np.sqrt(spread)), n - 1)
+    least = 0.0 if variances is None else float(u**2 @ np.asarray(variances, dtype=np.float64))
+    return Estimate.t(mean, float(np.sqrt(max(spread, least))), n - 1)
 
 
 def welch(one: Estimate, two: Estimate) -> Estimate:

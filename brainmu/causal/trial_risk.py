@@ -73,10 +73,23 @@ def combine(rd: NDArray[np.float64], weights: NDArray[np.float64], trials: Trial
     if not use.any():
         raise DesignError("no animal has trials in both arms, so none can be compared with itself: expected both arms within each animal")
     if use.sum() > 1:
-        return animal_mean(rd[use], weights[use])
+        return animal_mean(rd[use], weights[use], _sampling_variances(trials, y)[use])
     rows = use[trials.animal]
     a, o = trials.assigned[rows], y[rows]
     n1, n0 = int(a.sum()), int((~a).sum())
     if min(n1, n0) < 2:
         return Estimate.t(float(rd[use][0]), np.nan, 0)
     return Estimate.t(float(rd[use][0]), float(np.sqrt(o[a].var(ddof=1) / n1 + o[~a].var(ddof=1) / n0)), n1 + n0 - 2)
+
+
+def _sampling_variances(trials: Trials, y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Variance of each animal's risk difference by its trials alone (n_animals,); 0 where an arm has fewer than two trials."""
+    n, out = len(trials.names), np.zeros(len(trials.names))
+    few = np.zeros(n, dtype=bool)
+    for arm in (trials.assigned, ~trials.assigned):
+        animal, o = trials.animal[arm], y[arm]
+        size = np.bincount(animal, minlength=n)
+        mean = np.bincount(animal, o, n) / np.maximum(size, 1)
+        out += np.bincount(animal, (o - mean[animal]) ** 2, n) / np.maximum(size * (size - 1), 1)
+        few |= size < 2
+    return np.where(few, 0.0, out)
