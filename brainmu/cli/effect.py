@@ -32,9 +32,7 @@ def effect(
     ] = "NREM->WAKE",
     horizon: Annotated[
         float | None,
-        Parameter(
-            help="Seconds after exposure that count (default: trials, threshold 10, mediation 20, glm ten epochs, others one; 60 s if no transition)."
-        ),
+        Parameter(help="Seconds after exposure that count (default: trials, threshold 10, mediation 20, glm ten epochs, others one; 60 s if no transition)."),
     ] = None,
     adjust: Annotated[
         list[str] | None, Parameter(help="Signals to adjust for; their last value before the exposure.", consume_multiple=True, negative="")
