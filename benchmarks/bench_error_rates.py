@@ -3,10 +3,10 @@
 python benchmarks/bench_error_rates.py [--studies 200] [--only CELL …] [--out FILE.jsonl]
 
 Mice step by half a second between NREM, WAKE and REM. A slow pressure drives events and wakings alike; sleep discharges it; events raise it half a minute
-later. Wakings begin anywhere in an epoch, brief arousals vanish in it or not, an epoch is scored by what fills most of it, and some are lost. Animals differ
-in every rate (SD 0.5). Nothing an event does reaches the next epoch, and no trial does anything: every rejection is an error. In the cells `effect` the log odds
-of leaving an epoch of NREM rise by 0.6 (SD 0.3 between animals) if the one before held an event, on the grid, and what is counted is how often the interval
-misses it.
+later. Wakings begin anywhere in an epoch, brief arousals vanish in it or not, an epoch is scored by what fills most of it, and some are lost. Animals
+differ in every rate (SD 0.5). Nothing an event does reaches the next epoch, and no trial does anything: every rejection is an error. In the cells `effect`
+the log odds of leaving an epoch of NREM rise by 0.6 (SD 0.3 between animals) if the one before held an event, on the grid, and what is counted is how
+often the interval misses it.
 """
 
 from __future__ import annotations

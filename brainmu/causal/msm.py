@@ -198,12 +198,12 @@ def _smooth(confounders: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _marginal(
-    panel: _Panel, weights: NDArray[np.float64], model: HazardModel, truncate: float | None, adjusted: bool = True,
+    panel: _Panel, weights: NDArray[np.float64], model: HazardModel, truncate: float | None, crude: bool = False,
 ) -> tuple[float, float, NDArray[np.float64]]:  # fmt: skip
     """Standardised risk difference and marginal log odds ratio of the weighted outcome model, and its linear predictor (row,).
 
     The confounders where the window begins, which none of its exposures has moved, are in the outcome model too and averaged over: what the weights leave
-    unbalanced of them, in the tails where hardly an epoch is unexposed, would otherwise pass for an effect. `adjusted=False` leaves them out.
+    unbalanced of them, in the tails where hardly an epoch is unexposed, would otherwise pass for an effect. `crude` leaves them out.
     """
     w = weights if truncate is None or truncate == 100 else np.clip(weights, *np.percentile(weights, [100 - truncate, truncate]))
     animal = panel.rows.animal[panel.at]
@@ -211,7 +211,7 @@ def _marginal(
     share = (1 / size[animal]) if model.weight == "animal" else np.full(len(w), 1 / w.sum())
     scaled = w * share * (len(w) / (w * share).sum())
     base = panel.base[panel.at]
-    x = np.c_[base, _smooth(panel.confounders[panel.lo])] if adjusted else base
+    x = np.c_[base, _smooth(panel.confounders[panel.lo])] if not crude else base
     x = np.c_[x[:, independent_columns(x)], panel.g]
     try:
         fit = fit_logistic(x, panel.y, scaled, near=panel.near[2])
@@ -232,7 +232,7 @@ def _describe(
     curve = [{"percentile": t, "estimate": _marginal(panel, weights, model, t)[1]} for t in TRUNCATIONS]
     ess = float(weights.sum() ** 2 / (weights**2).sum())
     at99 = next(row["estimate"] for row in curve if row["percentile"] == 99.0)
-    raw = float(_marginal(panel, np.ones(len(weights)), model, None, adjusted=False)[1])
+    raw = float(_marginal(panel, np.ones(len(weights)), model, None, crude=True)[1])
     moved = abs(at99 - curve[0]["estimate"])
     out: dict[str, Any] = {
         "log_odds_ratio": result.as_dict(), "risk_difference": risk.as_dict(), "rows": {"at_risk": len(weights), "target": int(panel.y.sum())},

@@ -1,4 +1,6 @@
 import dataclasses
+import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,3 +76,14 @@ def test_missing_covariates_leave_their_windows_out(study):
     half = dataclasses.replace(rec, signals={"pressure": dataclasses.replace(s, values=values)})
     whole, less = (estimate_effect([r, *study[1:]], **ASK).diagnostics["rows"]["at_risk"] for r in (rec, half))
     assert less < whole
+
+
+@pytest.mark.slow
+def test_nothing_is_found_in_continuous_time():
+    """Wakings anywhere in an epoch, a confounder with tails: events that do nothing had a mean log odds ratio of 0.11 (SE 0.03) by weights alone."""
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "bench_error_rates.py"
+    spec = importlib.util.spec_from_file_location("bench_error_rates", path)
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    found = [estimate_effect(r, diagnostics=False, **ASK).estimate for r in bench.nights(bench.ONE | {"seed": 77}, 40)]
+    assert abs(np.mean(found)) < 0.06

@@ -267,3 +267,14 @@ def test_the_randomisation_test_is_the_exact_one():
         every.append(woke[m].mean() - woke[~m].mean())
     exact = np.mean(np.abs(every) >= abs(e.estimate) - 1e-9)
     assert e.p_value == pytest.approx(exact, abs=0.01)
+
+
+def test_trials_at_random_times_may_find_most_animals_awake():
+    """Two thirds of the night awake, and of the trials: no fault of the ledger. Trials that nearly all begin in WAKE are one."""
+    text = ("NNNNWWWWWWWWWWWW" * 80)[:1200]
+    recs = [recording(text, np.sort(np.random.default_rng(i).choice(590, 150, replace=False)) * 8.0 + 1.0, subject=f"m{i}") for i in range(3)]
+    e = estimate_effect(recs, exposure="trials", horizon=12.0, draws=0)
+    assert any("start outside NREM" in w for w in e.diagnostics["warnings"])
+    late = [recording(text, np.arange(70) * 64.0 + 17.0, subject=f"m{i}") for i in range(3)]
+    with pytest.raises(DesignError, match="so the exposure lies after the outcome"):
+        estimate_effect(late, exposure="trials", horizon=12.0)

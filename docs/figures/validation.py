@@ -1,0 +1,91 @@
+"""Error rates of the effect designs on planted truth: the table and the figure of the explanation of causality.
+
+Usage: python docs/figures/validation.py [FOLDER]
+
+FOLDER is what `python -m brainmu.causal.validate --out FOLDER` wrote; its summary becomes docs/figures/validation.csv. Without it the figure is drawn
+from that table again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from brainmu.causal.validate import cells, summarise
+
+TABLE = Path(__file__).with_suffix(".csv")
+COLUMNS = ["cell", "animals", "expect", "studies", "failed", "truth", "bias", "rejected", "rejected_low", "rejected_high", "covered", "covered_low", "covered_high"]
+COLUMNS += ["half_width", "warned"]
+COLOURS = {"trials": "#4c78a8", "hazard": "#e45756", "msm": "#72b7b2", "matched": "#b279a2", "glm": "#eeb140"}
+FEWEST = 100
+"""Cells with fewer studies are left out."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?", help="results of brainmu.causal.validate")
+    args = parser.parse_args()
+    if args.folder is not None:
+        done = [c for c in cells() if len(rows_of(args.folder / f"{c.key}.csv")) >= FEWEST]
+        summarise(done, args.folder)[COLUMNS].round(4).to_csv(TABLE, index=False)
+    table = pd.read_csv(TABLE)
+    print(as_markdown(table))
+    draw(table, TABLE.with_suffix(".png"))
+
+
+def rows_of(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path) if path.exists() else pd.DataFrame()
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """Cell by cell, the numbers of animals side by side: rejections where there is no effect, coverage where there is one."""
+    animals = sorted(table["animals"].unique())
+    lines = ["| cell | " + " | ".join(f"{n} animals" for n in animals) + " |", "|---|" + "---|" * len(animals)]
+    for name, rows in table.groupby("cell", sort=False):
+        rows = rows.set_index("animals")
+        what = "rejected" if is_null(rows) else "covered"
+        shown = [f"{rows[what][n]:.3f} [{rows[f'{what}_low'][n]:.3f}, {rows[f'{what}_high'][n]:.3f}]" if n in rows.index else "" for n in animals]
+        lines.append(f"| {name}, {what} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def is_null(rows: pd.DataFrame) -> bool:
+    return bool((rows["truth"] == 0).all())
+
+
+def draw(table: pd.DataFrame, path: Path) -> None:
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    held = table[table["expect"] == "hold"]
+    effect = held["truth"] != 0
+    panels = (
+        ("rejected", held[~effect], "no effect: how often p < 0.05", (0.05, 0.07)),
+        ("covered", held[effect], "an effect: how often the interval holds it", (0.95, 0.92)),
+        ("rejected", held[held["cell"].str.endswith("-effect")], "an effect: how often p < 0.05 (power)", ()),
+    )
+    places = {n: i for i, n in enumerate(sorted(table["animals"].unique()))}
+    for axis, (what, rows, title, lines) in zip(axes, panels):
+        groups = list(rows.groupby("cell", sort=False))
+        for i, (name, part) in enumerate(groups):
+            x = part["animals"].map(places) + (i - (len(groups) - 1) / 2) * 0.12
+            error = [part[what] - part[f"{what}_low"], part[f"{what}_high"] - part[what]]
+            mark = "s" if "feedback" in name else "o"
+            axis.errorbar(x, part[what], error, fmt=mark, ms=4, capsize=2, color=COLOURS[name.partition("-")[0]], label=name)
+        for value, style in zip(lines, ("-", "--")):
+            axis.axhline(value, color="0.5", lw=0.8, ls=style)
+        axis.set(title=title, xlabel="animals", xticks=list(places.values()))
+        axis.set_xticklabels([str(n) for n in places])
+        axis.legend(frameon=False, fontsize=7)
+    axes[0].set_ylim(0, 0.12)
+    axes[1].set_ylim(0.85, 1.0)
+    axes[2].set_ylim(0, 1.02)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
