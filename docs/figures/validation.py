@@ -20,8 +20,6 @@ import pandas as pd
 from brainmu.causal.validate import cells, summarise
 
 TABLE = Path(__file__).with_suffix(".csv")
-COLUMNS = ["cell", "animals", "expect", "studies", "failed", "truth", "bias", "rejected", "rejected_low", "rejected_high", "covered", "covered_low", "covered_high"]
-COLUMNS += ["half_width", "warned"]
 COLOURS = {"trials": "#4c78a8", "hazard": "#e45756", "msm": "#72b7b2", "matched": "#b279a2", "glm": "#eeb140"}
 FEWEST = 100
 """Cells with fewer studies are left out."""
@@ -33,7 +31,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.folder is not None:
         done = [c for c in cells() if len(rows_of(args.folder / f"{c.key}.csv")) >= FEWEST]
-        summarise(done, args.folder)[COLUMNS].round(4).to_csv(TABLE, index=False)
+        summarise(done, args.folder).round(4).to_csv(TABLE, index=False)
     table = pd.read_csv(TABLE)
     print(as_markdown(table))
     draw(table, TABLE.with_suffix(".png"))
