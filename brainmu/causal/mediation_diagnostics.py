@@ -209,7 +209,8 @@ def _reading_warnings(
 
 def _model_warnings(out: dict[str, Any], parts: dict[str, Estimate], landmark: float) -> list[str]:
     said, early = [], out["left_before"]
-    if early["p_value"] is not None and early["p_value"] < 0.05:
+    # A difference of a hundredth can hide no effect worth the name, however sure it is.
+    if early["p_value"] < 0.05 and abs(early["estimate"]) > 0.01:
         said.append(
             f"assignment changes who is left: {early['assigned']:.0%} of assigned and {early['control']:.0%} of control trials leave within {landmark:g} s, so "
             "the arms are no longer alike when the outcome is read; that early effect is not part of the answer (left_before)"

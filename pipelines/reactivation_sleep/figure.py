@@ -14,7 +14,7 @@ PANELS = {"experimental": "Randomised trials", "observational": "Observation", "
 UNITS = {
     "log odds ratio": "log odds ratio of waking",
     "risk difference": "difference in the chance of waking",
-    "change of predicted probability in the model": "change of the predicted probability of waking",
+    "change of predicted probability": "predicted probability of waking, events removed less as recorded",
 }
 
 

@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,9 +103,13 @@ class Study:
     quality: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+BEGAN = time.monotonic()
+
+
 def say(text: str) -> None:
-    """A line on stderr; stdout holds the table alone."""
-    print(text, file=sys.stderr, flush=True)
+    """A line on stderr with the time since the start; stdout holds the table alone."""
+    minutes, seconds = divmod(int(time.monotonic() - BEGAN), 60)
+    print(f"{minutes:3d}:{seconds:02d}  {text}", file=sys.stderr, flush=True)
 
 
 # -- recordings ----------------------------------------------------------------------------------------------------------------
@@ -113,11 +118,19 @@ def planted(args: argparse.Namespace, c: dict[str, Any]) -> Study:
     say(f"sessions: {c['animals']} planted animals of {c['hours']:g} h, {c['learn']} more of {c['learn_hours']:g} h to learn staging from")
     pairs = bm.synth.corpus(c["animals"], hours=c["hours"], seed=args.seed, **PLANTED)
     others = [r for r, _ in bm.synth.corpus(c["learn"], hours=c["learn_hours"], seed=args.seed + 10_000, **PLANTED)]
-    study = Study([bm.preprocess(r, args.out / "stores" / f"{r.id}.zarr") for r, _ in pairs])
-    study.learn = [bm.preprocess(r, args.out / "stores" / "learn" / f"{r.id}.zarr") for r in others]
+    study = Study([stored(r, args.out / "stores") for r, _ in pairs])
+    study.learn = [stored(r, args.out / "stores" / "learn") for r in others]
     study.planted_events = {r.id: t.reactivation for r, t in pairs}
     study.truth = kept(args.out / "truth.json", lambda: true_effects(pairs[0][1], c["copies"], args))
     return study
+
+
+def stored(recording: Recording, folder: Path) -> Recording:
+    """The store of a recording, made where there is none."""
+    path = folder / f"{recording.id}.zarr"
+    if not path.exists():
+        say(f"store: {recording.id}")
+    return bm.preprocess(recording, path)
 
 
 def true_effects(truth: Any, copies: int, args: argparse.Namespace) -> dict[str, float]:
@@ -273,9 +286,9 @@ def estimate(args: argparse.Namespace, study: Study, c: dict[str, Any]) -> dict[
         for v in [x for x in VALENCES if x in contents]:
             calls[f"in the model, removed: {v}"] = lambda v=v: bm.intervene(study.model, study.sessions, tables, content=v, **edit)
     out = {}
-    for name, call in calls.items():
+    for i, (name, call) in enumerate(calls.items()):
         try:
-            out[name] = kept(args.out / "effects" / f"{slug(name)}.json", lambda name=name, call=call: computed(name, call))
+            out[name] = kept(args.out / "effects" / f"{slug(name)}.json", lambda n=name, call=call, i=i: computed(f"{n} ({i + 1} of {len(calls)})", call))
         except BrainmuError as error:
             say(f"not answered: {name}: {error}")
     return out
@@ -320,6 +333,7 @@ def summarise(args: argparse.Namespace, study: Study, effects: dict[str, dict[st
     text = table(effects, study.truth, study.quality)
     (args.out / "effects.md").write_text(text, encoding="utf-8")
     draw(effects, study.truth, args.out / "effects.png")
+    say(f"done: {args.out / 'effects.png'}, {args.out / 'effects.md'}")
     print(text)
 
 

@@ -84,3 +84,18 @@ def test_an_exposure_that_means_nothing_has_no_effect(recordings):
     events = {r.id: EventTable(t := np.sort(rng.uniform(0, r.hypnogram().stop, 300)), t) for r in recordings}
     e = estimate_effect(recordings, exposure=events, design="hazard", horizon=30.0, adjust=["delta"], diagnostics=False)
     assert e.low < 0 < e.high and e.n_units > 40
+
+
+def test_trials_that_were_none_change_nothing_through_the_band_power_of_real_nights(recordings):
+    """A coin tossed over moments of real NREM."""
+    from brainmu.causal import mediation
+
+    rng = np.random.default_rng(5)
+    tables = {}
+    for r in recordings:
+        on = np.flatnonzero(r.hypnogram("scoring").mask("NREM"))[::12] * 30.0
+        tables[r.id] = EventTable(on, on + 1.0, assigned=rng.random(len(on)) < 0.5, probability=0.5)
+    e = mediation(recordings, mediator="signal:delta", exposure=tables, outcome="NREM->WAKE", window=30.0, horizon=300.0)
+    moved = e.diagnostics["mediator"]["shift_sd"]
+    assert e.low < 0 < e.high and abs(e.estimate) < 0.002 and e.n_units == 53 and e.n_events > 3000 and moved["low"] < 0 < moved["high"]
+    assert any("stands for 30 s" in w for w in e.diagnostics["warnings"])
