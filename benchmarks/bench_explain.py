@@ -23,7 +23,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +50,7 @@ from brainmu.train import finetune
 SMALL = {"width": 64, "heads": 4, "latents": 4}
 TRAINING = {
     "quiet": (3, {"steps": 200, "patience": 20, "encoder": SMALL}),
-    "restless": (6, {"steps": 500, "patience": 20, "encoder": SMALL}),
+    "restless": (6, {"steps": 1200, "span": 32, "batch": 2, "patience": 20, "encoder": SMALL}),
 }
 """Sessions, and how a stager is trained on them. Chosen with drivers 90 and 91."""
 OTHERS = [
@@ -62,7 +65,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one driver of the restless plant, a quarter of an hour to time")
     parser.add_argument("--only", nargs="+", choices=["recovery", "marked", "time", "memory"], default=["recovery", "marked", "time", "memory"])
     parser.add_argument("--plants", nargs="+", choices=list(TRAINING), default=["quiet", "restless"])
-    parser.add_argument("--drivers", nargs="+", type=int, default=list(range(20, 26)))
+    parser.add_argument("--drivers", nargs="+", type=int, default=list(range(20, 24)))
+    parser.add_argument("--jobs", type=int, default=2, help="drivers side by side")
     parser.add_argument("--hours", type=float, default=1.0)
     parser.add_argument("--job", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -72,9 +76,9 @@ def main() -> None:
     drivers = args.drivers[:1] if args.quick else args.drivers
     if "recovery" in args.only:
         for plant in ["restless"] if args.quick else args.plants:
-            recoveries(plant, drivers, args.quick)
+            recoveries(plant, drivers, args.quick, args.jobs)
     if "marked" in args.only:
-        marked(drivers[:1] if args.quick else drivers[:4])
+        marked(drivers, args.jobs)
     if "time" in args.only:
         timed(0.25 if args.quick else args.hours)
     if "memory" in args.only:
@@ -87,29 +91,43 @@ def trained(plant: str, driver: int, shuffled: bool = False) -> Any:
     return finetune([planted(plant, driver, s, shuffled)[0] for s in range(n)], labels="scoring", stages="rodent3", epoch=EPOCH, config=config)
 
 
-def recoveries(plant: str, drivers: list[int], quick: bool) -> None:
-    """The default map of unseen sessions; on the restless plant every method and baseline too."""
+def recoveries(plant: str, drivers: list[int], quick: bool, jobs: int) -> None:
+    """The default map of unseen sessions; on the restless plant every method and baseline too, of the first of them."""
     print(f"\n{plant} plant: AUROC of integrated gradients from zero against the planted driver, on unseen sessions")
     print("driver session  AUROC  random  power  contrast  completeness  insertion-deletion (random order)  agreement with ablation  skill  verdict")
-    rows: dict[int, list[tuple[float, ...]]] = {}
     methods: dict[tuple[str, str], dict[int, list[tuple[float, ...]]]] = {}
     said = []
-    for d in drivers:
-        model = trained(plant, d)
-        for s in UNSEEN[:1] if quick else UNSEEN:
-            rec, truth = planted(plant, d, s)
-            maps = attribute(model, rec, "REM")
-            epochs = epochs_of(maps)
-            row = scored(model, rec, truth, maps, epochs, 5)
-            rows.setdefault(d, []).append(row)
-            said.append(maps.attrs["verdict"])
-            print(f"{d:6} {s:7}  {row[0]:.3f}  {row[1]:.3f}   {row[2]:.3f}  {row[3]:.3f}     {beside(model, rec, maps, epochs)}", flush=True)
-            for method, baseline in [] if quick or plant == "quiet" else OTHERS[1:]:
-                other = attribute(model, rec, "REM", method=method, baseline=baseline, epochs=epochs, check=False)
-                found = scored(model, rec, truth, other, epochs, 3, method=method, baseline=baseline)
-                methods.setdefault((method, baseline), {}).setdefault(d, []).append((*found, other.attrs.get("completeness_error", np.nan)))
-    print(f"{said.count('passed')} of {len(said)} maps passed their checks")
-    table({OTHERS[0]: rows} | methods)
+    for d, (lines, found) in zip(drivers, side_by_side(partial(of_driver, plant, quick), drivers, jobs)):
+        print("\n".join(lines), flush=True)
+        said += [line.rsplit("  ", 1)[1] for line in lines]
+        for how, rows in found.items():
+            methods.setdefault(how, {})[d] = rows
+    print(f"{sum(x == 'passed' for x in said)} of {len(said)} maps passed their checks")
+    table(methods)
+
+
+def of_driver(plant: str, quick: bool, d: int) -> tuple[list[str], dict[tuple[str, str], list[tuple[float, ...]]]]:
+    """A line for each unseen session; for each method and baseline the scores, session by session."""
+    model, lines = trained(plant, d), []
+    found: dict[tuple[str, str], list[tuple[float, ...]]] = {}
+    for s in UNSEEN[:1] if quick else UNSEEN:
+        rec, truth = planted(plant, d, s)
+        maps = attribute(model, rec, "REM")
+        epochs = epochs_of(maps)
+        row = scored(model, rec, truth, maps, epochs, 5)
+        found.setdefault(OTHERS[0], []).append((*row, maps.attrs["completeness_error"]))
+        lines.append(f"{d:6} {s:7}  {row[0]:.3f}  {row[1]:.3f}   {row[2]:.3f}  {row[3]:.3f}     {beside(model, rec, maps, epochs)}")
+        for method, baseline in OTHERS[1:] if s == UNSEEN[0] and not quick and plant == "restless" else []:
+            how = {"method": method, "baseline": baseline, "shifts": 1}
+            other = attribute(model, rec, "REM", epochs=epochs, check=False, **how)
+            row = scored(model, rec, truth, other, epochs, 1, **how)
+            found.setdefault((method, baseline), []).append((*row, other.attrs.get("completeness_error", np.nan)))
+    return lines, found
+
+
+def side_by_side(work: Callable[[int], Any], items: list[int], jobs: int) -> Iterator[Any]:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(work, items)
 
 
 def epochs_of(maps: xr.Dataset) -> NDArray[np.int64]:
@@ -202,22 +220,27 @@ def contrast(x: NDArray[np.float64], banded: bool, epochs: NDArray[np.int64]) ->
 
 
 # -- shuffled labels -------------------------------------------------------------------------------------------------------
-def marked(drivers: list[int]) -> None:
+def marked(drivers: list[int], jobs: int) -> None:
     """Maps of stagers trained on shuffled labels, in the epochs they take for the target, or in any where they take none."""
     print("\nstagers trained on shuffled labels, restless plant")
-    failed = total = 0
-    for d in drivers:
-        model = trained("restless", d, shuffled=True)
-        for s in UNSEEN:
-            rec, _ = planted("restless", d, s)
-            for target in ("WAKE", "NREM", "REM"):
-                try:
-                    said = attribute(model, rec, target).attrs["verdict"]
-                except MissingDataError:
-                    said = attribute(model, rec, target, epochs=range(0, 280, 9)).attrs["verdict"] + " (it takes no epoch for the target: every ninth)"
-                total, failed = total + 1, failed + said.startswith("failed")
-                print(f"driver {d}, session {s}, {target}: {said}", flush=True)
-    print(f"marked: {failed} of {total}")
+    said = []
+    for lines in side_by_side(marked_of, drivers, jobs):
+        print("\n".join(lines), flush=True)
+        said += lines
+    print(f"marked: {sum(': failed' in x for x in said)} of {len(said)}")
+
+
+def marked_of(d: int) -> list[str]:
+    model, lines = trained("restless", d, shuffled=True), []
+    for s in UNSEEN[:1]:
+        rec, _ = planted("restless", d, s)
+        for target in ("WAKE", "NREM", "REM"):
+            try:
+                said = attribute(model, rec, target).attrs["verdict"]
+            except MissingDataError:
+                said = attribute(model, rec, target, epochs=range(0, 280, 9)).attrs["verdict"] + " (it takes no epoch for the target: every ninth)"
+            lines.append(f"driver {d}, session {s}, {target}: {said}")
+    return lines
 
 
 # -- time and memory -------------------------------------------------------------------------------------------------------

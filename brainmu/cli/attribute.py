@@ -95,7 +95,8 @@ def _checks(attrs: dict[str, Any]) -> list[str]:
     if "network_agreement" in attrs:
         lines.append(f"the network alone and the stager agree on {attrs['network_agreement']:.0%} of epochs")
     if "baseline" in attrs:
-        lines.append(f"baseline {attrs['baseline']}{' (' + attrs['baseline_stage'] + ')' if 'baseline_stage' in attrs else ''}")
+        of = attrs.get("baseline_stage", "")
+        lines.append(f"baseline {attrs['baseline']}{f' ({of})' if of and not attrs['baseline'].endswith(f':{of}') else ''}")
     if "share_through_tap" in attrs:
         lines.append(f"share of the difference that flows through the tap {attrs['share_through_tap']:.2f}")
     if "completeness_error" in attrs:

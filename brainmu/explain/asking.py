@@ -98,6 +98,8 @@ def ask(stager: Any, recording: Recording, start: float | None = None) -> Answer
         proba, first, epoch = model.predict_proba(recording, start=start)
         tempering, p = beyond_the_network(stager)[0], np.asarray(proba, dtype=np.float64)
         return Answer(p if tempering is None else tempering.probabilities(p), first, epoch, model.stages)
+    if not (hasattr(stager, "predict") and hasattr(stager, "stages")):
+        raise InputError(f"{type(stager).__name__} came, expected a stager (SleepStager, StageModel): fit one, or load a packaged one (brainmu-tiny-rodent3)")
     h = stager.predict(recording, start=start)
     if h.proba is None:
         raise InputError(f"{stager!r} gives stages without probabilities: nothing to explain; fit a stager (method 'encoder' or 'boosting')")

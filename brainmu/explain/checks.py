@@ -91,11 +91,13 @@ def similarity(a: Map, b: Map) -> float:
 
 
 def verdict(attrs: dict[str, Any]) -> str:
-    """ "passed", or "failed: " and what did, from the attributes of a map."""
-    failed = []
+    """ "passed", or "failed: " and what did, from the attributes of a map; after "passed", what could not be checked."""
+    failed, open_ = [], []
     for key, name in (("randomised_weights_correlation", "randomised weights"), ("randomised_labels_correlation", "randomised labels")):
         if attrs.get(key, 0.0) > SAME:
             failed.append(f"{name} give the same map")
+        if np.isnan(attrs.get(key, 0.0)):
+            open_.append(f"{name} give no other map to compare with: it has fewer than three parts, or all are alike")
     if not attrs.get("beats_random", True):
         failed.append("deletion and insertion go no better than in random order")
     if attrs.get("difference", np.inf) < LEAST_DIFFERENCE:
@@ -104,7 +106,9 @@ def verdict(attrs: dict[str, Any]) -> str:
         failed.append("the stager does not tell the target from other stages")
     if attrs.get("completeness_error", 0.0) > 0.05:
         failed.append("shares do not add up")
-    return f"failed: {'; '.join(failed)}" if failed else "passed"
+    if failed:
+        return f"failed: {'; '.join(failed)}"
+    return f"passed, but for what could not be checked: {'; '.join(open_)}" if open_ else "passed"
 
 
 def recovery(maps: xr.Dataset, planted: Iterable[tuple[str, ...]]) -> float:

@@ -60,6 +60,7 @@ def with_rollout(out: xr.Dataset, doors: Doors, random: Doors | None, chosen: ND
         same = similarity(attention, rollout(random.model, random.grid, chosen))
         out.attrs["attention_randomised_weights_correlation"] = same
         worth = "so it shows the layout of the input and nothing that was learned" if same > SAME else "so part of it was learned"
-        note += f"; its rank correlation with that of random weights is {same:.2f}, {worth}"
+        few = "; whether any of it was learned cannot be told: fewer than three parts stand beside those of random weights"
+        note += f"; its rank correlation with that of random weights is {same:.2f}, {worth}" if np.isfinite(same) else few
     out.attrs["attention_note"] = note
     return out

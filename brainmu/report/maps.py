@@ -48,7 +48,9 @@ def _verdict(report: Report, name: str, maps: xr.Dataset) -> None:
         reasons = verdict.partition(": ")[2] or "no reason given"
         report.warning(f"{name} FAILED its checks ({reasons}): it is no evidence of what the model used.")
     elif verdict:
-        report.verdict(f"{name} {verdict} its checks: the map is of what the model learned, as far as they tell.")
+        open_ = verdict.partition(": ")[2]
+        but = f" Not checked: {open_}." if open_ else ""
+        report.verdict(f"{name} passed its checks: the map is of what the model learned, as far as they tell.{but}")
     else:
         report.note(f"{name} was not checked: nothing says whether this map is true.")
 

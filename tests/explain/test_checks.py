@@ -46,6 +46,9 @@ def test_verdict_names_what_failed():
         ({"completeness_error": 0.2}, "add up"),
     ):  # fmt: skip
         assert verdict(good | change).startswith("failed: ") and word in verdict(good | change)
+    # What could not be checked is no failure, and is not passed over either.
+    said = verdict(good | {"randomised_weights_correlation": np.nan})
+    assert said.startswith("passed, but for what could not be checked") and "fewer than three parts" in said
 
 
 def a_map(values, units=None):

@@ -72,3 +72,9 @@ def test_attribute_goes_on_after_it_was_cut_off(folder, capsys, monkeypatch):
     assert done == [0, 1] and out.is_file() and not (folder / "cut.nc.parts").exists()
     said = capsys.readouterr().out
     assert "not an attribution" in said and "baseline zero" in said and "of: log odds of the stager" in said
+
+
+def test_an_encoder_without_a_head_is_refused_in_words(folder, capsys):
+    for verb, more in (("attribute", ["--target", "NREM"]), ("intervene", ["--events", "ripples"])):
+        assert main([verb, str(folder / "m1.zarr"), "--model", "brainmu-tiny", *more, "--quiet"]) == 1
+        assert "expected a stager" in capsys.readouterr().err

@@ -280,6 +280,11 @@ def test_a_map_that_failed_says_so_in_the_picture_and_its_curves():
     maps = attribution(np.random.default_rng(0)).assign_attrs(attrs)
     assert "FAILED ITS CHECKS: attribution to REM" in words(attribution_figure(maps))
     assert "FAILED" not in words(attribution_figure(maps.assign_attrs(verdict="passed")))
+    # A band that the recording cannot hold is no band of share 0.
+    bands = [str(b) for b in maps["band"].to_numpy()]
+    for drawn, given in ((bands, maps), (bands[:-1], maps.assign(lfp=maps["lfp"].where(maps["band"] != bands[-1], 0.0)))):
+        ax = next(a for a in attribution_figure(given).axes if a.get_xlabel() == "band")
+        assert [t.get_text() for t in ax.get_xticklabels()] == drawn
     fig = curves_figure(attrs)
     draw(fig)
     assert np.array_equal(fig.axes[0].lines[2].get_ydata(), attrs["deletion"]) and "area 0.20, random 0.50" in words(fig) and "FAILED ITS CHECKS" in words(fig)

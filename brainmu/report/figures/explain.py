@@ -15,7 +15,7 @@ from brainmu.core import EventTable, Hypnogram
 from brainmu.errors import InputError
 from brainmu.explain.checks import ATTENTION
 from brainmu.report.figures.sleep import draw_hypnogram
-from brainmu.report.figures.style import ACCENT, CONTENT, GREY, INK, finish, new_figure, note, panel_letters, time_axis
+from brainmu.report.figures.style import ACCENT, CONTENT, GREY, INK, finish, new_figure, panel_letters, time_axis
 
 __all__ = ["attribution_figure", "curves_figure"]
 
@@ -143,14 +143,13 @@ def curves_figure(attrs: Mapping[Any, Any]) -> Figure:
         raise InputError(f"the map's attributes hold no {absent[0]}, expected {', '.join(wanted)}: attribute with check=True, not by layer conductance")
     share = np.asarray(attrs["curve_share"], dtype=np.float64)
     fig = new_figure(2.4)
-    for ax, what, place in zip(fig.subplots(1, 2, sharey=True), ("deletion", "insertion"), (0.62, 0.12)):
+    for ax, what in zip(fig.subplots(1, 2, sharey=True), ("deletion", "insertion")):
         ax.axhline(0, color=GREY, linewidth=0.6)
         ax.plot(share, np.asarray(attrs[f"random_{what}"], dtype=np.float64), color=GREY, linestyle="--", label="random order (mean)")
         ax.plot(share, np.asarray(attrs[what], dtype=np.float64), color=ACCENT, marker="o", markersize=3, label="order of the map")
-        if f"{what}_auc" in attrs:
-            note(ax, f"area {attrs[f'{what}_auc']:.2f}, random {attrs[f'random_{what}_auc']:.2f}", y=place, va="top" if place > 0.5 else "bottom")
+        area = f": area {attrs[f'{what}_auc']:.2f}, random {attrs[f'random_{what}_auc']:.2f}" if f"{what}_auc" in attrs else ""
         ax.set_xlabel("share of the parts taken away" if what == "deletion" else "share of the parts given back")
-        ax.set_title(what, loc="left")
+        ax.set_title(f"{what}{area}", loc="left")
     fig.axes[0].set_ylabel("log odds, of the whole input's")
     fig.axes[0].legend(loc="upper right")
     _title(fig, f"deletion and insertion for {attrs.get('target', 'the target')}", attrs)
@@ -206,6 +205,8 @@ def _labels(a: xr.DataArray, dim: str) -> list[str]:
 
 
 def _draw_still(fig: Figure, ax: Axes, name: str, a: xr.DataArray, shared: dict, most: int) -> None:
+    if "band" in a.dims and a.ndim == 2 and (held := (a != 0).any(a.dims[0])).any():
+        a = a[:, held.to_numpy()]  # bands above half the rate, which the recording cannot hold, are no shares of 0
     a, remark = _strongest(a, most)
     rows = _labels(a, str(a.dims[0]))
     if a.ndim == 1:
