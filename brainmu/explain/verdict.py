@@ -220,6 +220,11 @@ def _warnings(found: Sequence[Found], q: Question, n_animals: int, n_null: int) 
         out.append(f"edits move the model's summaries {gate['summary_shift']:.1f} times as far as one window is from the next: outside what it has seen")
     if gate["novel_share"] > STRANGE_SHARE:
         out.append(f"{gate['novel_share']:.0%} of the edited windows lie outside the model's usual ones (5 % of unedited do): it has not seen the like")
+    if gate["novel_share_placebos"] > STRANGE_SHARE:
+        out.append(
+            f"{gate['novel_share_placebos']:.0%} of the windows of placebo edits lie outside the model's usual ones: what the model makes of the placebos "
+            "is in the estimate (change_events and change_placebos stand apart in the diagnostics)"
+        )
     if gate.get("pretraining_loss", {}).get("events", 0.0) > 1.0:
         out.append(f"edits raise the pretraining loss by {gate['pretraining_loss']['events']:.1f} SD over windows: the model has not seen the like")
     return out

@@ -90,6 +90,19 @@ def test_several_animals_with_refits(decided, asleep, others):
     assert effect.diagnostics["readouts"]["log_hazard"]["estimate"] == pytest.approx(effect.estimate)
 
 
+def test_placebos_that_the_model_has_not_seen_are_said(decided, asleep):
+    from brainmu.explain.verdict import _warnings
+
+    class Strange:
+        shift, novel, loss, causal, earlier, until_read, reads, lost, crowded, unmade = (1.0, 1.0), (0.05, 0.9), None, True, 0.0, 1.0, ["spikes"], 0, 0, 0
+
+    class Asked:
+        blank, blind, what, source, operation = 0.0, False, ("spikes",), "NREM", "insert"
+
+    said = _warnings([Strange()], Asked(), 5, 19)
+    assert len(said) == 1 and "90% of the windows of placebo edits" in said[0]
+
+
 def test_epochs_at_risk_by_the_scoring(decided, asleep):
     effect = intervene(decided, asleep[0], **ASK)
     # Events of the first 59 epochs, of which another one of NREM follows.
