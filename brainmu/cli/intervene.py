@@ -36,6 +36,12 @@ def intervene(
     factor: Annotated[float, Parameter(help="Operation scale: what ripple and number of spikes are multiplied by.")] = 0.5,
     blank: Annotated[float, Parameter(help="Epochs that begin sooner than this many seconds after the event are not read.")] = 0.0,
     blind: Annotated[bool, Parameter(negative="", help="Epochs that are read do not see the edited streams themselves.")] = False,
+    scale: Annotated[
+        Literal["probability", "log_hazard"], Parameter(help="The estimate: change of probability, or of the log hazard of the outcome.")
+    ] = "probability",
+    risk: Annotated[
+        str | None, Parameter(help="A scoring of the stores: what is edited and read lies in its stage, not in the one the model predicts.")
+    ] = None,
     gate: Annotated[str | None, Parameter(help="A pretrained encoder, such as brainmu-tiny: flag edits by its pretraining loss.")] = None,
     out: Annotated[Path | None, Parameter(help="Write the effect as JSON (brainmu report draws it).")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing file.")] = False,
@@ -65,8 +71,8 @@ def intervene(
     with progress(common, "intervene") as report:
         effect = brainmu.explain.intervene(
             stager, sessions, tables, operation, what=("spikes", "ripple") if what == "both" else (what,), outcome=outcome, horizon=horizon,
-            placebos=placebos, max_events=max_events, content=content, dose=dose or 1.0, factor=factor, blank=blank, blind=blind, gate=gate,
-            seed=common.seed, progress=report,
+            placebos=placebos, max_events=max_events, content=content, dose=dose or 1.0, factor=factor, blank=blank, blind=blind, gate=gate, scale=scale,
+            risk=risk, seed=common.seed, progress=report,
         )  # fmt: skip
     if out is not None:
         out.write_text(effect.to_json(indent=1), encoding="utf-8")
@@ -78,8 +84,10 @@ def intervene(
 
 def _beside(effect: Effect) -> list[str]:
     """Lines of the other read-outs and of the doses."""
+    from brainmu.explain.readouts import SCALES
+
     d = effect.diagnostics
-    rows = [(name, r, r["unit"]) for name, r in d["readouts"].items() if name != "probability"]
+    rows = [(name, r, r["unit"]) for name, r in d["readouts"].items() if SCALES.get(name, ("", ""))[1] != effect.scale]
     if len(d["doses"]) > 1:
         rows += [(f"dose {r['dose']:.0%}", r, f"{effect.unit}, in the model") for r in d["doses"]]
     return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from brainmu.core import Effect, EventTable, Recording
 from brainmu.core.recording import as_list
 from brainmu.errors import InputError, MissingDataError
-from brainmu.explain.asking import target_columns
+from brainmu.explain.asking import Answer, target_columns
 from brainmu.explain.edits import Edit
 from brainmu.explain.operations import OPERATIONS, Operation, operation_of, parts_of
 from brainmu.explain.placing import Places, choose
 from brainmu.explain.reader import Reader, Reading
-from brainmu.explain.readouts import Readout, readouts
+from brainmu.explain.readouts import SCALES, Readout, readouts
 from brainmu.explain.verdict import effect_of
 
 __all__ = ["OPERATIONS", "intervene"]
@@ -35,7 +35,8 @@ def intervene(
     stager: Any, session: Recording | Sequence[Recording], events: EventTable | str | Sequence[EventTable], operation: str = "remove", *,
     what: str | Sequence[str] = ("spikes", "ripple"), outcome: str = "NREM->WAKE", horizon: float | None = None, placebos: int = 19,
     max_events: int = 200, content: str | Sequence[str] | None = None, dose: float | Sequence[float] = 1.0, factor: float = 0.5, blank: float = 0.0,
-    blind: bool = False, hazards: Sequence[float] = HAZARDS, gate: str | Path | None = None, seed: int = 0, progress: Say | None = None,
+    blind: bool = False, hazards: Sequence[float] = HAZARDS, gate: str | Path | None = None, scale: str = "probability", risk: str | None = None,
+    refits: Sequence[Any] = (), seed: int = 0, progress: Say | None = None,
 ) -> Effect:  # fmt: skip
     """Edit events inside the model and read out what it predicts afterwards, beside placebo edits.
 
@@ -76,6 +77,15 @@ def intervene(
         Look-ahead of the chance of the transition (``diagnostics["readouts"]``), rounded up to whole epochs.
     gate : path, packaged name, or None
         A pretrained encoder (such as "brainmu-tiny"): how far its pretraining loss moves by the edits is reported, and flags them.
+    scale : {"probability", "log_hazard"}
+        What the estimate is: the change of the probability, or of the log hazard of the outcome stage against the first (complementary log-log),
+        the mean over the epochs read. For heads of :func:`brainmu.train.outcome_heads` the latter is a log hazard ratio of the transition.
+    risk : str or None
+        Name of a hypnogram of the sessions: events, placebos and all epochs that are read lie in its stage, not in the stage that the model predicts.
+        A model of what comes next does not say what is.
+    refits : sequence of SleepStager or StageModel
+        The stager's head fitted without each of its training animals in turn, on the same encoder. The interval and p then hold what other training
+        animals would have made of the head (a jackknife, with t); without them the model is taken as it is.
     seed : int
 
     Returns
@@ -83,7 +93,7 @@ def intervene(
     Effect
         Level "model". With one animal, interval and p are over events and placebo replicates, and ``null`` holds the replicates around
         their mean. With several, each counts once: a t interval over animals, ``null`` their sign flips. ``diagnostics``: ``readouts``
-        (hazards, bout, latents), ``course`` (change of each stage, epoch by epoch), ``doses``, ``gate``, ``leakage``, norms and warnings.
+        (log hazard, hazards, bout, latents), ``course`` (change of each stage, epoch by epoch), ``doses``, ``gate``, ``leakage``, norms and warnings.
 
     Raises
     ------
@@ -105,10 +115,12 @@ def intervene(
         raise InputError(f"blank is {blank:g} s, expected a number >= 0")
     if not all(np.isfinite(h) and h > 0 for h in hazards):
         raise InputError(f"hazards are {list(hazards)} s, expected numbers > 0")
+    if scale not in SCALES:
+        raise InputError(f"scale is {scale!r}, expected {' or '.join(map(repr, SCALES))}")
     parts = parts_of(what)
     q = Question(
         operation, ("spikes",) if operation == "permute" and "spikes" in parts else parts, source, aim, horizon, placebos, max_events,
-        _names(content), _doses(dose), factor, blank, blind, tuple(float(h) for h in hazards), gate, seed,
+        _names(content), _doses(dose), factor, blank, blind, tuple(float(h) for h in hazards), gate, scale, risk, seed,
     )  # fmt: skip
     sessions = as_list(session)
     if not sessions:
@@ -117,7 +129,7 @@ def intervene(
     found = []
     for i, (recording, table) in enumerate(zip(sessions, tables)):
         part = None if progress is None else lambda label, fraction, i=i: progress(label, (i + fraction) / len(sessions))
-        found.append(_one(stager, recording, table, q, part or (lambda _label, _fraction: None)))
+        found.append(_one(stager, recording, table, q, part or (lambda _label, _fraction: None), refits))
     return effect_of(found, q)
 
 
@@ -139,6 +151,8 @@ class Question:
     blind: bool
     hazards: tuple[float, ...]
     gate: str | Path | None
+    scale: str
+    risk: str | None
     seed: int
 
 
@@ -147,7 +161,7 @@ class Found:
     """What one session answered.
 
     ``change[dose][readout]`` is (event,), ``placebo[dose][readout]`` (replicate, event); ``course`` the mean change (epoch, stage) by events
-    and by placebos at the greatest dose.
+    and by placebos at the greatest dose. ``refits`` holds the same changes by each refitted head.
     """
 
     id: str
@@ -172,25 +186,24 @@ class Found:
     unmade: int = 0
     crowded: int = 0
     loss: dict[str, Any] | None = None
+    refits: list[Found] = field(default_factory=list)
 
 
-def _one(stager: Any, session: Recording, events: EventTable, q: Question, say: Say) -> Found:
+def _one(stager: Any, session: Recording, events: EventTable, q: Question, say: Say, refits: Sequence[Any]) -> Found:
     rng = np.random.default_rng(q.seed)
     say("ask", 0.0)
-    reader = Reader(stager, session, _edited_streams(session, q.what) if q.blind else ())
+    reader = Reader(stager, session, _edited_streams(session, q.what) if q.blind else (), refits)
     base = reader.answer
     ahead, skip = _epochs_ahead(q.horizon, base.epoch), int(np.ceil(q.blank / base.epoch - 1e-9))
     source, aims = target_columns(base.stages, q.source), target_columns(base.stages, q.aim)
-    at_risk = np.isin(np.nan_to_num(base.proba, nan=-1.0).argmax(1), source) & np.isfinite(base.proba).all(1)
+    at_risk = _at_risk(session, base, source, q, ahead + skip)
     mine = _of_content(session, events, q.content)
     places = Places.of(at_risk, base.start, base.epoch, ahead + skip, events)
     operation = operation_of(q.operation, session, q.what, mine, places.room, rng, q.factor)
     sites = _sites(mine, places, rng, q.max_events) if q.operation == "insert" else mine
     chosen = choose(sites, base.start, base.epoch, at_risk, ahead + skip, q.max_events, rng)
     if not len(chosen):
-        raise MissingDataError(
-            f"{session.id}: none of the {len(mine)} events starts in an epoch the model takes for {q.source} with {ahead + skip} epochs after it"
-        )
+        raise MissingDataError(f"{session.id}: none of the {len(mine)} events starts in an epoch {_whose(q)} {q.source} with {ahead + skip} epochs after it")
     if q.operation == "insert":
         places = Places.of(at_risk, base.start, base.epoch, ahead + skip, EventTable.concat([events, chosen]))
     say("edit", 0.0)
@@ -208,7 +221,7 @@ def _one(stager: Any, session: Recording, events: EventTable, q: Question, say: 
         )
     order = rng.permutation(len(edits))
     readings = [look(_share(edits, order, d), chosen.stop) for d in q.doses]
-    draws: list[list[tuple[Reading, list[Readout]]]] = [[] for _ in q.doses]
+    draws: list[list[Looked]] = [[] for _ in q.doses]
     first_placed: list[Edit] = []
     for r in range(q.placebos):
         placed, crowded = _placebos(operation, edits, places, rng)
@@ -231,27 +244,50 @@ def _one(stager: Any, session: Recording, events: EventTable, q: Question, say: 
     return out
 
 
+def _at_risk(session: Recording, base: Answer, source: NDArray[np.intp], q: Question, after: int) -> NDArray[np.bool_]:
+    """Epochs (n,) of the first stage: the model's own, or those of a hypnogram which `after` more epochs of that stage follow."""
+    there = np.isfinite(base.proba).all(1)
+    if q.risk is None:
+        return np.isin(np.nan_to_num(base.proba, nan=-1.0).argmax(1), source) & there
+    h = session.hypnogram(q.risk)
+    ok = np.isin(h.at(base.times + base.epoch / 2), target_columns(h.stages, q.source)) & there
+    padded = np.r_[ok, np.zeros(after, dtype=bool)]
+    return np.logical_and.reduce([padded[k : k + len(ok)] for k in range(after + 1)])
+
+
+def _whose(q: Question) -> str:
+    return "the model takes for" if q.risk is None else f"that {q.risk!r} scores"
+
+
+Looked = tuple[Reading, list[Readout], list[list[Readout]]]
+"""A reading, its read-outs, and those of each refitted head."""
+
+
 class _Look:
     """Reads edits at places, and makes read-outs of the readings."""
 
     def __init__(self, reader: Reader, source: Any, aims: Any, ahead: int, skip: int, reach: int, q: Question) -> None:
         self.reader, self.source, self.aims, self.ahead, self.skip, self.reach, self.q = reader, source, aims, ahead, skip, reach, q
 
-    def __call__(self, edits: Sequence[Edit | None], stops: NDArray[np.float64]) -> tuple[Reading, list[Readout]]:
+    def __call__(self, edits: Sequence[Edit | None], stops: NDArray[np.float64]) -> Looked:
         reading = self.reader.read(edits, stops, 1 + self.skip, self.reach)
-        return reading, readouts(reading, self.source, self.aims, self.reader.answer.epoch, self.ahead, self.q.hazards, LONGEST)
+        return reading, self._readouts(reading), [self._readouts(replace(reading, before=b, after=a)) for b, a in reading.refits]
+
+    def _readouts(self, reading: Reading) -> list[Readout]:
+        return readouts(reading, self.source, self.aims, self.reader.answer.epoch, self.ahead, self.q.hazards, LONGEST)
 
 
 def _keep(
-    out: Found, readings: list[tuple[Reading, list[Readout]]], draws: list[list[tuple[Reading, list[Readout]]]], edits: Sequence[Edit | None],
-    start: float, epoch: float, skip: int,
+    out: Found, readings: list[Looked], draws: list[list[Looked]], edits: Sequence[Edit | None], start: float, epoch: float, skip: int
 ) -> None:  # fmt: skip
     """Readings of events and placebos as arrays, in `out`."""
     out.units = {r.name: r.unit for r in readings[-1][1]}
-    for (_, reads), replicates in zip(readings, draws):
-        out.change.append({r.name: r.change for r in reads})
-        out.placebo.append({r.name: np.array([again[k].change for _, again in replicates]) for k, r in enumerate(reads)})
-    top, others = readings[-1][0], [reading for reading, _ in draws[-1]]
+    out.refits = [replace(out, change=[], placebo=[]) for _ in readings[-1][2]]
+    for (_, reads, refits), replicates in zip(readings, draws):
+        _keep_changes(out, reads, [again for _, again, _ in replicates])
+        for j, (by, found) in enumerate(zip(refits, out.refits)):
+            _keep_changes(found, by, [again[j] for *_, again in replicates])
+    top, others = readings[-1][0], [reading for reading, *_ in draws[-1]]
 
     def course(r: Reading) -> NDArray[np.float64]:
         there = (r.after - r.before)[np.isfinite(r.after).all((1, 2))]
@@ -263,6 +299,11 @@ def _keep(
     out.earlier = float(_mean([np.array(r.earlier) for r in (top, *others)]))
     ends = np.array([max(p.stop for p in e.places()) if e.twin is None else e.stop for e in edits if e is not None])
     out.until_read = float(((np.floor((ends - start) / epoch) + 1 + skip) * epoch + start - ends).min())
+
+
+def _keep_changes(out: Found, reads: Sequence[Readout], replicates: Sequence[Sequence[Readout]]) -> None:
+    out.change.append({r.name: r.change for r in reads})
+    out.placebo.append({r.name: np.array([again[k].change for again in replicates]) for k, r in enumerate(reads)})
 
 
 def _mean(values: Sequence[Any]) -> Any:

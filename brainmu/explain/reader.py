@@ -38,6 +38,8 @@ class Reading:
         How far the summaries of edited windows moved, median, in the same unit.
     novel : float
         Share of edited windows that lie farther from any unedited one than 95 % of the unedited do; 0.05 where edits are like the rest.
+    refits : tuple of (before, after)
+        The same probabilities by each refitted head.
     """
 
     before: NDArray[np.float64]
@@ -47,6 +49,7 @@ class Reading:
     latents: NDArray[np.float64]
     shift: float
     novel: float
+    refits: tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...] = ()
 
 
 class Reader:
@@ -60,23 +63,29 @@ class Reader:
     session : Recording
     hide : iterable of str
         Signals (and "spikes") that epochs which are read must not see themselves: what they say then comes through context, or other streams.
+    refits : sequence of SleepStager or StageModel
+        Other heads on the same encoder, which are asked along: they cost next to nothing.
     """
 
-    def __init__(self, stager: Any, session: Recording, hide: Iterable[str] = ()) -> None:
+    def __init__(self, stager: Any, session: Recording, hide: Iterable[str] = (), refits: Sequence[Any] = ()) -> None:
         self.stager, self.session, self.model, self.hide = stager, session, differentiable(stager), frozenset(hide)
+        self.heads: list[Any] = [self.model] if not refits else _checked([self.model, *(differentiable(r) for r in refits)])
         self.causal = bool(self.model.causal) if self.model is not None else bool(getattr(stager, "causal", False))
         if self.model is None:
             if self.hide:
                 raise InputError("blind=True hides streams from single epochs, which needs a stager with an encoder (method='encoder')")
             self.answer = ask(stager, session)
+            self.proba = [self.answer.proba]
             return
-        self.model.eval()
-        self.tempering = beyond_the_network(stager)[0]
+        for m in self.heads:
+            m.eval()
+        self.tempering = [beyond_the_network(s)[0] for s in (stager, *refits)]
         self.grid = self.model.grid(session)
         if self.hide and not self._shown():
             raise InputError(f"{session.id}: blind=True leaves the stager nothing to read: it needs a stream that is not edited")
         self.summaries, self.present = self.model.encoder.summaries(self.grid)
-        self.answer, self.context = self._read(self.summaries)
+        self.proba, self.context = self._read(self.summaries)
+        self.answer = Answer(self.proba[0], self.grid.start, self.grid.window, self.model.stages)
         self._measure()
 
     def read(self, edits: Sequence[Edit | None], stops: NDArray[np.float64], first: int, reach: int) -> Reading:
@@ -89,15 +98,15 @@ class Reader:
         rows = [range(k + first, min(k + first + reach, len(self.answer.proba))) for k in own[own >= 0].tolist()]
         before, context = self._base({i for r in rows for i in r})
         touched = self._touched(made)
-        after, moved, shift, novel = before, np.full(len(before), np.nan), float("nan"), float("nan")
+        after, moved, shift, novel = before, np.full(len(self.answer.proba), np.nan), float("nan"), float("nan")
         if made and self.model is None:
-            after = ask(self.stager, apply_edits(self.session, made), self.answer.start).proba
+            after = [ask(self.stager, apply_edits(self.session, made), self.answer.start).proba]
         elif made:
             after, moved, shift, novel = self._reencoded(made, touched, context, {i for r in rows for i in r})
+        read = [(_windows(b, own + first, reach, own >= 0), _windows(a, own + first, reach, own >= 0)) for b, a in zip(before, after, strict=True)]
         return Reading(
-            _windows(before, own + first, reach, own >= 0), _windows(after, own + first, reach, own >= 0),
-            _before_any(before, after, touched), _clean(own, touched, first),
-            _windows(moved, own + first, reach, own >= 0), shift, novel,
+            *read[0], _before_any(before[0], after[0], touched), _clean(own, touched, first),
+            _windows(moved, own + first, reach, own >= 0), shift, novel, tuple(read[1:]),
         )  # fmt: skip
 
     def epoch_of(self, time: float) -> int:
@@ -110,14 +119,15 @@ class Reader:
         rows = {k for a, b in spans for k in range(a, b + 1) if 0 <= k < len(self.answer.proba)}
         return np.array(sorted(rows), dtype=np.int64)
 
-    def _base(self, read: set[int]) -> tuple[NDArray[np.float64], Any]:
-        """Probabilities (epoch, stage) and context of the unedited recording, with read epochs blind where asked."""
+    def _base(self, read: set[int]) -> tuple[list[NDArray[np.float64]], Any]:
+        """Probabilities (epoch, stage) by each head and context of the unedited recording, with read epochs blind where asked."""
         if self.model is None or not self.hide:
-            return self.answer.proba, getattr(self, "context", None)
-        answer, context = self._read(self._blinded(self.summaries, self.grid, read))
-        return answer.proba, context
+            return self.proba, getattr(self, "context", None)
+        return self._read(self._blinded(self.summaries, self.grid, read))
 
-    def _reencoded(self, made: Sequence[Edit], touched: NDArray[np.int64], context: Any, read: set[int]) -> tuple[NDArray[np.float64], Any, float, float]:
+    def _reencoded(
+        self, made: Sequence[Edit], touched: NDArray[np.int64], context: Any, read: set[int]
+    ) -> tuple[list[NDArray[np.float64]], Any, float, float]:  # fmt: skip
         import torch
 
         assert self.model is not None
@@ -128,9 +138,9 @@ class Reader:
             shift = float((fresh - summaries[touched]).norm(dim=1).median() / self.usual)
             summaries[touched] = fresh
             novel = float((self._nearest(fresh, touched) > self.far).mean())
-            answer, edited = self._read(self._blinded(summaries, grid, read) if self.hide else summaries)
+            proba, edited = self._read(self._blinded(summaries, grid, read) if self.hide else summaries)
             moved = (edited - context).norm(dim=1).double().numpy() / self.usual_context
-        return answer.proba, moved, shift, novel
+        return proba, moved, shift, novel
 
     def _measure(self) -> None:
         """How far windows lie from the next, and from the nearest: the yardsticks of an edit."""
@@ -174,18 +184,33 @@ class Reader:
                 out[rows[i : i + 64]] = self.model.encoder.summary(batch, hidden)[0]
         return out
 
-    def _read(self, summaries: Any) -> tuple[Answer, Any]:
+    def _read(self, summaries: Any) -> tuple[list[NDArray[np.float64]], Any]:
+        """Probabilities (epoch, stage) by each head, and the context."""
         import torch
 
         assert self.model is not None
-        m = self.model
+        out = []
         with torch.no_grad():
-            context = m.encoder.contexts(summaries, self.present, self.grid.window)
-            proba = (m.read_out(summaries, context) - m.log_weight).softmax(-1).double().numpy()
-        proba[~self.present.numpy()] = np.nan
-        if self.tempering is not None:
-            proba = self.tempering.probabilities(proba)
-        return Answer(proba, self.grid.start, self.grid.window, m.stages), context
+            context = self.model.encoder.contexts(summaries, self.present, self.grid.window)
+            for m, tempering in zip(self.heads, self.tempering):
+                proba = (m.read_out(summaries, context) - m.log_weight).softmax(-1).double().numpy()
+                proba[~self.present.numpy()] = np.nan
+                out.append(proba if tempering is None else tempering.probabilities(proba))
+        return out, context
+
+
+def _checked(heads: list[Any]) -> list[Any]:
+    """Refits differ in their heads alone: what is encoded once then serves them all."""
+    import torch
+
+    if any(h is None for h in heads):
+        raise InputError("refits are heads on one encoder: expected stagers with an encoder (method='encoder') or stage models")
+    own = heads[0].encoder.state_dict()
+    for i, h in enumerate(heads[1:]):
+        theirs = h.encoder.state_dict()
+        if h.stages != heads[0].stages or theirs.keys() != own.keys() or not all(torch.equal(own[k], theirs[k]) for k in own):
+            raise InputError(f"refit {i} has another encoder or other stages than the stager: refit heads on its own encoder (brainmu.train.outcome_heads)")
+    return heads
 
 
 def _windows(values: NDArray[np.float64], first: NDArray[np.int64], reach: int, there: NDArray[np.bool_]) -> NDArray[np.float64]:

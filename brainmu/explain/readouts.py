@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainmu.explain.reader import Reading
 
-__all__ = ["Readout", "Summary", "readouts", "summarise", "summarise_animals"]
+__all__ = ["SCALES", "Readout", "Summary", "readouts", "summarise", "summarise_animals", "with_training"]
+
+SCALES = {
+    "probability": ("change of predicted probability", "difference of probabilities"),
+    "log_hazard": ("log hazard ratio", "log hazard ratio"),
+}
+"""Read-outs that can be the estimate: their unit, and their scale."""
+_FLOOR = 1e-6
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class Readout:
 def readouts(
     reading: Reading, source: NDArray[np.intp], aims: NDArray[np.intp], epoch: float, ahead: int, hazards: Sequence[float], longest: float
 ) -> list[Readout]:  # fmt: skip
-    """All read-outs of a reading, the probability of `aims` over `ahead` epochs first.
+    """All read-outs of a reading, the probability of `aims` over `ahead` epochs first, then its log hazard, the mean over these epochs.
 
     Hazards and the length of the bout take the model's probabilities of successive epochs as independent of each other: the chance that
     the target is reached within h is sum_k (prod_{j<k} p_source(j)) p_aim(k), the expected time still spent is the sum of the products.
@@ -43,7 +50,11 @@ def readouts(
     before, after = reading.before, reading.after
     whole = np.isfinite(after[:, :ahead]).all((1, 2)) & np.isfinite(before[:, :ahead]).all((1, 2))
     aim = np.where(whole, (after - before)[:, :ahead][..., aims].sum(-1).mean(1), np.nan)
-    out = [Readout("probability", "change of predicted probability", aim, ahead * epoch)]
+    log_hazard = _log_hazard(after[:, :ahead], source, aims) - _log_hazard(before[:, :ahead], source, aims)
+    out = [
+        Readout("probability", SCALES["probability"][0], aim, ahead * epoch),
+        Readout("log_hazard", SCALES["log_hazard"][0], np.where(whole, log_hazard.mean(1), np.nan), ahead * epoch),
+    ]
     for h in sorted(set(hazards)):
         n = max(1, int(np.ceil(h / epoch - 1e-9)))
         change = _reached(after[:, :n], source, aims) - _reached(before[:, :n], source, aims)
@@ -61,6 +72,16 @@ def readouts(
     latents = np.where(np.isfinite(reading.latents[:, :ahead]).all(1), reading.latents[:, :ahead].mean(1), np.nan)
     out.append(Readout("latents", "shift of the context, in distances between neighbouring windows", latents, ahead * epoch))
     return out
+
+
+def _log_hazard(proba: NDArray[np.float64], source: NDArray[np.intp], aims: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Log hazard (place, epoch) of the aim among source and aim: log(-log(1 - p)), in which proportional hazards add up whatever the epoch [1]_.
+
+    .. [1] Prentice RL, Gloeckler LA (1978). Regression analysis of grouped survival data. Biometrics 34:57.
+    """
+    to, stays = proba[..., aims].sum(-1), proba[..., source].sum(-1)
+    p = np.clip(to / np.maximum(to + stays, _FLOOR), _FLOOR, 1 - _FLOOR)
+    return np.log(-np.log1p(-p))
 
 
 def _stay(proba: NDArray[np.float64], source: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -102,7 +123,7 @@ def summarise(change: NDArray[np.float64], placebo: NDArray[np.float64], rng: np
     estimate = float(d.mean())
     replicates = np.array([np.nanmean(row) for row in y if np.isfinite(row).any()])
     null = replicates - replicates.mean()
-    p = float((1 + (np.abs(null) >= abs(x.mean() - replicates.mean())).sum()) / (1 + len(null)))
+    p = _placebo_p(float(x.mean()), replicates)
     # Each draw pairs an event with one of its placebos, not with their mean: the interval then carries the spread of both.
     pick = rng.integers(0, len(d), (2000, len(d)))
     paired = x[None, :] - y
@@ -110,6 +131,15 @@ def summarise(change: NDArray[np.float64], placebo: NDArray[np.float64], rng: np
     boot = paired[rng.integers(0, len(y), pick.shape), pick].mean(1)
     low, high = (float(v) for v in np.percentile(boot, [2.5, 97.5]))
     return Summary(estimate, min(low, estimate), max(high, estimate), p, len(d), null, d, usable)
+
+
+def _placebo_p(value: float, replicates: NDArray[np.float64]) -> float:
+    """Two-sided p of a value among replicates that it could change places with.
+
+    All deviate from the mean of all, the value included: from the mean of the replicates alone it would lie too far off, and p be too small.
+    """
+    middle = np.append(replicates, value).mean()
+    return float((1 + (np.abs(replicates - middle) >= abs(value - middle) - 1e-15).sum()) / (1 + len(replicates)))
 
 
 def summarise_animals(values: NDArray[np.float64], rng: np.random.Generator) -> Summary:
@@ -128,3 +158,36 @@ def summarise_animals(values: NDArray[np.float64], rng: np.random.Generator) -> 
     p = float(2 * stats.t.sf(abs(mean) / se, n - 1)) if se > 0 else float(mean == 0)
     signs = np.array([[1 if k >> i & 1 else -1 for i in range(n)] for k in range(2**n)]) if n <= 10 else rng.choice([-1, 1], (2000, n))
     return Summary(mean, mean - half, mean + half, p, n, signs @ v / n, v)
+
+
+def with_training(summary: Summary, refits: NDArray[np.float64], replicates: NDArray[np.float64]) -> tuple[Summary, dict[str, float]]:
+    """A summary whose interval and p also hold how the head would have come out of other training animals.
+
+    Parameters
+    ----------
+    summary : Summary
+        By the head fitted on all animals.
+    refits : float64 (animal,)
+        The estimate by each head fitted without one animal: a jackknife.
+    replicates : float64 (replicate,)
+        Mean change by placebos, whose scatter is that of the read-out in one model.
+
+    Returns
+    -------
+    Summary
+        Interval and p of t on (animals - 1) degrees of freedom.
+    dict of str to float
+        Both standard errors.
+    """
+    from scipy import stats
+
+    v, r = refits[np.isfinite(refits)], replicates[np.isfinite(replicates)]
+    n = len(v)
+    trained = float(np.sqrt((n - 1) / n * ((v - v.mean()) ** 2).sum())) if n > 1 else float("nan")
+    placed = float(np.sqrt(r.var(ddof=1) * (1 + 1 / len(r)))) if len(r) > 1 else 0.0
+    se = float(np.hypot(trained, placed))
+    errors = {"se_training": trained, "se_placebos": placed}
+    if not se > 0:
+        return replace(summary, low=float("nan"), high=float("nan"), p_value=float("nan")), errors
+    half, p = float(stats.t.ppf(0.975, n - 1)) * se, float(2 * stats.t.sf(abs(summary.estimate) / se, n - 1))
+    return replace(summary, low=summary.estimate - half, high=summary.estimate + half, p_value=p), errors

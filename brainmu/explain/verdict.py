@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainmu.core import Effect
-from brainmu.explain.readouts import Summary, summarise, summarise_animals
+from brainmu.explain.readouts import SCALES, Summary, summarise, summarise_animals, with_training
 
 if TYPE_CHECKING:
     from brainmu.explain.intervention import Found, Question
@@ -26,33 +26,38 @@ def effect_of(found: Sequence[Found], q: Question) -> Effect:
     """One effect of level "model" from what each session answered."""
     rng = np.random.default_rng([q.seed, 1])
     animals = sorted({f.subject for f in found})
-    top = _summary(found, animals, -1, "probability", rng)
+    as_it_is = _summary(found, animals, -1, q.scale, rng)
+    top, training = _with_training(as_it_is, found, animals, -1, q.scale)
+    unit, scale = SCALES[q.scale]
+    read = f"predicted probability of {q.aim}" if q.scale == "probability" else f"log hazard of {q.source} to {q.aim}"
     several = len(animals) > 1
     first = found[0]
     seconds = first.ahead * first.epoch
     names = " and ".join(q.what)
     content = f" of content {' or '.join(q.content)}" if q.content else ""
     n = sum(int(_usable(f).sum()) for f in found)
-    replicates = _replicates(found, -1, "probability")
+    replicates = _replicates(found, -1, q.scale)
     which = f"{n} {'synthetic ' if q.operation == 'insert' else ''}events{content}"
     who = f"{len(animals)} animals, {len(found)} recordings" if several else ", ".join(f.id for f in found)
     share = "" if q.doses[-1] == 1 else f", {q.doses[-1]:.0%} of them edited,"
     return Effect(
         estimand=(
-            f"In the model: change of its predicted probability of {q.aim} over the {seconds:g} s after the event's epoch"
+            f"In the model: change of its {read} over the {seconds:g} s after the event's epoch"
             f"{f' and {q.blank:g} s more' if q.blank else ''}, when the {names} of {which} in {q.source}{share} are {first.said}, "
             f"beyond placebo edits of equal duration and norm ({who})"
         ),
-        estimate=top.estimate, low=top.low, high=top.high, p_value=top.p_value, unit="change of predicted probability", level="model", null=top.null,
+        estimate=top.estimate, low=top.low, high=top.high, p_value=top.p_value, unit=unit, level="model", null=top.null,
         n_units=len(animals), n_events=n,
         assumptions=[
             "it is an effect in the model, never in the brain",
             "an edited input is one the model could have met in its training (see diagnostics: gate)",
             f"in the model's input, placebo times in {q.source} differ from event times only in that no event was there",
+            f"the animals that {training['n']} heads were refitted without stand for others" if training else
+            "the model is taken as it is: how it would have come out of other training animals is not in the interval (refits)",
         ],
         diagnostics={
             "operation": q.operation, "what": list(q.what), "outcome": f"{q.source}->{q.aim}", "content": list(q.content),
-            "change_events": np.concatenate([f.change[-1]["probability"][_usable(f)] for f in found]), "change_placebos": replicates,
+            "change_events": np.concatenate([f.change[-1][q.scale][_usable(f)] for f in found]), "change_placebos": replicates,
             "n_placebos": len(replicates), "placebos_without_place": sum(f.lost for f in found), "placebos_near_another": sum(f.crowded for f in found),
             "events_without_edit": sum(f.unmade for f in found), "causal": all(f.causal for f in found),
             "edit_norm_median": float(np.median([e.norm for f in found for e in f.edits])),
@@ -63,12 +68,32 @@ def effect_of(found: Sequence[Found], q: Question) -> Effect:
                 "unit": "median distance between neighbouring windows",
             },
             "readouts": _readouts(found, animals, rng), "course": _course(found), "doses": _doses(found, animals, q, rng), "gate": _gate(found),
-            "leakage": _leakage(found, q), "animals": _animals(found, animals, top), "epochs_read": first.ahead,
+            "leakage": _leakage(found, q), "animals": _animals(found, animals, as_it_is), "refits": training, "epochs_read": first.ahead,
             "blank": f"the event's own epoch{f' and {q.blank:g} s' if q.blank else ''}", "warnings": _warnings(found, q, len(animals), len(replicates)),
         },
-        scale="difference of probabilities", regime=f"{q.operation} {names}", population="animals" if several else "events",
-        risk_set=f"epochs the model takes for {q.source}", lag=1, blank=q.blank, horizon=seconds, n_exposed=n,
+        scale=scale, regime=f"{q.operation} {names}", population="training animals" if training else "animals" if several else "events",
+        risk_set=f"epochs {'the model takes for' if q.risk is None else f'that {q.risk} scores'} {q.source}",
+        lag=1, blank=q.blank, horizon=seconds, n_exposed=n,
     )  # fmt: skip
+
+
+def _with_training(s: Summary, found: Sequence[Found], animals: Sequence[str], dose: int, name: str) -> tuple[Summary, dict[str, Any]]:
+    """The summary with the error of training where there are refits, and what that error is made of; empty where there are none."""
+    heads = list(zip(*(f.refits for f in found)))
+    if not heads:
+        return s, {}
+    each = np.array([_estimate(by, animals, dose, name) for by in heads])
+    out, errors = with_training(s, each, _replicates(found, dose, name))
+    as_it_is = {"low": s.low, "high": s.high, "p_value": s.p_value}
+    return out, {"n": len(heads), "estimates": each, **errors, "without_training": as_it_is}
+
+
+def _estimate(found: Sequence[Found], animals: Sequence[str], dose: int, name: str) -> float:
+    """What :func:`_summary` estimates, alone."""
+    each = [_beyond(f.change[dose][name], f.placebo[dose][name]) for f in found]
+    if len(animals) == 1:
+        return _mean(np.concatenate(each))
+    return _mean([_mean(np.concatenate([d for d, f in zip(each, found) if f.subject == a])) for a in animals])
 
 
 def _summary(found: Sequence[Found], animals: Sequence[str], dose: int, name: str, rng: np.random.Generator) -> Summary:
@@ -116,7 +141,7 @@ def _mean(values: Any) -> float:
 def _readouts(found: Sequence[Found], animals: Sequence[str], rng: np.random.Generator) -> dict[str, dict[str, Any]]:
     out = {}
     for name, unit in found[0].units.items():
-        s = _summary(found, animals, -1, name, rng)
+        s, _ = _with_training(_summary(found, animals, -1, name, rng), found, animals, -1, name)
         out[name] = {"estimate": s.estimate, "low": s.low, "high": s.high, "p_value": s.p_value, "n": s.n, "unit": f"{unit}, in the model"}
     return out
 
@@ -132,7 +157,7 @@ def _course(found: Sequence[Found]) -> dict[str, Any]:
 def _doses(found: Sequence[Found], animals: Sequence[str], q: Question, rng: np.random.Generator) -> list[dict[str, float]]:
     out = []
     for k, d in enumerate(q.doses):
-        s = _summary(found, animals, k, "probability", rng)
+        s, _ = _with_training(_summary(found, animals, k, q.scale, rng), found, animals, k, q.scale)
         out.append({"dose": d, "estimate": s.estimate, "low": s.low, "high": s.high, "p_value": s.p_value, "n": s.n})
     return out
 
@@ -195,6 +220,11 @@ def _warnings(found: Sequence[Found], q: Question, n_animals: int, n_null: int) 
         out.append(f"edits move the model's summaries {gate['summary_shift']:.1f} times as far as one window is from the next: outside what it has seen")
     if gate["novel_share"] > STRANGE_SHARE:
         out.append(f"{gate['novel_share']:.0%} of the edited windows lie outside the model's usual ones (5 % of unedited do): it has not seen the like")
+    if gate["novel_share_placebos"] > STRANGE_SHARE:
+        out.append(
+            f"{gate['novel_share_placebos']:.0%} of the windows of placebo edits lie outside the model's usual ones: what the model makes of the placebos "
+            "is in the estimate (change_events and change_placebos stand apart in the diagnostics)"
+        )
     if gate.get("pretraining_loss", {}).get("events", 0.0) > 1.0:
         out.append(f"edits raise the pretraining loss by {gate['pretraining_loss']['events']:.1f} SD over windows: the model has not seen the like")
     return out

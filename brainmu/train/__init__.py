@@ -7,6 +7,7 @@ from typing import Any
 
 _PUBLIC = {
     "FinetuneConfig": "brainmu.train.finetuning", "finetune": "brainmu.train.finetuning",
+    "OutcomeHeads": "brainmu.train.outcome", "outcome_heads": "brainmu.train.outcome",
     "PretrainConfig": "brainmu.train.pretraining", "Run": "brainmu.train.pretraining", "pretrain": "brainmu.train.pretraining",
     "reconstruction_scores": "brainmu.train.reconstruction", "reconstruction_table": "brainmu.train.reconstruction",
 }  # fmt: skip

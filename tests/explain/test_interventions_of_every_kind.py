@@ -18,7 +18,7 @@ def test_every_operation_gives_an_effect_in_the_model(untrained, sessions, opera
     d = effect.diagnostics
     assert effect.level == "model" and all("in the model" in line.lower() for line in str(effect).splitlines())
     assert effect.n_events >= 3 and np.isfinite([effect.estimate, effect.low, effect.high, effect.p_value]).all()
-    assert {"probability", "hazard_10s", "hazard_20s", "hazard_60s", "bout", "latents"} == set(d["readouts"])
+    assert {"probability", "log_hazard", "hazard_10s", "hazard_20s", "hazard_60s", "bout", "latents"} == set(d["readouts"])
     assert d["readouts"]["probability"]["estimate"] == pytest.approx(effect.estimate)
     # Nothing before an edit may move in a causal model, and the epochs that are read lie after it.
     assert d["leakage"]["causal_context"] and d["leakage"]["change_before_edit"] < 1e-6 and d["leakage"]["seconds_to_read_out"] > 0
