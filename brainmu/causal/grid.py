@@ -229,6 +229,8 @@ def events_of(recording: Recording, exposure: str | Mapping[str, EventTable]) ->
     """The exposure events of one recording: a label by name, or an entry of a mapping by recording id."""
     if isinstance(exposure, str):
         return recording.events(exposure)
+    if not isinstance(exposure, Mapping):
+        raise InputError(f"exposure is a {type(exposure).__name__}, expected the name of an event label, or a mapping of recording id to EventTable")
     if recording.id not in exposure:
         raise DesignError(f"exposure is a mapping without an entry for recording {recording.id}, it has {', '.join(map(str, list(exposure)[:8])) or 'none'}")
     table = exposure[recording.id]

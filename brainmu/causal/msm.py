@@ -216,8 +216,14 @@ def _marginal(
     try:
         fit = fit_logistic(x, panel.y, scaled, near=panel.near[2])
     except DesignError:
-        # Separated in a small study (or with one animal left out): a weak prior on all but the intercepts keeps it finite.
-        fit = fit_logistic(x, panel.y, scaled, ridge=np.r_[np.full(x.shape[1] - 1, 1e-2), 1e-2])
+        # Separated in a small study (or with one animal left out): a weak prior keeps it finite.
+        try:
+            fit = fit_logistic(x, panel.y, scaled, ridge=np.full(x.shape[1], 1e-2))
+        except DesignError:
+            if crude:
+                raise
+            # The confounders' tails predict the outcome perfectly: the weights must do alone.
+            return _marginal(panel, weights, model, truncate, crude=True)
     still = fit.eta - fit.coef[-1] * panel.g
     u = (1 / np.bincount(animal)[animal]) if model.weight == "animal" else np.ones(len(w))
     u = u / u.sum()

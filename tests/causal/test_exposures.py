@@ -144,3 +144,9 @@ def test_the_command_line_says_the_same_in_one_line(study, tmp_path, capsys):
         assert main(["effect", str(tmp_path / name), *question, "--quiet"]) == 1
         out, err = capsys.readouterr()
         assert out == "" and err.startswith("brainmu: ") and message in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("wrong", [None, 3, EventTable([1.0], [2.0])])
+def test_an_exposure_that_names_nothing(study, wrong):
+    with pytest.raises(BrainmuError, match="expected the name of an event label, or a mapping"):
+        bm.estimate_effect(study, exposure=wrong, design="hazard")
