@@ -181,9 +181,11 @@ def ranks(maps: xr.Dataset, rec: Recording, epochs: NDArray[np.int64], level: Ca
     out = maps.copy(deep=True)
     for name, value in (("lfp", level(*powers(rec), epochs)), ("spikes", level(*rates(rec), epochs))):
         held = (maps[name].to_numpy() != 0).any(0)
-        rank = np.zeros(value.shape)
-        rank[held] = (np.argsort(np.argsort(value[held])) + 1.0) / held.sum() if held.shape == value.shape else 0.0
-        out[name] = xr.zeros_like(maps[name]) + (rank if held.shape == rank.shape else 0.0)
+        out[name] = xr.zeros_like(maps[name])
+        if held.shape == value.shape:  # occlusion has all units as one, and is scored by bands alone
+            rank = np.zeros(value.shape)
+            rank[held] = (np.argsort(np.argsort(value[held])) + 1.0) / held.sum()
+            out[name] = out[name] + rank
     return out
 
 
