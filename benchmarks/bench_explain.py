@@ -98,7 +98,6 @@ def recoveries(plant: str, drivers: list[int], quick: bool, jobs: int) -> None:
     methods: dict[tuple[str, str], dict[int, list[tuple[float, ...]]]] = {}
     said = []
     for d, (lines, found) in zip(drivers, side_by_side(partial(of_driver, plant, quick), drivers, jobs)):
-        print("\n".join(lines), flush=True)
         said += [line.rsplit("  ", 1)[1] for line in lines]
         for how, rows in found.items():
             methods.setdefault(how, {})[d] = rows
@@ -107,7 +106,7 @@ def recoveries(plant: str, drivers: list[int], quick: bool, jobs: int) -> None:
 
 
 def of_driver(plant: str, quick: bool, d: int) -> tuple[list[str], dict[tuple[str, str], list[tuple[float, ...]]]]:
-    """A line for each unseen session; for each method and baseline the scores, session by session."""
+    """A line for each unseen session, printed as it is known; for each method and baseline the scores, session by session."""
     model, lines = trained(plant, d), []
     found: dict[tuple[str, str], list[tuple[float, ...]]] = {}
     for s in UNSEEN[:1] if quick else UNSEEN:
@@ -117,6 +116,7 @@ def of_driver(plant: str, quick: bool, d: int) -> tuple[list[str], dict[tuple[st
         row = scored(model, rec, truth, maps, epochs, 5)
         found.setdefault(OTHERS[0], []).append((*row, maps.attrs["completeness_error"]))
         lines.append(f"{d:6} {s:7}  {row[0]:.3f}  {row[1]:.3f}   {row[2]:.3f}  {row[3]:.3f}     {beside(model, rec, maps, epochs)}")
+        print(lines[-1], flush=True)
         for method, baseline in OTHERS[1:] if s == UNSEEN[0] and not quick and plant == "restless" else []:
             how = {"method": method, "baseline": baseline, "shifts": 1}
             other = attribute(model, rec, "REM", epochs=epochs, check=False, **how)
@@ -181,9 +181,11 @@ def ranks(maps: xr.Dataset, rec: Recording, epochs: NDArray[np.int64], level: Ca
     out = maps.copy(deep=True)
     for name, value in (("lfp", level(*powers(rec), epochs)), ("spikes", level(*rates(rec), epochs))):
         held = (maps[name].to_numpy() != 0).any(0)
-        rank = np.zeros(value.shape)
-        rank[held] = (np.argsort(np.argsort(value[held])) + 1.0) / held.sum() if held.shape == value.shape else 0.0
-        out[name] = xr.zeros_like(maps[name]) + (rank if held.shape == rank.shape else 0.0)
+        out[name] = xr.zeros_like(maps[name])
+        if held.shape == value.shape:  # occlusion has all units as one, and is scored by bands alone
+            rank = np.zeros(value.shape)
+            rank[held] = (np.argsort(np.argsort(value[held])) + 1.0) / held.sum()
+            out[name] = out[name] + rank
     return out
 
 
@@ -225,7 +227,6 @@ def marked(drivers: list[int], jobs: int) -> None:
     print("\nstagers trained on shuffled labels, restless plant")
     said = []
     for lines in side_by_side(marked_of, drivers, jobs):
-        print("\n".join(lines), flush=True)
         said += lines
     print(f"marked: {sum(': failed' in x for x in said)} of {len(said)}")
 
@@ -240,6 +241,7 @@ def marked_of(d: int) -> list[str]:
             except MissingDataError:
                 said = attribute(model, rec, target, epochs=range(0, 280, 9)).attrs["verdict"] + " (it takes no epoch for the target: every ninth)"
             lines.append(f"driver {d}, session {s}, {target}: {said}")
+            print(lines[-1], flush=True)
     return lines
 
 

@@ -74,11 +74,12 @@ def intervene(
             placebos=placebos, max_events=max_events, content=content, dose=dose or 1.0, factor=factor, blank=blank, blind=blind, gate=gate, scale=scale,
             risk=risk, seed=common.seed, progress=report,
         )  # fmt: skip
-    if out is not None:
-        out.write_text(effect.to_json(indent=1), encoding="utf-8")
-        note(common, f"wrote {out}")
     warn(common, list(effect.diagnostics["warnings"]))
     emit(common, effect.to_dict(), "\n".join([str(effect), *_beside(effect)]))
+    if out is not None:
+        # After it is printed: a disk that filled up meanwhile does not cost the result.
+        out.write_text(effect.to_json(indent=1), encoding="utf-8")
+        note(common, f"wrote {out}")
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +52,10 @@ class Saved:
             partial.write_text(json.dumps(asked, indent=1), encoding="utf-8")
             partial.replace(head)
             return
-        before = json.loads(head.read_text(encoding="utf-8"))
+        try:
+            before = dict(json.loads(head.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            raise InputError(f"{head}: is damaged, so nobody can tell what its parts belong to: delete the folder") from None
         if changed := [k for k in sorted({*before, *asked}) if before.get(k) != asked.get(k)]:
             k = changed[0]
             raise InputError(f"{self.folder}: holds parts of a map with {k} {before.get(k)!r}, now {asked.get(k)!r}: ask the same, or delete the folder")
@@ -60,11 +64,14 @@ class Saved:
             raise InputError(f"{self.folder}: holds parts of another stager's or recording's map: ask the same, or delete the folder")
 
     def get(self, name: str) -> dict[str, NDArray[Any]] | None:
-        """The arrays of a part, or None where it is not done yet."""
+        """The arrays of a part, or None where it is not done yet, or damaged."""
         if self.folder is None or not (path := self.folder / f"{name}.npz").is_file():
             return None
-        with np.load(path, allow_pickle=False) as held:
-            return {k: held[k] for k in held.files}
+        try:
+            with path.open("rb") as f, np.load(f, allow_pickle=False) as held:
+                return {k: held[k] for k in held.files}
+        except (ValueError, OSError, EOFError, BadZipFile):
+            return None
 
     def put(self, name: str, **arrays: Any) -> None:
         """Keep a part; it appears whole or not at all."""

@@ -213,6 +213,10 @@ def _warnings(found: Sequence[Found], q: Question, n_animals: int, n_null: int) 
         out.append(f"{lost} placebo edits found no place in {q.source} away from events and were left out")
     if crowded:
         out.append(f"{crowded} placebo edits lie in the read-out of another, there being no room left: give fewer events (max_events)")
+    edits = [part for f in found for e in f.edits for part in e.places()]
+    there = {"ripple": any(e.patches for e in edits), "spikes": any(len(e.drop) or len(e.put_times) for e in edits)}
+    if absent := [w for w in q.what if not there[w]]:
+        out.append(f"no {' and no '.join(absent)} could be edited (the recordings hold none in these events): the estimate is of the rest alone")
     unmade = sum(f.unmade for f in found)
     if unmade:
         out.append(f"{unmade} events could not be edited by {q.operation} and stay as they were")

@@ -80,3 +80,11 @@ def test_refusals(indifferent):
         intervene(indifferent, session, events, placebos=0)
     with pytest.raises(MissingDataError, match="none of the 1 events"):
         intervene(indifferent, session, EventTable([1e6], [1e6 + 0.1]), what=["ripple"])
+
+
+def test_a_part_that_the_recording_lacks_is_said(untrained, sessions):
+    s = sessions[0]
+    bare = Recording(id="bare", subject="m", signals={"emg": s.signals["emg"]}, spikes=s.spikes, labels=s.labels)
+    ask = dict(placebos=1, max_events=3, hazards=(10.0,))
+    assert any("no ripple could be edited" in w for w in intervene(untrained, bare, "ripples", **ask).diagnostics["warnings"])
+    assert not any("could be edited" in w for w in intervene(untrained, s, "ripples", **ask).diagnostics["warnings"])

@@ -68,3 +68,9 @@ def test_a_folder_of_other_files_is_left_alone_and_half_a_beginning_is_not(tmp_p
     saved = Saved(begun, {"a": 1}, answer)
     saved.put("x", values=np.arange(3))
     assert Saved(begun, {"a": 1}, answer).get("x")["values"].tolist() == [0, 1, 2] and saved.get("y") is None
+    # A damaged part is made again; a damaged question cannot be told from another one.
+    (begun / "x.npz").write_bytes((begun / "x.npz").read_bytes()[:60])
+    assert Saved(begun, {"a": 1}, answer).get("x") is None
+    (begun / "question.json").write_text("{")
+    with pytest.raises(InputError, match="is damaged"):
+        Saved(begun, {"a": 1}, answer)
