@@ -18,8 +18,9 @@ from scipy import stats
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))
-from benchmarks.bench_intervene import CONTENTS, DOSES, flat, line, results  # noqa: E402
+from benchmarks.bench_intervene import CONTENTS, DOSES, flat, inside_one_fit, line, results  # noqa: E402
 
+COLUMNS = ["corpus", "confounding", "content", "operation", "dose", "planted", "seeing", "estimate", "p", "se_placebos"]
 SHADES = {0.25: "#a8c4e8", 0.5: "#5a8fd0", 1.0: "#1f4e8c"}
 WARM = {0.25: "#f0c898", 0.5: "#e09040", 1.0: "#a04c00"}
 
@@ -46,7 +47,13 @@ def calibration(ax, some: pd.DataFrame, colours: dict[float, str]) -> None:
         slope, low, high = fit["slope"]
         ax.plot(x + 0.012 * rng.standard_normal(len(x)), y, ".", color=colours[dose], markersize=4, alpha=0.8)
         ends = np.array([x.min(), x.max()])
-        ax.plot(ends, fit["intercept"][0] + slope * ends, color=colours[dose], linewidth=1.4, label=f"{dose:.0%} of events: slope {slope:.2f} [{low:.2f}, {high:.2f}]")
+        ax.plot(
+            ends,
+            fit["intercept"][0] + slope * ends,
+            color=colours[dose],
+            linewidth=1.4,
+            label=f"{dose:.0%} of events: slope {slope:.2f} [{low:.2f}, {high:.2f}]",
+        )
     whole = some["planted"].to_numpy()
     ends = np.array([whole.min(), whole.max()])
     ax.plot(ends, ends, color="#909090", linewidth=0.8, linestyle="--")
@@ -75,7 +82,7 @@ def nulls(ax, plain: pd.DataFrame, rows: pd.DataFrame) -> None:
     none = plain[(plain["planted"] == 0) & plain["content"].isin(CONTENTS) & (plain["dose"] == 1)]
     inside = {
         "no effect planted:\nplacebos and refits": none["p"] > 0.05,
-        "no effect planted:\nplacebos of one fit": none["estimate"].abs() < 1.96 * none["se_placebos"],
+        "no effect planted:\nplacebos of one fit": pd.Series(inside_one_fit(none.to_dict("records"))),
         "nothing there:\nplacebos of one fit": rows[rows["content"] == "nothing"]["p"] > 0.05,
     }
     for k, held in enumerate(inside.values()):
@@ -94,5 +101,5 @@ def nulls(ax, plain: pd.DataFrame, rows: pd.DataFrame) -> None:
 if __name__ == "__main__":
     kept = HERE / "in_silico.csv"
     if len(sys.argv) > 1:
-        pd.DataFrame(flat(results(Path(sys.argv[1])))).round(4).to_csv(kept, index=False)
+        pd.DataFrame(flat(results(Path(sys.argv[1]))))[COLUMNS].round(4).to_csv(kept, index=False)
     main(pd.read_csv(kept), HERE / "in_silico.png")
