@@ -31,6 +31,7 @@ from brainmu.models.checkpoint import load_encoder, plain, write_checkpoint
 from brainmu.models.encoder import Encoder, EncoderConfig
 from brainmu.synth.sleep import RodentSleep
 from brainmu.train import outcome_heads
+from brainmu.train.outcome import newton
 
 EPOCH = 4.0
 SEED = 200_000
@@ -256,6 +257,27 @@ def herd(animals: int = 150, beta: dict[str, float] | None = None) -> NDArray[np
     return optimize.minimize(loss, begin, jac=True, method="BFGS").x[1 : 1 + LAGS * len(CONTENTS)].reshape(LAGS, -1)
 
 
+def by_labels(seed: int, animals: int = 12) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Log hazard ratios (content,) of an event an epoch ago where none is planted, by the heads' regression on the labels alone, and their jackknife errors."""
+    recordings, _ = synth.study(
+        animals, hours=2.0, seed=seed, trials=False, animal_sd=0.2, sleep=SLEEP, log_hazard_ratio=dict.fromkeys(CONTENTS, 0.0),
+        reactivation_rate=dict.fromkeys(CONTENTS, 0.03),
+    )  # fmt: skip
+    x, y, who = [], [], []
+    for i, r in enumerate(recordings):
+        codes = r.labels["scoring"].codes
+        k = np.flatnonzero((codes[LAGS:-1] == 1) & (codes[LAGS + 1 :] >= 0)) + LAGS
+        past = LAGS * len(CONTENTS)
+        x.append(np.delete(targets(r, len(codes))[k], range(past, past + 3), axis=1).astype(np.float64))
+        y.append(codes[k + 1].astype(np.int64))
+        who.append(np.full(len(k), i))
+    z, after, of = np.concatenate(x), np.concatenate(y), np.concatenate(who)
+    whole = newton(z, after, 1, 3, 1.0)
+    one_ago = slice(len(CONTENTS), 2 * len(CONTENTS))
+    left = np.array([newton(z[of != i], after[of != i], 1, 3, 1.0, whole)[0][0][one_ago] for i in range(animals)])
+    return whole[0][0][one_ago], np.sqrt((animals - 1) / animals * ((left - left.mean(0)) ** 2).sum(0))
+
+
 # -- all of them -----------------------------------------------------------------------------------------------------------
 def worked(job: tuple[int, int, Size, str, str]) -> int:
     """One corpus, kept as a file; nothing is done where the file is there."""
@@ -399,7 +421,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--tell", action="store_true", help="only print what the folder holds")
     parser.add_argument("--herd", action="store_true", help="only show what a planted log hazard ratio comes to by epoch")
+    parser.add_argument("--labels-only", type=int, metavar="N", help="only show how often the jackknife holds nulls of N corpora, by their labels")
     args = parser.parse_args()
+    if args.labels_only:
+        made = [by_labels(300_000 + k) for k in range(args.labels_only)]
+        inside = np.array([np.abs(e / se) < stats.t.ppf(0.975, 11) for e, se in made])
+        print(f"nulls inside the jackknife's 95 % interval, labels alone: {within(inside.size, int(inside.sum()))}")
+        return
     if args.herd:
         print("log hazard ratio of waking in the next epoch by one event, planted +0.8 (negative), -0.6 (positive), 0, 0")
         for lag, row in enumerate(herd()):
