@@ -31,6 +31,7 @@ from brainmu.models.checkpoint import load_encoder, plain, write_checkpoint
 from brainmu.models.encoder import Encoder, EncoderConfig
 from brainmu.synth.sleep import RodentSleep
 from brainmu.train import outcome_heads
+from brainmu.train.outcome import newton
 
 EPOCH = 4.0
 SEED = 200_000
@@ -256,6 +257,27 @@ def herd(animals: int = 150, beta: dict[str, float] | None = None) -> NDArray[np
     return optimize.minimize(loss, begin, jac=True, method="BFGS").x[1 : 1 + LAGS * len(CONTENTS)].reshape(LAGS, -1)
 
 
+def by_labels(seed: int, animals: int = 12) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Log hazard ratios (content,) of an event an epoch ago where none is planted, by the heads' regression on the labels alone, and their jackknife errors."""
+    recordings, _ = synth.study(
+        animals, hours=2.0, seed=seed, trials=False, animal_sd=0.2, sleep=SLEEP, log_hazard_ratio=dict.fromkeys(CONTENTS, 0.0),
+        reactivation_rate=dict.fromkeys(CONTENTS, 0.03),
+    )  # fmt: skip
+    x, y, who = [], [], []
+    for i, r in enumerate(recordings):
+        codes = r.labels["scoring"].codes
+        k = np.flatnonzero((codes[LAGS:-1] == 1) & (codes[LAGS + 1 :] >= 0)) + LAGS
+        past = LAGS * len(CONTENTS)
+        x.append(np.delete(targets(r, len(codes))[k], range(past, past + 3), axis=1).astype(np.float64))
+        y.append(codes[k + 1].astype(np.int64))
+        who.append(np.full(len(k), i))
+    z, after, of = np.concatenate(x), np.concatenate(y), np.concatenate(who)
+    whole = newton(z, after, 1, 3, 1.0)
+    one_ago = slice(len(CONTENTS), 2 * len(CONTENTS))
+    left = np.array([newton(z[of != i], after[of != i], 1, 3, 1.0, whole)[0][0][one_ago] for i in range(animals)])
+    return whole[0][0][one_ago], np.sqrt((animals - 1) / animals * ((left - left.mean(0)) ** 2).sum(0))
+
+
 # -- all of them -----------------------------------------------------------------------------------------------------------
 def worked(job: tuple[int, int, Size, str, str]) -> int:
     """One corpus, kept as a file; nothing is done where the file is there."""
@@ -325,6 +347,12 @@ def line(x: NDArray[np.float64], y: NDArray[np.float64]) -> dict[str, tuple[floa
     return {name: (float(w[k]), float(w[k] - half[k]), float(w[k] + half[k])) for k, name in ((1, "slope"), (0, "intercept"))}
 
 
+def inside_one_fit(nulls: list[dict[str, Any]]) -> list[bool]:
+    """Whether nulls lie inside the band that placebos of one fitted model give; of the contents that had the full number of placebos."""
+    wide = stats.t.ppf(0.975, Size().placebos - 1)
+    return [abs(r["estimate"]) < wide * r["se_placebos"] for r in nulls if r["content"] in ("neutral", "novel")]
+
+
 def within(n: int, k: int) -> str:
     low, high = stats.binomtest(k, n).proportion_ci(method="wilson")
     return f"{k} of {n}, {k / n:.1%} [{low:.1%}, {high:.1%}]"
@@ -373,7 +401,7 @@ def tell(found: list[dict[str, Any]]) -> None:
     nulls = [r for r in pick(confounding=0.0, operation="remove", dose=1.0, planted=0.0) if r["content"] in CONTENTS]
     if nulls:
         held = [r["p"] > 0.05 for r in nulls]
-        alone = [abs(r["estimate"]) < 1.96 * r["se_placebos"] for r in nulls]
+        alone = inside_one_fit(nulls)
         print(f"  contents without effect, band of placebos and refits: {within(len(held), sum(held))}")
         print(f"  the same, placebos of the one fitted model alone:     {within(len(alone), sum(alone))}")
     nothing = pick(content="nothing")
@@ -393,7 +421,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--tell", action="store_true", help="only print what the folder holds")
     parser.add_argument("--herd", action="store_true", help="only show what a planted log hazard ratio comes to by epoch")
+    parser.add_argument("--labels-only", type=int, metavar="N", help="only show how often the jackknife holds nulls of N corpora, by their labels")
     args = parser.parse_args()
+    if args.labels_only:
+        made = [by_labels(300_000 + k) for k in range(args.labels_only)]
+        inside = np.array([np.abs(e / se) < stats.t.ppf(0.975, 11) for e, se in made])
+        print(f"nulls inside the jackknife's 95 % interval, labels alone: {within(inside.size, int(inside.sum()))}")
+        return
     if args.herd:
         print("log hazard ratio of waking in the next epoch by one event, planted +0.8 (negative), -0.6 (positive), 0, 0")
         for lag, row in enumerate(herd()):

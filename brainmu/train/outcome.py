@@ -123,7 +123,7 @@ def outcome_heads(
     if moved < FEWEST:
         raise MissingDataError(f"outcome_heads: {moved} of {len(y)} epochs of {source} are followed by another stage, expected at least {FEWEST}")
     names = tuple(sorted(set(subjects)))
-    weights = _newton(x, y, columns[0], len(model.stages), ridge)
+    weights = newton(x, y, columns[0], len(model.stages), ridge)
     fitted = _with_head(model, *weights)
     fitted.n_epochs = len(y)
     fitted.card = (
@@ -133,7 +133,7 @@ def outcome_heads(
     refits = []
     for name in names if len(names) > 1 else ():
         kept = who != name
-        refits.append(_with_head(model, *_newton(x[kept], y[kept], columns[0], len(model.stages), ridge, weights)))
+        refits.append(_with_head(model, *newton(x[kept], y[kept], columns[0], len(model.stages), ridge, weights)))
         if progress is not None:
             progress("refit", len(refits) / len(names))
     return OutcomeHeads(fitted, tuple(refits), names, len(y), moved)
@@ -163,7 +163,7 @@ def _taps(model: StageModel, recording: Recording, labels: str, columns: list[in
 Weights = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def _newton(x: NDArray[np.float64], y: NDArray[np.int64], base: int, n_stages: int, ridge: float, begin: Weights | None = None) -> Weights:
+def newton(x: NDArray[np.float64], y: NDArray[np.int64], base: int, n_stages: int, ridge: float, begin: Weights | None = None) -> Weights:
     """Weights (stage, tap) and biases (stage,) of a ridged multinomial logistic regression; those of stage `base` are 0. `begin` is a first guess."""
     centre, scale = x.mean(0), x.std(0)
     scale = np.where(scale > 1e-9, scale, 1.0)

@@ -40,12 +40,16 @@ def test_a_recording_carries_what_was_planted():
 
 
 @pytest.mark.slow
-def test_a_strong_effect_comes_out_and_a_run_goes_on(tmp_path, capsys):
-    size = bench.Size(animals=5, hours=2.0, edited=1, events=20, placebos=2, steps=500)
-    found = bench.run(tmp_path, 6, 5, size, 1)
-    again = bench.run(tmp_path, 6, 5, size, 1)
-    assert found == again and len(found) == 6
-    rows = [r for r in bench.flat(found) if r["content"] == "negative" and r["operation"] == "remove" and r["dose"] == 1.0 and not r["confounding"]]
-    assert bench.line(np.array([r["planted"] for r in rows]), np.array([r["estimate"] for r in rows]))["slope"][0] > 0.4
+def test_a_run_goes_on_where_it_was_stopped(tmp_path, capsys):
+    size = bench.Size(animals=3, hours=0.7, edited=1, events=12, placebos=2, steps=10)
+    found = bench.run(tmp_path, 2, 1, size, 1)
+    (tmp_path / "corpus_0001.json").unlink()
+    kept = (tmp_path / "corpus_0000.json").stat().st_mtime_ns
+    again = bench.run(tmp_path, 2, 1, size, 1)
+    assert (tmp_path / "corpus_0000.json").stat().st_mtime_ns == kept
+    assert [f["rows"] for f in found] == [f["rows"] for f in again] and [f["confounding"] for f in found] == [0.0, 0.6]
+    # Blind and seeing heads of the confounded corpus; sets of nothing beside both corpora.
+    rows = bench.flat(found)
+    assert {r["seeing"] for r in rows if r["confounding"]} == {False, True} and sum(r["content"] == "nothing" for r in rows) == 4
     bench.tell(found)
     assert "bias on confounding" in capsys.readouterr().out

@@ -29,6 +29,11 @@ def test_intervene_prints_every_line_in_the_model(folder, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["level"] == "model" and found["diagnostics"]["content"] == ["A"] and len(found["diagnostics"]["doses"]) == 2
     assert json.loads(out.read_text())["estimate"] == found["estimate"]
+    assert main(["intervene", stores[0], *args, "--scale", "log_hazard"]) == 0
+    said = capsys.readouterr().out
+    assert "log hazard ratio" in said.splitlines()[0] + said.splitlines()[1] and "  probability:" in said and "  log_hazard:" not in said
+    assert main(["intervene", stores[0], *args, "--risk", "scoring"]) != 0
+    assert "scoring" in capsys.readouterr().err
 
 
 def test_a_file_of_events_goes_with_one_store(folder, capsys):

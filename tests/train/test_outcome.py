@@ -8,7 +8,7 @@ from brainmu.core import Hypnogram, Recording
 from brainmu.errors import InputError, MissingDataError
 from brainmu.models import Encoder, EncoderConfig
 from brainmu.train import outcome_heads
-from brainmu.train.outcome import _newton
+from brainmu.train.outcome import newton
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +66,13 @@ def test_newton_ends_where_the_gradient_is_zero():
     rng = np.random.default_rng(1)
     x = rng.standard_normal((400, 3)) * [1.0, 5.0, 0.1] + 2.0
     y = rng.choice(3, 400, p=[0.2, 0.7, 0.1])
-    weight, bias = _newton(x, y, base=1, n_stages=3, ridge=0.0)
+    weight, bias = newton(x, y, base=1, n_stages=3, ridge=0.0)
     p = np.exp(x @ weight.T + bias)
     p /= p.sum(1, keepdims=True)
     hit = np.eye(3)[y]
     np.testing.assert_allclose((p - hit).T @ np.c_[np.ones(400), x], 0.0, atol=1e-3)
     assert not weight[1].any() and bias[1] == 0
-    never, low = _newton(x, np.minimum(y, 1), base=1, n_stages=3, ridge=1.0)
+    never, low = newton(x, np.minimum(y, 1), base=1, n_stages=3, ridge=1.0)
     assert low[2] < -20 and not never[2].any()
 
 
