@@ -84,16 +84,17 @@ def welch(one: Estimate, two: Estimate) -> Estimate:
     return Estimate.t(gap, float(np.sqrt(total)), total**2 / sum(s**2 / p.df for s, p in zip(squares, (one, two))))
 
 
-def jackknife(value: float, left: ArrayLike) -> Estimate:
+def jackknife(value: float, left: ArrayLike, least: float = 0.0) -> Estimate:
     """An estimate with the t interval of its values `left` (n,) without each animal in turn; no interval with fewer than two.
 
-    Their spread is about the estimate, not about their mean: a little wider, and nearer its level with few animals.
+    Their spread is about the estimate, not about their mean: a little wider, and nearer its level with few animals. `least` is the standard error that
+    sampling within the animals alone leaves: it is never smaller, since few animals are alike by chance now and then (as in :func:`animal_mean`).
     """
     without = np.asarray(left, dtype=np.float64)
     n = len(without)
     if n < 2:
         return Estimate.t(value, float("nan"), 0)
-    return Estimate.t(value, float(np.sqrt((n - 1) / n * ((without - value) ** 2).sum())), n - 1)
+    return Estimate.t(value, max(float(np.sqrt((n - 1) / n * ((without - value) ** 2).sum())), least), n - 1)
 
 
 def random_effects(values: ArrayLike, variances: ArrayLike, weights: ArrayLike | None = None) -> tuple[Estimate, float]:

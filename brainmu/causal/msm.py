@@ -102,17 +102,17 @@ def estimate_msm(
     if len(present) < 2:
         raise DesignError(f"design 'msm' needs two animals or more for its interval and has {len(present)}: use design='hazard'")
     weights, predictors = _weights(panel)
-    *whole, predictor = _marginal(panel, weights, model, truncate)
-    near = dataclasses.replace(panel, near=(*predictors, predictor))
-    left = []
+    whole = _marginal(panel, weights, model, truncate)
+    near = dataclasses.replace(panel, near=(*predictors, whole.eta))
+    left: list[_Marginal] = []
     groups = np.array_split(present, min(len(present), MOST_LEFT_OUT))
     for i, group in enumerate(groups):
         rest = near.of(~np.isin(np.arange(n), group))
-        left.append(_marginal(rest, _weights(rest)[0], model, truncate)[:2])
+        left.append(_marginal(rest, _weights(rest)[0], model, truncate))
         if progress is not None:
             progress("leaving out animals", (i + 1) / len(groups))
-    rd, value = whole
-    result, result_rd = (jackknife(v, [x[i] for x in left]) for i, v in ((1, value), (0, rd)))
+    result = jackknife(whole.log_odds_ratio, [m.log_odds_ratio for m in left], whole.log_odds_se)
+    result_rd = jackknife(whole.risk_difference, [m.risk_difference for m in left], whole.risk_se)
     report: dict[str, Any] = {}
     if diagnostics:
         report = _describe(grids, tables, panel, weights, model, truncate, result, result_rd, transition, seed)
@@ -200,10 +200,22 @@ def _smooth(confounders: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.column_stack([natural_spline(v, spline_knots(v, 3 if len(np.unique(v[:5000])) > 8 else 1)) for v in confounders.T])
 
 
+@dataclass(frozen=True)
+class _Marginal:
+    """Standardised risk difference and marginal log odds ratio; the linear predictor (row,) of the weighted outcome model they are of; and the standard errors
+    that both would have if rows were all that varied (a sandwich by row: given its past, one epoch's outcome says nothing of another's)."""
+
+    risk_difference: float
+    log_odds_ratio: float
+    eta: NDArray[np.float64]
+    risk_se: float
+    log_odds_se: float
+
+
 def _marginal(
-    panel: _Panel, weights: NDArray[np.float64], model: HazardModel, truncate: float | None, crude: bool = False,
-) -> tuple[float, float, NDArray[np.float64]]:  # fmt: skip
-    """Standardised risk difference and marginal log odds ratio of the weighted outcome model, and its linear predictor (row,).
+    panel: _Panel, weights: NDArray[np.float64], model: HazardModel, truncate: float | None, crude: bool = False
+) -> _Marginal:  # fmt: skip
+    """The weighted outcome model, standardised over the rows.
 
     The confounders where the window begins, which none of its exposures has moved, are in the outcome model too and averaged over: what the weights leave
     unbalanced of them, in the tails where hardly an epoch is unexposed, would otherwise pass for an effect. `crude` leaves them out.
@@ -231,17 +243,22 @@ def _marginal(
     u = (1 / np.bincount(animal)[animal]) if model.weight == "animal" else np.ones(len(w))
     u = u / u.sum()
     p1, p0 = float(u @ expit(still + fit.coef[-1])), float(u @ expit(still))
-    return p1 - p0, float(np.log(p1 / (1 - p1)) - np.log(p0 / (1 - p0))), fit.eta
+    influence = (x @ fit.covariance[:, -1]) * scaled * (panel.y - fit.p)
+    se = float(np.sqrt(influence @ influence))
+    # How far both move with the coefficient of the exposure.
+    steep = float(u @ (expit(still + fit.coef[-1]) * expit(-still - fit.coef[-1])))
+    odds = float(np.log(p1 / (1 - p1)) - np.log(p0 / (1 - p0)))
+    return _Marginal(p1 - p0, odds, fit.eta, steep * se, steep / (p1 * (1 - p1)) * se)
 
 
 def _describe(
     grids: Sequence[EpochGrid], tables: Sequence[EventTable], panel: _Panel, weights: NDArray[np.float64], model: HazardModel,
     truncate: float | None, result: Estimate, risk: Estimate, transition: Transition, seed: int,
 ) -> dict[str, Any]:  # fmt: skip
-    curve = [{"percentile": t, "estimate": _marginal(panel, weights, model, t)[1]} for t in TRUNCATIONS]
+    curve = [{"percentile": t, "estimate": _marginal(panel, weights, model, t).log_odds_ratio} for t in TRUNCATIONS]
     ess = float(weights.sum() ** 2 / (weights**2).sum())
     at99 = next(row["estimate"] for row in curve if row["percentile"] == 99.0)
-    raw = float(_marginal(panel, np.ones(len(weights)), model, None, crude=True)[1])
+    raw = _marginal(panel, np.ones(len(weights)), model, None, crude=True).log_odds_ratio
     moved = abs(at99 - curve[0]["estimate"])
     out: dict[str, Any] = {
         "log_odds_ratio": result.as_dict(), "risk_difference": risk.as_dict(), "rows": {"at_risk": len(weights), "target": int(panel.y.sum())},

@@ -28,7 +28,8 @@ from brainmu.errors import BrainmuError, InputError
 __all__ = ["ANIMALS", "Cell", "cells", "summarise", "validate"]
 
 ANIMALS = (4, 6, 10, 20)
-HERD = 200
+HERDS, HERD = 10, 20
+"""Studies, and animals in each, whose mean answer is a "reference"."""
 _FIELDS = ("study", "estimate", "low", "high", "p_value", "warned")
 _NULL = {"negative": 0.0, "positive": 0.0}
 _SPREAD = {"animal_sd": 0.5}
@@ -49,9 +50,9 @@ class Cell:
     ask : dict
         Arguments of :func:`brainmu.estimate_effect`.
     truth : float or str
-        The value; the name of one of ``StudyTruth.effects``; or "reference": what the same question comes to in a herd of 200. The generator
-        works in continuous time, so its coefficients are no per-epoch conditional odds ratio; coverage of the reference shows that
-        intervals are right, and that the number is the planted one is shown by the null cells and by generators on the grid (the tests).
+        The value; the name of one of ``StudyTruth.effects``; or "reference": what the same question comes to in ten studies of 20 animals, on
+        average. The generator works in continuous time, so its coefficients are no per-epoch conditional odds ratio; coverage of the reference
+        shows that intervals are right, and that the number is the planted one is shown by the null cells and by generators on the grid (the tests).
     expect : {"hold", "fail"}
         Whether the error rate must hold, or the analysis must be seen to fail.
     warning : str
@@ -260,9 +261,10 @@ def _truth(cell: Cell, folder: str | Path, seed: int) -> float:
         from brainmu.synth.interventions import simulate_interventions
 
         if cell.truth == "reference":
-            herd = study(n_animals=HERD, hours=cell.hours, seed=seed, **cell.mechanism)[0]
-            e = estimate_effect(herd, diagnostics=False, **cell.ask)
-            rows = [{"name": "reference", "value": e.estimate, "low": e.low, "high": e.high}]
+            seeds = np.random.SeedSequence([seed, *b"reference"]).generate_state(HERDS)
+            herds = (study(n_animals=HERD, hours=cell.hours, seed=int(s), **cell.mechanism)[0] for s in seeds)
+            values = [estimate_effect(herd, diagnostics=False, **cell.ask).estimate for herd in herds]
+            rows = [{"name": "reference", "value": float(np.mean(values)), "standard_error": float(np.std(values, ddof=1) / HERDS**0.5)}]
         else:
             truth = study(n_animals=1, hours=cell.hours, seed=seed, **cell.mechanism)[1]
             found = simulate_interventions(truth.mechanism, truth.sleep, copies=100_000, seed=seed)
