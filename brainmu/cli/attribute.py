@@ -17,8 +17,8 @@ def attribute(
     store: Annotated[Path, Parameter(help="A store (*.zarr).")],
     /,
     *,
-    model: Annotated[str, Parameter(help="A stager folder, or a packaged checkpoint's name.")],
-    target: Annotated[str, Parameter(help="The stage to explain: WAKE, NREM, REM, W, N1, N2, N3, R.")],
+    model: Annotated[str, Parameter(help="A stager or detector folder, or a packaged checkpoint's name.")],
+    target: Annotated[str, Parameter(help="The stage to explain: WAKE, NREM, REM, W, N1, N2, N3, R. Of a detector of replay: event, or a content.")],
     method: Annotated[
         Literal["integrated_gradients", "gradient_shap", "feature_ablation", "layer_conductance", "occlusion"] | None,
         Parameter(help="Integrated gradients where the stager holds an encoder, else occlusion, where not given."),
@@ -34,7 +34,7 @@ def attribute(
             help="Write the map (log odds by channel, band, time, unit) as netCDF (.nc). Parts are kept in FILE.parts until it is done; run again to go on."
         ),
     ] = None,
-    max_epochs: Annotated[int, Parameter(help="With an encoder: explain at most this many epochs.")] = 32,
+    max_epochs: Annotated[int, Parameter(help="With an encoder: explain at most this many epochs; of a detector: events.")] = 32,
     check: Annotated[bool, Parameter(help="Check whether the map is true, and mark it where it is not.")] = True,
     control: Annotated[str | None, Parameter(help="A stager fitted to shuffled labels: the map must differ from its.")] = None,
     labels: Annotated[str | None, Parameter(help="Hypnogram that the stager's skill is checked against; the only one where not given.")] = None,
@@ -51,10 +51,13 @@ def attribute(
     brainmu attribute m1.zarr --model stager/ --target REM --out rem.nc
 
     brainmu attribute m1.zarr --model stager/ --target REM --method gradient_shap --baseline matched
+
+    brainmu attribute m1.zarr --model detector/ --target event
     """
     import brainmu.explain
     import brainmu.loading
     from brainmu.explain.files import check_suffix, save_map
+    from brainmu.replay import ReplayDetector
 
     if out is not None:
         refuse_existing(out, overwrite)
@@ -65,10 +68,11 @@ def attribute(
         maps = brainmu.explain.attribute(
             stager, session, target, method=method, max_epochs=max_epochs, check=check, control=None if control is None else brainmu.loading.load(control),
             labels=labels, seed=common.seed, progress=report, baseline=baseline, tap=tap, rollout=rollout,
-            parts=None if out is None else out.with_name(f"{out.name}.parts"),
+            parts=None if out is None or isinstance(stager, ReplayDetector) else out.with_name(f"{out.name}.parts"),
         )  # fmt: skip
     mean = {name: v.mean(v.dims[0], keep_attrs=True) for name, v in maps.data_vars.items()}
-    lines = [f"{target} in {session.id}: {maps.attrs['n_epochs']} epochs, {maps.attrs['method']}, mean share in log odds{_marked(maps.attrs)}"]
+    what = "events" if "n_events" in maps.attrs else "epochs"
+    lines = [f"{target} in {session.id}: {maps.attrs['n_epochs']} {what}, {maps.attrs['method']}, mean share in log odds{_marked(maps.attrs)}"]
     for name, m in mean.items():
         flat = m.to_series().sort_values(key=abs, ascending=False)
         what = "" if m.attrs.get("unit", "log odds") == "log odds" else f" {m.attrs['unit']}, not an attribution"
@@ -77,7 +81,7 @@ def attribute(
     result = {**maps.attrs, "shares": {str(n): {"index": list(m.dims), "values": m.to_series().reset_index().to_numpy().tolist()} for n, m in mean.items()}}
     if out is not None:
         save_map(maps, out)
-        shutil.rmtree(out.with_name(f"{out.name}.parts"))
+        shutil.rmtree(out.with_name(f"{out.name}.parts"), ignore_errors=isinstance(stager, ReplayDetector))
         result["out"] = str(out)
         note(common, f"wrote {out}")
     emit(common, result, "\n".join(lines))

@@ -10,11 +10,11 @@ from brainmu.explain.intervention import intervene
 
 _LATER = {
     "ablate": "brainmu.explain.ablation", "patch": "brainmu.explain.ablation", "tap_names": "brainmu.explain.taps",
-    "agreement": "brainmu.explain.checks", "recovery": "brainmu.explain.checks",
+    "agreement": "brainmu.explain.checks", "attribute_events": "brainmu.explain.event_maps", "recovery": "brainmu.explain.checks",
     "probe_taps": "brainmu.explain.touring", "restoration": "brainmu.explain.touring",
 }  # fmt: skip
 
-__all__ = ["ablate", "agreement", "attribute", "intervene", "patch", "probe_taps", "recovery", "restoration", "tap_names"]
+__all__ = ["ablate", "agreement", "attribute", "attribute_events", "intervene", "patch", "probe_taps", "recovery", "restoration", "tap_names"]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,10 +17,12 @@ from brainmu.explain.asking import Answer, ask, beyond_the_network, differentiab
 from brainmu.explain.baselines import Baseline, baseline_of
 from brainmu.explain.checks import curves, ranked, similarity, verdict
 from brainmu.explain.datasets import as_dataset, with_rollout
+from brainmu.explain.event_maps import attribute_events
 from brainmu.explain.occlusion import occlude, shifted_odds
 from brainmu.explain.parts import Doors, Map, randomised
 from brainmu.explain.runs import Asked, map_of, odds_of, runs_of
 from brainmu.explain.saved import Saved
+from brainmu.replay.detection import ReplayDetector
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -44,6 +46,8 @@ def attribute(
     Parameters
     ----------
     stager : SleepStager or StageModel
+        Or a ReplayDetector: then `target` is "event" or a content, the events it finds are explained (`max_epochs` of them), by occlusion, as
+        :func:`brainmu.explain.attribute_events` does.
     session : Recording or Session
     target : str
         A stage; WAKE, NREM and REM also name groups of AASM stages. Epochs that the stager takes for it are explained.
@@ -104,6 +108,10 @@ def attribute(
     ----------
     Sundararajan et al. (2017) ICML; Adebayo J et al. (2018) Sanity checks for saliency maps. NeurIPS.
     """
+    if isinstance(stager, ReplayDetector):
+        if method not in (None, "occlusion") or baseline != "zero" or rollout or control is not None or epochs is not None or parts is not None:
+            raise InputError("events of a ReplayDetector are explained by occlusion alone: leave method, baseline, rollout, control, epochs and parts out")
+        return attribute_events(stager, session, target, max_events=max_epochs, shifts=shifts, check=check, seed=seed, progress=progress)
     model = differentiable(stager)
     method = _method(stager, model, method, control)
     if max_epochs < 1:

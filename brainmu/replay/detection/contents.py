@@ -68,13 +68,19 @@ class ContentReader:
         shared = np.isin(self.rates.units, recording.spikes.units["id"].to_numpy())
         if shared.sum() < _LEAST_UNITS:
             return *empty, f"not told: {int(shared.sum())} of {len(shared)} units that it knows are here, expected at least {_LEAST_UNITS}"
-        counts = _aligned(recording, events, self.rates.units[shared])
-        known = LabelRates(self.rates.rates[:, shared], self.rates.classes, self.rates.units[shared], self.rates.seconds)
-        p = _softmax(known.log_likelihood(counts) / self.temperature)
-        heard = counts.sum(1) > 0
+        scores, heard = self.scores(recording, events)
+        p = _softmax(scores)
         content = np.where(heard, np.array(self.rates.classes, dtype=object)[p.argmax(1)], "") if len(p) else empty[0]
         how = f"read from {int(shared.sum())} units; {self.accuracy:.2f} of {self.n_events} labelled events left out in turn were read rightly"
         return content, np.where(heard, p.max(1), np.nan).astype(np.float32) if len(p) else empty[1], how
+
+    def scores(self, recording: Recording, events: EventTable) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Tempered log likelihood (event, class) of each content by the units that are here, and whether any of them spoke (event,)."""
+        assert recording.spikes is not None
+        shared = np.isin(self.rates.units, recording.spikes.units["id"].to_numpy())
+        counts = _aligned(recording, events, self.rates.units[shared])
+        known = LabelRates(self.rates.rates[:, shared], self.rates.classes, self.rates.units[shared], self.rates.seconds)
+        return known.log_likelihood(counts) / self.temperature, counts.sum(1) > 0
 
     def to_dict(self) -> dict[str, Any]:
         """For YAML."""

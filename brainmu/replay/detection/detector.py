@@ -28,6 +28,7 @@ __all__ = ["ReplayDetector"]
 
 Progress = Callable[[str, float], None]
 _EDGE = 8  # windows more on either side, so that filters and head see past the cut
+_BESIDE = 2  # windows beside an event's own that are enough to judge it
 _IOU = 0.2
 _LEAST_EVENTS = 20
 
@@ -211,9 +212,47 @@ class ReplayDetector:
             raise MissingDataError("score: no recording holds any labelled event, expected some")
         return float(np.mean(out))
 
+    def log_odds(self, session: Recording, events: EventTable, content: str | None = None) -> NDArray[np.float64]:
+        """What the detector makes of events at known times.
+
+        Parameters
+        ----------
+        session : Recording or Session
+        events : EventTable
+        content : str or None
+            None: log odds of an event, by the head, before calibration. Else of this content against the others the animal's events had.
+
+        Returns
+        -------
+        float64 (event,)
+            The mean over the event's 4-ms bins; NaN where the recording holds nothing to read, or no spike of a known unit.
+
+        Raises
+        ------
+        InputError
+            If the content was not shown for this animal.
+        """
+        self._fitted()
+        if content is not None:
+            return self._content_odds(session, events, content)
+        senses = Senses.of(session, self._loaded(), self.modalities)
+        use, _ = self._used(senses)
+        out = np.full(len(events), np.nan)
+        at = np.floor((events.peak - senses.start) / WINDOW).astype(np.int64)
+        for k in np.unique(at[(at >= 0) & (at < senses.n_windows)]) if use else ():
+            lo, hi = max(k - _BESIDE, 0), min(k + _BESIDE + 1, senses.n_windows)
+            sensed = senses.read(lo, hi, use)
+            odds = np.where(sensed.known.any(0), self.head_.log_odds(sensed), np.nan)
+            for i in np.flatnonzero(at == k):
+                a, b = (round((t - senses.start - lo * WINDOW) / BIN) for t in (events.start[i], events.stop[i]))
+                part = odds[max(a, 0) : max(b, a + 1)]
+                out[i] = np.nanmean(part) if np.isfinite(part).any() else np.nan
+        return out
+
     @property
     def kind(self) -> str:
         """Of the events it reports: that of the classical detector it imitates, else replay."""
+        self._fitted()
         return self.labels_ if self.labels_ in KINDS else "replay"
 
     # -- fitting ----------------------------------------------------------------------------------------------------------
@@ -270,12 +309,9 @@ class ReplayDetector:
     # -- looking ----------------------------------------------------------------------------------------------------------
     def _look(self, senses: Senses, progress: Progress | None) -> tuple[NDArray[np.float64], NDArray[Any], dict[str, Intervals]]:
         """Events (n, 5) with start, stop, peak, log odds and probability, the modalities behind each, and where nothing is said, by reason."""
-        known = "+".join(m for m in senses.present)
-        if known not in self.calibration_ and not any(set(k.split("+")) <= set(senses.present) for k in self.calibration_):
-            why = "; ".join(f"{m}: {w}" for m, w in senses.absent.items() if m in self.modalities)
-            reason = f"nothing to read ({why})" if not senses.present else f"fitted on {', '.join(self.calibration_)}, the recording has {known} alone ({why})"
+        use, reason = self._used(senses)
+        if not use:
             return np.empty((0, 5)), np.empty(0, dtype=object), {reason: senses.span}
-        use = max((tuple(k.split("+")) for k in self.calibration_ if set(k.split("+")) <= set(senses.present)), key=len)
         rows, keys, silent = [], [], {}
         for first in range(0, senses.n_windows, CHUNK):
             last = min(first + CHUNK, senses.n_windows)
@@ -298,6 +334,16 @@ class ReplayDetector:
                 progress("detect", last / senses.n_windows)
         spans = {k: Intervals.merge(np.concatenate(v), gap=BIN / 2) for k, v in silent.items()}
         return np.array(rows, dtype=np.float64).reshape(-1, 5), np.array(keys, dtype=object), spans
+
+    def _used(self, senses: Senses) -> tuple[tuple[str, ...], str]:
+        """Modalities that are read, the most that it was fitted on and that are here; none, and why."""
+        able = [tuple(k.split("+")) for k in self.calibration_ if set(k.split("+")) <= set(senses.present)]
+        if able:
+            return max(able, key=len), ""
+        why = "; ".join(f"{m}: {w}" for m, w in senses.absent.items() if m in self.modalities)
+        if not senses.present:
+            return (), f"nothing to read ({why})"
+        return (), f"fitted on {', '.join(self.calibration_)}, the recording has {'+'.join(senses.present)} alone ({why})"
 
     def _silence(self, senses: Senses, sensed: Sensed) -> dict[str, NDArray[np.bool_]]:
         """Bins about which nothing is said, by reason; each bin has one."""
@@ -329,6 +375,19 @@ class ReplayDetector:
         out = events.assign(content=content, content_probability=p)
         out.attrs["content"] = how
         return out
+
+    def _content_odds(self, session: Recording, events: EventTable, content: str) -> NDArray[np.float64]:
+        who = session.subject or session.id
+        reader = self.content_.get(who)
+        if reader is None or content not in reader.rates.classes:
+            shown = f"of {who}: {', '.join(reader.rates.classes)}" if reader is not None else f"of {', '.join(self.content_) or 'no animal'}, not of {who}"
+            raise InputError(f"content {content!r} was not shown to the detector; it knows those {shown}")
+        if session.spikes is None:
+            return np.full(len(events), np.nan)
+        scores, heard = reader.scores(session, events)
+        mine = np.array([c == content for c in reader.rates.classes])
+        others = np.logaddexp.reduce(scores[:, ~mine], axis=1)
+        return np.where(heard, scores[:, mine][:, 0] - others, np.nan)
 
     # -- parts ------------------------------------------------------------------------------------------------------------
     def _fitted(self) -> None:

@@ -1,0 +1,195 @@
+"""What a ReplayDetector used to find its events, or to tell their content: channel, band and unit, by occlusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainmu.core import EventTable, Recording, Spikes
+from brainmu.errors import InputError, MissingDataError
+from brainmu.explain.bands import BANDS, bands_below
+from brainmu.explain.checks import curves, ranked, similarity, verdict
+from brainmu.explain.datasets import as_dataset
+from brainmu.explain.occlusion import shifted
+from brainmu.explain.parts import Map, Part, randomised
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from brainmu.replay.detection import ReplayDetector
+
+__all__ = ["EVENT", "attribute_events"]
+
+EVENT = ("event", "replay")
+"""Targets that mean the event itself; any other names a content."""
+_READ = ("lfp", "eeg")
+
+
+def attribute_events(
+    detector: ReplayDetector, session: Recording, target: str = "event", *, events: EventTable | None = None, max_events: int = 32, shifts: int = 2,
+    check: bool = True, seed: int = 0, progress: Callable[[str, float], None] | None = None,
+) -> xr.Dataset:  # fmt: skip
+    """Fall of the log odds of events, or of their content, when one channel's band or one unit is shifted in time.
+
+    The part goes around the end of the recording by a quarter to three quarters of it: what it does over the recording stays, and that it belongs to the
+    event is lost. This is occlusion as :func:`brainmu.explain.attribute` does it with stagers.
+
+    Parameters
+    ----------
+    detector : ReplayDetector
+        Fitted.
+    session : Recording or Session
+    target : str
+        "event" (or "replay"): that there is an event. A content, such as "A": that it is this one.
+    events : EventTable or None
+        The events to explain; None takes those that the detector finds (with that content).
+    max_events : int
+        At most so many, drawn at random.
+    shifts : int
+        Random shifts that are averaged.
+    check : bool
+        Deletion and insertion against random orders, and for "event" the same head with random weights: a map that fails is marked.
+    seed : int
+
+    Returns
+    -------
+    xr.Dataset
+        In log odds: field signals (event, channel, band), spikes (event, unit); the first coordinate is the start of the event, s. ``attrs`` as of
+        :func:`brainmu.explain.attribute`, with n_events.
+
+    Raises
+    ------
+    MissingDataError
+        If there is no event to explain, or nothing that could be shifted.
+    InputError
+        If the detector was not shown the content.
+    """
+    say = progress or (lambda _what, _done: None)
+    content = None if target in (*EVENT, detector.kind) else target
+    rng = np.random.default_rng(seed)
+    chosen = _chosen(detector, session, content, events, max_events, rng)
+    parts = _parts(session, content)
+    if not parts:
+        raise MissingDataError(f"{session.id}: has neither LFP nor units to explain {target} by")
+    by = rng.uniform(0.25, 0.75, (len(parts), shifts)) * session.duration
+    before = detector.log_odds(session, chosen, content)
+    there = np.isfinite(before)
+    if not there.any():
+        raise MissingDataError(f"{session.id}: the detector has nothing to read in any of {len(chosen)} events")
+    chosen, before = chosen[there], before[there]
+    heads = [detector, _random(detector, seed)] if check and content is None else [detector]
+    bases = [before, *(d.log_odds(session, chosen, content) for d in heads[1:])]
+    falls = np.zeros((len(heads), len(parts), len(chosen)))
+    for i, part in enumerate(parts):
+        for b in by[i]:
+            other = _without(session, {part}, b)
+            for k, (d, base) in enumerate(zip(heads, bases)):
+                falls[k, i] += _fall(base, d.log_odds(other, chosen, content)) / shifts
+        say("occlude", (i + 1) / len(parts))
+    maps = _map(session, parts, falls[0])
+    attrs: dict[str, Any] = {
+        "recording": session.id, "target": target, "method": "occlusion", "unit": "log odds", "shifts": shifts, "n_events": len(chosen),
+        "n_epochs": len(chosen), "explains": f"log odds of {'the event' if content is None else f'content {content}'} by the detector's "
+        f"{'head, before calibration' if content is None else 'reader of contents'}",
+    }  # fmt: skip
+    if check and not ranked(maps):
+        attrs |= {"difference": 0.0, "verdict": verdict({"difference": 0.0})}
+    elif check:
+        say("deletion and insertion", 0.0)
+        attrs |= curves(_odds(detector, session, chosen, content, before, rng), ranked(maps), 3, 2, rng)
+        if len(heads) > 1:
+            attrs["randomised_weights_correlation"] = similarity(maps, _map(session, parts, falls[1]))
+        attrs["verdict"] = verdict(attrs)
+        attrs["beats_random"] = int(attrs["beats_random"])
+    return as_dataset(maps, chosen.start, float(np.median(chosen.duration)), attrs)
+
+
+def _chosen(
+    detector: ReplayDetector, session: Recording, content: str | None, events: EventTable | None, most: int, rng: np.random.Generator
+) -> EventTable:  # fmt: skip
+    if most < 1:
+        raise InputError(f"max_events is {most}, expected at least 1")
+    if content is not None:
+        # Refuses a content that it does not know before the search.
+        detector.log_odds(session, EventTable([], []), content)
+    found = detector.predict(session) if events is None else events
+    if content is not None and events is None:
+        found = found[np.asarray(found.content, dtype=str) == content]
+    if not len(found):
+        raise MissingDataError(f"{session.id}: the detector finds no {'event' if content is None else f'event of content {content}'}, so none can be explained")
+    return found[np.sort(rng.permutation(len(found))[:most])]
+
+
+def _parts(session: Recording, content: str | None) -> list[Part]:
+    """Every band of every LFP channel, and every unit by its row; contents are told by units alone."""
+    out: list[Part] = []
+    for name, s in session.signals.items() if content is None else ():
+        if s.rate is not None and set(s.channels["kind"]) <= set(_READ):
+            bands = [list(BANDS).index(b) for b in bands_below(s.rate)]
+            out += [(name, member, band) for member in range(s.n_channels) for band in bands]
+    if session.spikes is not None:
+        out += [("spikes", k, -1) for k in range(len(session.spikes.units))]
+    return out
+
+
+def _without(session: Recording, parts: Collection[Part], by: float) -> Recording:
+    """The recording with these parts shifted by `by`, s."""
+    out = shifted(session, {p for p in parts if p[0] != "spikes"}, by)
+    rows = [p[1] for p in parts if p[0] == "spikes"]
+    if rows and session.spikes is not None:
+        spikes = session.spikes
+        moved = np.isin(spikes.unit_id, spikes.units["id"].to_numpy()[rows])
+        a, b = session.start, session.stop
+        out.spikes = Spikes(np.where(moved, a + (spikes.times - a + by) % (b - a), spikes.times), spikes.unit_id, spikes.units)
+    return out
+
+
+def _fall(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far the log odds fell; where nothing is left to read, all the way to even."""
+    return before - np.where(np.isfinite(after), after, 0.0)
+
+
+def _odds(
+    detector: ReplayDetector, session: Recording, events: EventTable, content: str | None, before: NDArray[np.float64], rng: np.random.Generator
+) -> Callable[[Sequence[Collection[Part]]], NDArray[np.float64]]:  # fmt: skip
+    """Mean log odds (set,) of the events with sets of parts shifted, all by as much."""
+    by = rng.uniform(0.25, 0.75) * session.duration
+    known: dict[frozenset[Part], float] = {frozenset(): float(before.mean())}
+
+    def odds(sets: Sequence[Collection[Part]]) -> NDArray[np.float64]:
+        for parts in map(frozenset, sets):
+            if parts not in known:
+                after = detector.log_odds(_without(session, parts, by), events, content)
+                known[parts] = float(np.where(np.isfinite(after), after, 0.0).mean())
+        return np.array([known[frozenset(parts)] for parts in sets])
+
+    return odds
+
+
+def _map(session: Recording, parts: Sequence[Part], falls: NDArray[np.float64]) -> Map:
+    """Falls (part, event) by stream: (event, channel, band), or (event, unit)."""
+    out: Map = {}
+    n = falls.shape[1]
+    for name in dict.fromkeys(p[0] for p in parts):
+        if name == "spikes":
+            assert session.spikes is not None
+            keys = tuple(str(i) for i in session.spikes.units["id"])
+            out[name] = (np.zeros((n, len(keys))), keys, "spikes")
+        else:
+            keys = tuple(session.signals[name].names)
+            out[name] = (np.zeros((n, len(keys), len(BANDS))), keys, "field")
+    for (name, member, band), fall in zip(parts, falls):
+        out[name][0][(slice(None), member, band) if band >= 0 else (slice(None), member)] = fall
+    return out
+
+
+def _random(detector: ReplayDetector, seed: int) -> ReplayDetector:
+    """The same detector with a head that learned nothing."""
+    import copy
+
+    other = copy.copy(detector)
+    other.head_ = randomised(detector.head_, seed)
+    return other
