@@ -48,8 +48,8 @@ def animal_mean(values: ArrayLike, weights: ArrayLike | None = None, variances: 
     weights : float64 (n,) or None
         What each animal counts for; equal where None.
     variances : float64 (n,) or None
-        Sampling variance of each value. The standard error is then no smaller than they alone would leave: four animals are alike by chance now and
-        then, and an interval by their spread misses the mean too often where values are skewed (risk differences near zero risk).
+        Sampling variance of each value. The interval is then no narrower than the normal one that they alone would leave: four animals are alike by
+        chance now and then, and an interval by their spread misses the mean too often where values are skewed (risk differences near zero risk).
 
     References
     ----------
@@ -72,7 +72,7 @@ def animal_mean(values: ArrayLike, weights: ArrayLike | None = None, variances: 
     shrink = float(u**2 @ (1 - 2 * u + u @ u) / (u @ u))
     spread = float(u**2 @ (b - mean) ** 2) / max(shrink, 1e-9)
     least = 0.0 if variances is None else float(u**2 @ np.asarray(variances, dtype=np.float64))
-    return Estimate.t(mean, float(np.sqrt(max(spread, least))), n - 1)
+    return Estimate.t(mean, max(float(np.sqrt(spread)), _floor(np.sqrt(least), n)), n - 1)
 
 
 def welch(one: Estimate, two: Estimate) -> Estimate:
@@ -88,13 +88,20 @@ def jackknife(value: float, left: ArrayLike, least: float = 0.0) -> Estimate:
     """An estimate with the t interval of its values `left` (n,) without each animal in turn; no interval with fewer than two.
 
     Their spread is about the estimate, not about their mean: a little wider, and nearer its level with few animals. `least` is the standard error that
-    sampling within the animals alone leaves: it is never smaller, since few animals are alike by chance now and then (as in :func:`animal_mean`).
+    sampling within the animals alone leaves: the interval is never narrower than the normal one by it (as in :func:`animal_mean`).
     """
     without = np.asarray(left, dtype=np.float64)
     n = len(without)
     if n < 2:
         return Estimate.t(value, float("nan"), 0)
-    return Estimate.t(value, max(float(np.sqrt((n - 1) / n * ((without - value) ** 2).sum())), least), n - 1)
+    return Estimate.t(value, max(float(np.sqrt((n - 1) / n * ((without - value) ** 2).sum())), _floor(least, n)), n - 1)
+
+
+def _floor(se: float, n: int) -> float:
+    """The standard error whose t interval on n - 1 degrees of freedom is as wide as the normal one of `se`: a sampling error is known better than a spread."""
+    from scipy import stats
+
+    return float(se * stats.norm.ppf(0.975) / stats.t.ppf(0.975, n - 1))
 
 
 def random_effects(values: ArrayLike, variances: ArrayLike, weights: ArrayLike | None = None) -> tuple[Estimate, float]:

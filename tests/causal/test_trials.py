@@ -79,14 +79,14 @@ def test_a_planted_effect_is_recovered_and_its_absence_too(planted_study):
 
 @pytest.mark.slow
 def test_error_rates_of_trials(planted_study):
-    """300 null studies of four animals: both the randomisation test and the interval keep their level."""
+    """300 null studies of four animals: the randomisation test has its level, and the interval, floored by the trials' own error, stays below it."""
     p, outside = [], []
     for recs in planted_study(11, animals=4, studies=300, hours=1.5, trials=True):
         e = estimate_effect(recs, exposure="trials", draws=299, diagnostics=False)
         p.append(e.p_value)
         outside.append(e.low > 0 or e.high < 0)
     assert 0.02 < np.mean(np.array(p) <= 0.05) < 0.085
-    assert 0.02 < np.mean(outside) < 0.085
+    assert np.mean(outside) < 0.05
 
 
 def test_the_estimate_is_the_mean_of_the_animals_differences():

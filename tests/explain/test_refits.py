@@ -1,6 +1,7 @@
 """Refitted heads, the scale of log hazards, and epochs at risk by the scoring: what an effect in the model is worth against what was planted."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -95,6 +96,7 @@ def test_placebos_that_the_model_has_not_seen_are_said(decided, asleep):
 
     class Strange:
         shift, novel, loss, causal, earlier, until_read, reads, lost, crowded, unmade = (1.0, 1.0), (0.05, 0.9), None, True, 0.0, 1.0, ["spikes"], 0, 0, 0
+        edits = (SimpleNamespace(places=lambda: [SimpleNamespace(patches=[], drop=[0], put_times=[])]),)
 
     class Asked:
         blank, blind, what, source, operation = 0.0, False, ("spikes",), "NREM", "insert"
