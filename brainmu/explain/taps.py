@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from brainmu.core import Recording
 from brainmu.errors import InputError
 from brainmu.explain.asking import beyond_the_network, differentiable
-from brainmu.models.encoder import CONTEXT
+from brainmu.models.encoder import overlapping_spans
 
 if TYPE_CHECKING:
     from brainmu.models import StageModel
@@ -116,27 +116,19 @@ class Inside:
     @torch.no_grad()
     def _read(self, summaries: Tensor, module: nn.Module | None = None, change: Callable[[Tensor, int], Any] | None = None) -> NDArray[np.float64]:
         """Probabilities (epoch, stage); `change(x, first)` sees (1, epoch, width) of each span at a module of the context, from epoch `first` on."""
-        encoder, n, parts = self.model.encoder, len(summaries), []
+        encoder, n = self.model.encoder, len(summaries)
         time = torch.arange(n, dtype=torch.float64) * self.grid.window
-        for first, last, a, b in _spans(n):
+        proba = np.empty((n, len(self.model.stages)))
+        for own, seen in overlapping_spans(n):
             handle = None
             if module is not None and change is not None:
-                handle = module.register_forward_hook(lambda _m, _i, x, a=a: change(x, a))
+                handle = module.register_forward_hook(lambda _m, _i, x, a=seen.start: change(x, a))
             try:
-                x = encoder.context(summaries[None, a:b], time[None, a:b], self.present[None, a:b], self.grid.window)[0]
+                x = encoder.context(summaries[None, seen], time[None, seen], self.present[None, seen], self.grid.window)[0]
             finally:
                 if handle is not None:
                     handle.remove()
-            parts.append(x[first - a : last - a])
-        logits = self.model.read_out(summaries, torch.cat(parts)) - self.model.log_weight
-        proba = logits.softmax(-1).double().numpy()
+            logits = self.model.read_out(summaries[own], x[own.start - seen.start : own.stop - seen.start]) - self.model.log_weight
+            proba[own] = logits.softmax(-1).numpy()
         proba[~self.present.numpy()] = np.nan
         return proba if self.tempering is None else self.tempering.probabilities(proba)
-
-
-def _spans(n: int) -> list[tuple[int, int, int, int]]:
-    """(first, last) to keep and (from, to) to read, as the encoder cuts long recordings."""
-    if n <= CONTEXT:
-        return [(0, n, 0, n)]
-    overlap, step = CONTEXT // 4, CONTEXT // 2
-    return [(i, min(i + step, n), max(i - overlap, 0), min(i + step + overlap, n)) for i in range(0, n, step)]

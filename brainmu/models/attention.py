@@ -13,6 +13,8 @@ __all__ = ["Attention", "Block", "Rotary"]
 Angles = tuple[Tensor, Tensor]
 STEEPEST, SHALLOWEST = 8.0, 0.125
 """Slopes of the first and the last head where nearness counts, 1/s: from one patch to the whole of a window."""
+ROWS = 1024
+"""Tokens that pass the wide layers of a block at once where nothing is kept for a backward pass: they stay in the processor's cache."""
 
 
 class Rotary(nn.Module):
@@ -101,4 +103,11 @@ class Block(nn.Module):
             read = (self.norm if self.source_norm is None else self.source_norm)(source)
         y = self.attention(y, read, at, source_at, mask, causal, apart)
         x = x + self.dropout(y)
-        return x + self.dropout(self.mlp(x))
+        return x + self.dropout(_by_rows(self.mlp, x))
+
+
+def _by_rows(layers: nn.Module, x: Tensor) -> Tensor:
+    """Layers that look at each row of x (batch, token, width) alone; part by part where nothing is kept for a backward pass."""
+    if torch.is_grad_enabled() or x.shape[1] <= ROWS:
+        return layers(x)
+    return torch.cat([layers(part) for part in x.split(ROWS, dim=1)], dim=1)

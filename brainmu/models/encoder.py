@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from brainmu.models.window_encoder import WindowEncoder
 from brainmu.windows.batch import Batch
 from brainmu.windows.grid import WindowGrid
 
-__all__ = ["Encoder", "EncoderConfig"]
+__all__ = ["Encoder", "EncoderConfig", "overlapping_spans"]
 
 CHUNK = 128
 """Windows encoded at once: memory does not grow with the length of a recording."""
@@ -108,24 +108,26 @@ class Encoder(nn.Module):
         `keep`: whether the grid is to keep the features for a further pass, where it has room.
         """
         device = next(self.parameters()).device
-        values, present = [], []
+        # Filled as it comes: small pieces kept between large passing ones would keep a hole of the heap each.
+        values = torch.empty(len(grid), self.config.width, device=device)
+        present = torch.empty(len(grid), dtype=torch.bool, device=device)
         for i in range(0, len(grid), CHUNK):
-            s, ok = self.summary(grid.batch(slice(i, min(i + CHUNK, len(grid))), keep=keep).to(device))
-            values.append(s)
-            present.append(ok)
+            chunk = slice(i, min(i + CHUNK, len(grid)))
+            values[chunk], present[chunk] = self.summary(grid.batch(chunk, keep=keep).to(device))
             if progress is not None:
-                progress("encode", min(i + CHUNK, len(grid)) / len(grid))
-        return torch.cat(values), torch.cat(present)
+                progress("encode", chunk.stop / len(grid))
+        return values, present
 
     def contexts(self, summaries: Tensor, present: Tensor, length: float) -> Tensor:
         """Context (window, width) of a whole recording's summaries (window, width), in overlapping spans where it is very long."""
-        n, half = len(summaries), CONTEXT // 4
-        time = torch.arange(n, dtype=torch.float64, device=summaries.device) * length
-        out = []
-        for first, last, a, b in _spans(n, CONTEXT, half):
-            x = self.context(summaries[None, a:b], time[None, a:b], present[None, a:b], length)
-            out.append(x[0, first - a : last - a])
-        return torch.cat(out)
+        return torch.cat([x for _, x in self.contexts_by_span(summaries, present, length)])
+
+    def contexts_by_span(self, summaries: Tensor, present: Tensor, length: float) -> Iterator[tuple[slice, Tensor]]:
+        """As :meth:`contexts`, a span at a time: its windows, and their context (window, width)."""
+        time = torch.arange(len(summaries), dtype=torch.float64, device=summaries.device) * length
+        for own, seen in overlapping_spans(len(summaries)):
+            x = self.context(summaries[None, seen], time[None, seen], present[None, seen], length)
+            yield own, x[0, own.start - seen.start : own.stop - seen.start]
 
     @torch.no_grad()
     def encoded(self, grid: WindowGrid) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,9 +148,9 @@ class Encoder(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
 
-def _spans(n: int, size: int, overlap: int) -> list[tuple[int, int, int, int]]:
-    """(first, last) to keep and (from, to) to read: whole where n <= size, else blocks that see `overlap` more on either side."""
+def overlapping_spans(n: int, size: int = CONTEXT) -> list[tuple[slice, slice]]:
+    """The part of `n` rows that each span answers for, and the part that it sees: all where n <= size, else half of `size` and a quarter on either side."""
     if n <= size:
-        return [(0, n, 0, n)]
-    step = size - 2 * overlap
-    return [(i, min(i + step, n), max(i - overlap, 0), min(i + step + overlap, n)) for i in range(0, n, step)]
+        return [(slice(0, n), slice(0, n))]
+    around, step = size // 4, size // 2
+    return [(slice(i, min(i + step, n)), slice(max(i - around, 0), min(i + step + around, n))) for i in range(0, n, step)]

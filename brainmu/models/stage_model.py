@@ -151,8 +151,9 @@ class StageModel(nn.Module):
         self.eval()
         grid = self.grid(recording, statistics, start)
         summaries, present = self.encoder.summaries(grid, progress)
-        context = self.encoder.contexts(summaries, present, grid.window)
-        proba = (self.read_out(summaries, context) - self.log_weight).softmax(-1).cpu().numpy().astype(np.float32)
+        proba = np.empty((len(grid), len(self.stages)), dtype=np.float32)
+        for span, context in self.encoder.contexts_by_span(summaries, present, grid.window):
+            proba[span] = (self.read_out(summaries[span], context) - self.log_weight).softmax(-1).cpu().numpy()
         proba[~present.cpu().numpy()] = np.nan
         return proba, grid.start, grid.window
 

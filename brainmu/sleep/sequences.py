@@ -13,11 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from brainmu.errors import MissingDataError
+from brainmu.models.encoder import overlapping_spans
 
 __all__ = ["SequenceNet"]
 
 _CLIP = 6.0
 """Features are kept within so many SDs of training: a movement must not drown an hour."""
+_SPAN = 4096
+"""Epochs read at once: what is a thousand epochs away no longer reaches an answer, and a night of people is read as a whole."""
 
 
 class _Network(nn.Module):
@@ -156,7 +159,11 @@ class SequenceNet:
         assert self.network is not None
         if not len(x):
             return np.empty((0, self.n_stages))
-        return self.network(self._standardised(x)[None])[0].softmax(-1).numpy().astype(np.float64)
+        out = np.empty((len(x), self.n_stages))
+        for own, seen in overlapping_spans(len(x), _SPAN):
+            said = self.network(self._standardised(x[seen])[None])[0].softmax(-1)
+            out[own] = said[own.start - seen.start : own.stop - seen.start].numpy()
+        return out
 
     def _standardised(self, x: NDArray[np.float64]) -> Tensor:
         """Features on the scale of training; what is missing is 0, the mean of training."""

@@ -47,6 +47,7 @@ IDENTITY_SIZE = {
 """Length of the identity vector of a channel or unit, by modality."""
 MAX_CHANNELS = 32
 _SAMPLES = 240
+_SPIKES = 1 << 18
 _CLIP = 30.0
 
 
@@ -225,15 +226,8 @@ def _typical_power(z: NDArray[np.float32], rate: float) -> tuple[NDArray[np.floa
 
 def _unit_statistics(spikes: Spikes, duration: float) -> UnitStatistics:
     ids = spikes.units["id"].to_numpy(dtype=np.int64)
-    counts = np.zeros(len(ids))
-    isi = np.zeros((len(ids), len(ISI_EDGES) - 1))
-    order = np.argsort(spikes.unit_id, kind="stable")
-    bounds = np.searchsorted(spikes.unit_id[order], np.stack([ids, ids + 1]))
-    for i, (a, b) in enumerate(bounds.T):
-        counts[i] = b - a
-        if b - a > 1:
-            h = np.histogram(np.diff(spikes.times[order[a:b]]), ISI_EDGES)[0]
-            isi[i] = np.sqrt(h / h.sum())
+    counts, intervals = _interval_counts(spikes, ids)
+    isi = np.sqrt(intervals / np.maximum(intervals.sum(1, keepdims=True), 1))
     rate = counts / max(duration, 1e-9)
     burst = isi[:, :3].sum(1, keepdims=True)
     regions = [_region(r) for r in spikes.units["region"]]
@@ -241,6 +235,25 @@ def _unit_statistics(spikes: Spikes, duration: float) -> UnitStatistics:
         _one_hot(regions, len(REGIONS)), np.log10(rate + 1e-2)[:, None], burst, isi, np.stack([_signature(f"unit:{u}") for u in ids]),
     ], axis=1)  # fmt: skip
     return UnitStatistics(ids, rate.astype(np.float32), identity.astype(np.float32))
+
+
+def _interval_counts(spikes: Spikes, ids: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Spikes (unit,) of each unit, and its intervals between them by length (unit, bin); a block of spikes at a time, whatever their number."""
+    n, bins = len(ids), len(ISI_EDGES) - 1
+    order = np.argsort(ids)
+    counts, intervals, last = np.zeros(n), np.zeros(n * bins), np.full(n, np.nan)
+    for i in range(0, len(spikes), _SPIKES):
+        times, who = spikes.times[i : i + _SPIKES], spikes.unit_id[i : i + _SPIKES]
+        unit = order[np.searchsorted(ids[order], who)]
+        by_unit = np.argsort(unit, kind="stable")
+        unit, times = unit[by_unit], times[by_unit]
+        first = np.r_[True, unit[1:] != unit[:-1]]
+        since = times - np.where(first, last[unit], np.r_[np.nan, times[:-1]])
+        last[unit[np.r_[first[1:], True]]] = times[np.r_[first[1:], True]]
+        counts += np.bincount(unit, minlength=n)
+        known = np.isfinite(since)
+        intervals += np.bincount(unit[known] * bins + np.searchsorted(ISI_EDGES[:-1], since[known], side="right") - 1, minlength=n * bins)
+    return counts, intervals.reshape(n, bins)
 
 
 def _region(name: object) -> int:
