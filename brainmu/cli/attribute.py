@@ -38,6 +38,9 @@ def attribute(
     check: Annotated[bool, Parameter(help="Check whether the map is true, and mark it where it is not.")] = True,
     control: Annotated[str | None, Parameter(help="A stager fitted to shuffled labels: the map must differ from its.")] = None,
     labels: Annotated[str | None, Parameter(help="Hypnogram that the stager's skill is checked against; the only one where not given.")] = None,
+    planted: Annotated[
+        list[str] | None, Parameter(negative="", help="A known driver of a planted session: lfp/CA1_1/theta or spikes/7. The map is scored against all.")
+    ] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing file.")] = False,
     common: Common = COMMON,
 ) -> int:
@@ -68,6 +71,7 @@ def attribute(
         maps = brainmu.explain.attribute(
             stager, session, target, method=method, max_epochs=max_epochs, check=check, control=None if control is None else brainmu.loading.load(control),
             labels=labels, seed=common.seed, progress=report, baseline=baseline, tap=tap, rollout=rollout,
+            planted=None if planted is None else [tuple(p.split("/")) for p in planted],
             parts=None if out is None or isinstance(stager, ReplayDetector) else out.with_name(f"{out.name}.parts"),
         )  # fmt: skip
     mean = {name: v.mean(v.dims[0], keep_attrs=True) for name, v in maps.data_vars.items()}
@@ -115,6 +119,8 @@ def _checks(attrs: dict[str, Any]) -> list[str]:
             lines.append(f"rank correlation with the map of {name} {attrs[key]:.2f} (near 1: the map says nothing)")
     if "skill" in attrs:
         lines.append(f"AUROC of the stager for the target {attrs['skill']:.2f}")
+    if "recovery" in attrs:
+        lines.append(f"AUROC of the map against what was planted {attrs['recovery']:.2f} (chance 0.50)")
     if "attention_note" in attrs:
         lines.append(attrs["attention_note"])
     return lines + ([f"checks {attrs['verdict']}"] if "verdict" in attrs else [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from brainmu.core.metrics import auroc
 from brainmu.errors import InputError, MissingDataError
 from brainmu.explain.asking import Answer, ask, beyond_the_network, differentiable, explains, target_columns
 from brainmu.explain.baselines import Baseline, baseline_of
-from brainmu.explain.checks import curves, ranked, similarity, verdict
+from brainmu.explain.checks import check_planted, curves, ranked, recovery, similarity, verdict
 from brainmu.explain.datasets import as_dataset, with_rollout
 from brainmu.explain.event_maps import attribute_events
 from brainmu.explain.occlusion import occlude, shifted_odds
@@ -39,7 +39,7 @@ Progress = Callable[[str, float], None]
 def attribute(
     stager: Any, session: Recording, target: str = "REM", *, method: str | None = None, max_epochs: int = 32, shifts: int = 2, check: bool = True,
     control: Any = None, labels: str | None = None, epochs: Sequence[int] | None = None, seed: int = 0, progress: Progress | None = None,
-    baseline: str = "zero", tap: str = "summary", rollout: bool = False, parts: str | Path | None = None,
+    baseline: str = "zero", tap: str = "summary", rollout: bool = False, parts: str | Path | None = None, planted: Iterable[tuple[str, ...]] | None = None,
 ) -> xr.Dataset:  # fmt: skip
     """What the stager used to tell `target` from the other stages.
 
@@ -81,6 +81,8 @@ def attribute(
         enter, and ``attrs["attention_note"]`` says how much of it is there with random weights too.
     parts : path or None
         A folder in which each part of the work is kept as it is done. The same call goes on from there after it was cut off.
+    planted : iterable of (stream, channel, band) or (stream, unit), or None
+        Where the answer is known, what the simulator used: the map is scored against it, see :func:`brainmu.explain.recovery`.
 
     Returns
     -------
@@ -90,7 +92,7 @@ def attribute(
         baseline, n_epochs, completeness_error (median over runs), steps, share_through_tap; explains (which log odds: an encoder stager's decoding
         over the night is not part of them) and network_agreement (share of epochs where that makes no difference); of the checks deletion_auc,
         insertion_auc and the same in random order, their curves, difference, randomised_weights_correlation, randomised_labels_correlation,
-        skill (AUROC), verdict ("passed", or "failed: " and why).
+        skill (AUROC), recovery (AUROC, where `planted` says what there is to find), verdict ("passed", or "failed: " and why).
 
     Raises
     ------
@@ -111,7 +113,7 @@ def attribute(
     if isinstance(stager, ReplayDetector):
         if method not in (None, "occlusion") or baseline != "zero" or rollout or control is not None or epochs is not None or parts is not None:
             raise InputError("events of a ReplayDetector are explained by occlusion alone: leave method, baseline, rollout, control, epochs and parts out")
-        return attribute_events(stager, session, target, max_events=max_epochs, shifts=shifts, check=check, seed=seed, progress=progress)
+        return attribute_events(stager, session, target, max_events=max_epochs, shifts=shifts, check=check, seed=seed, progress=progress, planted=planted)
     model = differentiable(stager)
     method = _method(stager, model, method, control)
     if max_epochs < 1:
@@ -121,6 +123,10 @@ def attribute(
 
         assert model is not None
         tap_module(model, tap)
+    if planted is not None:
+        if method == "layer_conductance":
+            raise InputError("planted came with layer_conductance, whose map is of the model's own dimensions and not of what was planted: use another method")
+        planted = check_planted(session, planted)
     say = progress or (lambda _label, _fraction: None)
     say("stage", 0.0)
     answer, reads = _answer(stager, session)
@@ -164,6 +170,8 @@ def attribute(
         attrs["verdict"] = verdict(attrs)
     attrs["beats_random"] = int(attrs["beats_random"]) if "beats_random" in attrs else None
     out = as_dataset(maps, answer.times[chosen], answer.epoch, {k: v for k, v in attrs.items() if v is not None})
+    if planted is not None:
+        out.attrs["recovery"] = recovery(out, planted)
     if rollout:
         say("attention rollout", 0.0)
         out = with_rollout(out, doors, random, chosen, answer)

@@ -15,7 +15,9 @@ from brainmu.explain.parts import Map, Part
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["ATTENTION", "SAME", "agreement", "curves", "ranked", "recovery", "similarity", "verdict"]
+    from brainmu.core import Recording
+
+__all__ = ["ATTENTION", "SAME", "agreement", "check_planted", "curves", "ranked", "recovery", "similarity", "verdict"]
 
 SAME = 0.9
 """Rank correlation with the map of a network that learned nothing, from which on a map shows the signal and not what was learned."""
@@ -142,6 +144,26 @@ def recovery(maps: xr.Dataset, planted: Iterable[tuple[str, ...]]) -> float:
     if all(positive):
         raise InputError("all parts of the map were planted: nothing is left to tell them from")
     return auroc([abs(v) for v, _ in shares.values()], positive)
+
+
+def check_planted(session: Recording, planted: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Drivers as :func:`recovery` takes them, before the work is done. Raises InputError where the session holds no such part."""
+    from brainmu.explain.bands import BANDS
+
+    out = [(p,) if isinstance(p, str) else tuple(map(str, p)) for p in planted]
+    if not out:
+        raise InputError("planted is empty: name the drivers, such as ('lfp', 'CA1_1', 'theta') or ('spikes', '7'), or leave it out")
+    have = {name: set(s.names) for name, s in session.signals.items()}
+    if session.spikes is not None:
+        have["spikes"] = set(map(str, session.spikes.units["id"]))
+    for stream, *rest in out:
+        if stream not in have:
+            raise InputError(f"planted {stream!r} is no stream of {session.id}, which has {', '.join(have)}")
+        if rest and rest[0] not in have[stream]:
+            raise InputError(f"planted {rest[0]!r} is not in {stream} of {session.id}, which holds such as {', '.join(sorted(have[stream])[:4])}")
+        if len(rest) > 1 and (len(rest) > 2 or stream == "spikes" or rest[1] not in BANDS):
+            raise InputError(f"planted {'/'.join([stream, *rest])!r}: expected STREAM/CHANNEL, STREAM/CHANNEL/BAND ({', '.join(BANDS)}) or spikes/UNIT")
+    return out
 
 
 def agreement(a: xr.Dataset, b: xr.Dataset, draws: int = 500, seed: int = 0) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from brainmu.core import EventTable, Recording, Spikes
 from brainmu.errors import InputError, MissingDataError
 from brainmu.explain.bands import BANDS, bands_below
-from brainmu.explain.checks import curves, ranked, similarity, verdict
+from brainmu.explain.checks import check_planted, curves, ranked, recovery, similarity, verdict
 from brainmu.explain.datasets import as_dataset
 from brainmu.explain.occlusion import shifted
 from brainmu.explain.parts import Map, Part, randomised
@@ -30,7 +30,7 @@ _READ = ("lfp", "eeg")
 
 def attribute_events(
     detector: ReplayDetector, session: Recording, target: str = "event", *, events: EventTable | None = None, max_events: int = 32, shifts: int = 2,
-    check: bool = True, seed: int = 0, progress: Callable[[str, float], None] | None = None,
+    check: bool = True, seed: int = 0, progress: Callable[[str, float], None] | None = None, planted: Iterable[tuple[str, ...]] | None = None,
 ) -> xr.Dataset:  # fmt: skip
     """Fall of the log odds of events, or of their content, when one channel's band or one unit is shifted in time.
 
@@ -53,6 +53,8 @@ def attribute_events(
     check : bool
         Deletion and insertion against random orders, and for "event" the same head with random weights: a map that fails is marked.
     seed : int
+    planted : iterable of (stream, channel, band) or (stream, unit), or None
+        As of :func:`brainmu.explain.attribute`: ``attrs["recovery"]`` is then the map's AUROC against it.
 
     Returns
     -------
@@ -70,6 +72,7 @@ def attribute_events(
     say = progress or (lambda _what, _done: None)
     content = None if target in (*EVENT, detector.kind) else target
     rng = np.random.default_rng(seed)
+    known = None if planted is None else check_planted(session, planted)
     chosen = _chosen(detector, session, content, events, max_events, rng)
     parts = _parts(session, content)
     if not parts:
@@ -104,7 +107,10 @@ def attribute_events(
             attrs["randomised_weights_correlation"] = similarity(maps, _map(session, parts, falls[1]))
         attrs["verdict"] = verdict(attrs)
         attrs["beats_random"] = int(attrs["beats_random"])
-    return as_dataset(maps, chosen.start, float(np.median(chosen.duration)), attrs)
+    out = as_dataset(maps, chosen.start, float(np.median(chosen.duration)), attrs)
+    if known is not None:
+        out.attrs["recovery"] = recovery(out, known)
+    return out
 
 
 def _chosen(

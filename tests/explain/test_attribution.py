@@ -58,10 +58,11 @@ def test_integrated_gradients_find_the_planted_channel_and_band():
 
 def test_occlusion_finds_the_planted_channel_in_any_stager(boosted):
     # The trees see the mean over channels, so the channel counts as well as the band.
-    maps = attribute(boosted, planted(9), "REM", shifts=1)
+    maps = attribute(boosted, planted(9), "REM", shifts=1, planted=[("lfp", "theta", "theta")])
     mean = maps["lfp"].mean("time_lfp")
     best = mean.where(mean == mean.max(), drop=True)
     assert (str(best["channel_lfp"].item()), str(best["band"].item())) == ("theta", "theta")
+    assert maps.attrs["recovery"] == 1.0 == recovery(maps, [("lfp", "theta", "theta")])
     assert maps.attrs["method"] == "occlusion" and maps["lfp"].attrs["unit"] == "log odds"
 
 
@@ -80,6 +81,21 @@ def test_refusals(boosted):
     if not wake.any():
         with pytest.raises(MissingDataError, match="no epoch for REM"):
             attribute(boosted, only_nrem, "REM")
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        ([], "planted is empty"),
+        (["eeg"], "'eeg' is no stream"),
+        ([("lfp", "loudest")], "'loudest' is not in lfp"),
+        ([("lfp", "loud", "gammaray")], "lfp/loud/gammaray"),
+        ([("spikes", "3")], "'spikes' is no stream"),
+    ],
+)
+def test_drivers_that_the_session_does_not_hold_are_told_before_the_work(known, words):
+    with pytest.raises(InputError, match=words):
+        attribute(None, planted(9, 4), "REM", method="occlusion", planted=known)
 
 
 def test_runs_stay_inside_the_target_and_the_budget():
