@@ -109,7 +109,8 @@ def cells(animals: Sequence[int] = ANIMALS, hours: float = 2.0) -> list[Cell]:
             Cell("glm-effect", n, hours, {**effect, **_OBSERVED, **no_trials}, course, "reference"),
             Cell("naive", n, hours, {**null, **_OBSERVED, **no_trials}, unseen, 0.0, "fail", "no measured confounder"),
             Cell("noisy-confounder", n, hours, {**strong, "reliability": 0.5}, seen, 0.0, "fail", "negative control"),
-            Cell("same-epoch", n, hours, {**null, **_SPREAD, **no_trials}, seen | {"lag": 0}, 0.0, "fail", "lag=0"),
+            # Reactivations come more often once the animal is awake, and the last epoch scored NREM holds the first seconds of waking.
+            Cell("same-epoch", n, hours, {**null, **_SPREAD, "wake_reactivation": 4.0, **no_trials}, seen | {"lag": 0}, 0.0, "fail", "lag=0"),
             # What reactivations do here goes through the pressure alone, and the pressure is read after them.
             Cell("mediator", n, hours, pushing, seen, "reference", "fail", "moves after the exposure", early=8.0),
             Cell("few-like-rows", n, hours, strong, long, 0.0, "fail", "not identified by weighting"),
@@ -281,13 +282,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Error rates of brainmu.estimate_effect under planted truth")
     parser.add_argument("--out", required=True, help="folder of results; what is there is not run again")
     parser.add_argument("--studies", type=int, default=2000)
+    parser.add_argument("--diagnosed", type=int, default=50, help="studies a cell with full diagnostics, for their warnings: each takes as long as ten others")
     parser.add_argument("--animals", type=int, nargs="+", default=list(ANIMALS))
     parser.add_argument("--cells", nargs="+", help="names of cells; all where left out")
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--jobs", type=int, default=1)
     args = parser.parse_args()
     plan = [c for c in cells(args.animals, args.hours) if not args.cells or c.name in args.cells]
-    table = validate(plan, out=args.out, studies=args.studies, jobs=args.jobs, progress=lambda what, done: sys.stderr.write(f"\r{what} {done:.1%}   "))
+    table = validate(
+        plan,
+        out=args.out,
+        studies=args.studies,
+        diagnosed=args.diagnosed,
+        jobs=args.jobs,
+        progress=lambda what, done: sys.stderr.write(f"\r{what} {done:.1%}   "),
+    )
     sys.stdout.write("\n" + table.round(3).to_string(index=False) + "\n")
 
 
