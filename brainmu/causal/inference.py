@@ -104,7 +104,7 @@ def _floor(se: float, n: int) -> float:
     return float(se * stats.norm.ppf(0.975) / stats.t.ppf(0.975, n - 1))
 
 
-def random_effects(values: ArrayLike, variances: ArrayLike, weights: ArrayLike | None = None) -> tuple[Estimate, float]:
+def random_effects(values: ArrayLike, variances: ArrayLike, weights: ArrayLike | None = None, *, floored: bool = False) -> tuple[Estimate, float]:
     """Mean effect over a population of animals, with the Hartung–Knapp t interval on n - 1 degrees of freedom.
 
     Parameters
@@ -113,6 +113,9 @@ def random_effects(values: ArrayLike, variances: ArrayLike, weights: ArrayLike |
         One estimate an animal and its sampling variance.
     weights : float64 (n,) or None
         Fixed weights that name another population; the precision of each animal (with the spread between animals) where None.
+    floored : bool
+        Never narrower than the normal interval by `variances` alone (as in :func:`animal_mean`): animals that agree by chance are no evidence that
+        sampling errs less.
 
     Returns
     -------
@@ -132,7 +135,8 @@ def random_effects(values: ArrayLike, variances: ArrayLike, weights: ArrayLike |
         return Estimate.t(mean, np.nan, 0), float("nan")
     centre = float(w @ b / w.sum())
     q = float(w @ (b - centre) ** 2) / (n - 1)
-    return Estimate.t(mean, float(np.sqrt(q * (u**2 @ (1 / w)))), n - 1), float(np.sqrt(tau2))
+    least = _floor(float(np.sqrt(u**2 @ v)), n) if floored else 0.0
+    return Estimate.t(mean, max(float(np.sqrt(q * (u**2 @ (1 / w)))), least), n - 1), float(np.sqrt(tau2))
 
 
 def _between_variance(b: NDArray[np.float64], v: NDArray[np.float64]) -> float:

@@ -95,7 +95,7 @@ def fit_matched(
         bouts = len(np.unique(np.c_[rows.session, rows.bout], axis=0))
         result, between = Estimate.t(pooled, float(np.sqrt(variances[0])), bouts - 1), float("nan")
     else:
-        result, between = random_effects(effects, variances, None if model.weight == "animal" else counts)
+        result, between = random_effects(effects, variances, None if model.weight == "animal" else counts, floored=True)
     return MatchedFit(result, values, difference, rows, sets, exposed, unexposed, dropped, pooled, between, effects, variances, scores, used)
 
 
@@ -192,7 +192,7 @@ def matched_difference(values: NDArray[np.float64], rows: RiskSet, sets: Matched
     sets_of = np.bincount(rows.animal[sets.exposed], minlength=n)
     use = (sets_of > 0) & (variance > 0)
     if use.sum() >= 2:
-        return random_effects(mean[use], variance[use], None if weight == "animal" else sets_of[use])[0]
+        return random_effects(mean[use], variance[use], None if weight == "animal" else sets_of[use], floored=True)[0]
     j = int(np.argmax(sets_of))
     bouts = len(np.unique(unit[(rows.animal == j) & (w != 0)]))
     return Estimate.t(float(mean[j]), float(np.sqrt(variance[j])) if variance[j] > 0 else float("nan"), bouts - 1)
