@@ -60,7 +60,6 @@ def attribute(
     import brainmu.explain
     import brainmu.loading
     from brainmu.explain.files import check_suffix, save_map
-    from brainmu.replay import ReplayDetector
 
     if out is not None:
         refuse_existing(out, overwrite)
@@ -72,7 +71,7 @@ def attribute(
             stager, session, target, method=method, max_epochs=max_epochs, check=check, control=None if control is None else brainmu.loading.load(control),
             labels=labels, seed=common.seed, progress=report, baseline=baseline, tap=tap, rollout=rollout,
             planted=None if planted is None else [tuple(p.split("/")) for p in planted],
-            parts=None if out is None or isinstance(stager, ReplayDetector) else out.with_name(f"{out.name}.parts"),
+            parts=None if out is None else out.with_name(f"{out.name}.parts"),
         )  # fmt: skip
     mean = {name: v.mean(v.dims[0], keep_attrs=True) for name, v in maps.data_vars.items()}
     what = "events" if "n_events" in maps.attrs else "epochs"
@@ -85,7 +84,7 @@ def attribute(
     result = {**maps.attrs, "shares": {str(n): {"index": list(m.dims), "values": m.to_series().reset_index().to_numpy().tolist()} for n, m in mean.items()}}
     if out is not None:
         save_map(maps, out)
-        shutil.rmtree(out.with_name(f"{out.name}.parts"), ignore_errors=isinstance(stager, ReplayDetector))
+        shutil.rmtree(out.with_name(f"{out.name}.parts"))
         result["out"] = str(out)
         note(common, f"wrote {out}")
     emit(common, result, "\n".join(lines))

@@ -111,9 +111,11 @@ def attribute(
     Sundararajan et al. (2017) ICML; Adebayo J et al. (2018) Sanity checks for saliency maps. NeurIPS.
     """
     if isinstance(stager, ReplayDetector):
-        if method not in (None, "occlusion") or baseline != "zero" or rollout or control is not None or epochs is not None or parts is not None:
-            raise InputError("events of a ReplayDetector are explained by occlusion alone: leave method, baseline, rollout, control, epochs and parts out")
-        return attribute_events(stager, session, target, max_events=max_epochs, shifts=shifts, check=check, seed=seed, progress=progress, planted=planted)
+        if method not in (None, "occlusion") or baseline != "zero" or rollout or control is not None or epochs is not None:
+            raise InputError("events of a ReplayDetector are explained by occlusion alone: leave method, baseline, rollout, control and epochs out")
+        return attribute_events(
+            stager, session, target, max_events=max_epochs, shifts=shifts, check=check, seed=seed, progress=progress, planted=planted, parts=parts
+        )
     model = differentiable(stager)
     method = _method(stager, model, method, control)
     if max_epochs < 1:
@@ -139,7 +141,7 @@ def attribute(
     attrs: dict[str, Any] = {"recording": session.id, "target": target, "method": method, "unit": "log odds", "stages": list(answer.stages), **reads}
     question = {"recording": session.id, "target": target, "method": method, "max_epochs": max_epochs, "shifts": shifts, "seed": seed, "baseline": baseline,
                 "tap": tap if method == "layer_conductance" else "", "epochs": None if epochs is None else np.asarray(epochs).tolist()}  # fmt: skip
-    saved, rng = Saved(parts, question, answer), np.random.default_rng(seed)
+    saved, rng = Saved(parts, question, answer.proba), np.random.default_rng(seed)
     if method == "occlusion":
         chosen = np.flatnonzero(taken)
         maps = occlude(stager, session, answer, columns, chosen, shifts, rng, saved, lambda f: say("occlude", f))

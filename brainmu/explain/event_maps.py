@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from brainmu.explain.checks import check_planted, curves, ranked, recovery, simi
 from brainmu.explain.datasets import as_dataset
 from brainmu.explain.occlusion import shifted
 from brainmu.explain.parts import Map, Part, randomised
+from brainmu.explain.saved import Saved
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -31,6 +33,7 @@ _READ = ("lfp", "eeg")
 def attribute_events(
     detector: ReplayDetector, session: Recording, target: str = "event", *, events: EventTable | None = None, max_events: int = 32, shifts: int = 2,
     check: bool = True, seed: int = 0, progress: Callable[[str, float], None] | None = None, planted: Iterable[tuple[str, ...]] | None = None,
+    parts: str | Path | None = None,
 ) -> xr.Dataset:  # fmt: skip
     """Fall of the log odds of events, or of their content, when one channel's band or one unit is shifted in time.
 
@@ -55,6 +58,8 @@ def attribute_events(
     seed : int
     planted : iterable of (stream, channel, band) or (stream, unit), or None
         As of :func:`brainmu.explain.attribute`: ``attrs["recovery"]`` is then the map's AUROC against it.
+    parts : path or None
+        A folder in which each part of the work is kept as it is done; the same call goes on from there.
 
     Returns
     -------
@@ -67,17 +72,17 @@ def attribute_events(
     MissingDataError
         If there is no event to explain, or nothing that could be shifted.
     InputError
-        If the detector was not shown the content.
+        If the detector was not shown the content, or `parts` holds those of another question.
     """
     say = progress or (lambda _what, _done: None)
     content = None if target in (*EVENT, detector.kind) else target
     rng = np.random.default_rng(seed)
     known = None if planted is None else check_planted(session, planted)
     chosen = _chosen(detector, session, content, events, max_events, rng)
-    parts = _parts(session, content)
-    if not parts:
+    all_parts = _parts(session, content)
+    if not all_parts:
         raise MissingDataError(f"{session.id}: has neither LFP nor units to explain {target} by")
-    by = rng.uniform(0.25, 0.75, (len(parts), shifts)) * session.duration
+    by = rng.uniform(0.25, 0.75, (len(all_parts), shifts)) * session.duration
     before = detector.log_odds(session, chosen, content)
     there = np.isfinite(before)
     if not there.any():
@@ -85,14 +90,21 @@ def attribute_events(
     chosen, before = chosen[there], before[there]
     heads = [detector, _random(detector, seed)] if check and content is None else [detector]
     bases = [before, *(d.log_odds(session, chosen, content) for d in heads[1:])]
-    falls = np.zeros((len(heads), len(parts), len(chosen)))
-    for i, part in enumerate(parts):
-        for b in by[i]:
-            other = _without(session, {part}, b)
-            for k, (d, base) in enumerate(zip(heads, bases)):
-                falls[k, i] += _fall(base, d.log_odds(other, chosen, content)) / shifts
-        say("occlude", (i + 1) / len(parts))
-    maps = _map(session, parts, falls[0])
+    question = {"recording": session.id, "target": target, "max_events": max_events, "shifts": shifts, "seed": seed, "check": check}
+    saved = Saved(parts, question, np.stack([chosen.start, before]))
+    falls = np.zeros((len(heads), len(all_parts), len(chosen)))
+    for i, part in enumerate(all_parts):
+        done = saved.get(f"occlude.{i}")
+        if done is None:
+            for b in by[i]:
+                other = _without(session, {part}, b)
+                for k, (d, base) in enumerate(zip(heads, bases)):
+                    falls[k, i] += _fall(base, d.log_odds(other, chosen, content)) / shifts
+            saved.put(f"occlude.{i}", falls=falls[:, i])
+        else:
+            falls[:, i] = done["falls"]
+        say("occlude", (i + 1) / len(all_parts))
+    maps = _map(session, all_parts, falls[0])
     attrs: dict[str, Any] = {
         "recording": session.id, "target": target, "method": "occlusion", "unit": "log odds", "shifts": shifts, "n_events": len(chosen),
         "n_epochs": len(chosen), "explains": f"log odds of {'the event' if content is None else f'content {content}'} by the detector's "
@@ -102,9 +114,9 @@ def attribute_events(
         attrs |= {"difference": 0.0, "verdict": verdict({"difference": 0.0})}
     elif check:
         say("deletion and insertion", 0.0)
-        attrs |= curves(_odds(detector, session, chosen, content, before, rng), ranked(maps), 3, 2, rng)
+        attrs |= curves(_odds(detector, session, chosen, content, before, rng, saved), ranked(maps), 3, 2, rng)
         if len(heads) > 1:
-            attrs["randomised_weights_correlation"] = similarity(maps, _map(session, parts, falls[1]))
+            attrs["randomised_weights_correlation"] = similarity(maps, _map(session, all_parts, falls[1]))
         attrs["verdict"] = verdict(attrs)
         attrs["beats_random"] = int(attrs["beats_random"])
     out = as_dataset(maps, chosen.start, float(np.median(chosen.duration)), attrs)
@@ -159,7 +171,8 @@ def _fall(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np
 
 
 def _odds(
-    detector: ReplayDetector, session: Recording, events: EventTable, content: str | None, before: NDArray[np.float64], rng: np.random.Generator
+    detector: ReplayDetector, session: Recording, events: EventTable, content: str | None, before: NDArray[np.float64], rng: np.random.Generator,
+    saved: Saved,
 ) -> Callable[[Sequence[Collection[Part]]], NDArray[np.float64]]:  # fmt: skip
     """Mean log odds (set,) of the events with sets of parts shifted, all by as much."""
     by = rng.uniform(0.25, 0.75) * session.duration
@@ -168,8 +181,13 @@ def _odds(
     def odds(sets: Sequence[Collection[Part]]) -> NDArray[np.float64]:
         for parts in map(frozenset, sets):
             if parts not in known:
-                after = detector.log_odds(_without(session, parts, by), events, content)
-                known[parts] = float(np.where(np.isfinite(after), after, 0.0).mean())
+                name = f"odds.{len(known)}"
+                done = saved.get(name)
+                if done is None:
+                    after = detector.log_odds(_without(session, parts, by), events, content)
+                    done = {"odds": np.where(np.isfinite(after), after, 0.0).mean()}
+                    saved.put(name, **done)
+                known[parts] = float(done["odds"])
         return np.array([known[frozenset(parts)] for parts in sets])
 
     return odds

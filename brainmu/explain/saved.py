@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from brainmu.core.effect import jsonable
 from brainmu.errors import InputError
-from brainmu.explain.asking import Answer
 
 __all__ = ["Saved"]
 
 _SAME = 1e-3
-"""Probabilities of one stager on one recording may differ by so much between machines and numbers of threads."""
+"""Answers of one model about one recording may differ by so much between machines and numbers of threads."""
 
 
 class Saved:
@@ -28,8 +27,8 @@ class Saved:
     folder : path or None
     question : dict
         What was asked, in plain values.
-    answer : Answer
-        What the stager says of the recording; it tells another stager or recording.
+    said : float64
+        What the model says of the recording; it tells another model or recording.
 
     Raises
     ------
@@ -37,7 +36,7 @@ class Saved:
         If the folder holds parts of another question, or other files.
     """
 
-    def __init__(self, folder: str | Path | None, question: dict[str, Any], answer: Answer) -> None:
+    def __init__(self, folder: str | Path | None, question: dict[str, Any], said: NDArray[np.float64]) -> None:
         self.folder = None if folder is None else Path(folder)
         if self.folder is None:
             return
@@ -47,7 +46,7 @@ class Saved:
             if self.folder.exists() and (not self.folder.is_dir() or any(p.suffix != ".partial" for p in self.folder.iterdir() if p.name != "answer.npz")):
                 raise InputError(f"{self.folder}: holds something else than parts of a map: name another folder")
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._write("answer", {"proba": answer.proba})
+            self._write("answer", {"said": said})
             partial = head.with_name("question.json.partial")
             partial.write_text(json.dumps(asked, indent=1), encoding="utf-8")
             partial.replace(head)
@@ -59,9 +58,9 @@ class Saved:
         if changed := [k for k in sorted({*before, *asked}) if before.get(k) != asked.get(k)]:
             k = changed[0]
             raise InputError(f"{self.folder}: holds parts of a map with {k} {before.get(k)!r}, now {asked.get(k)!r}: ask the same, or delete the folder")
-        proba = self.get("answer")
-        if proba is None or not _alike(proba["proba"], answer.proba):
-            raise InputError(f"{self.folder}: holds parts of another stager's or recording's map: ask the same, or delete the folder")
+        answer = self.get("answer")
+        if answer is None or not _alike(answer["said"], said):
+            raise InputError(f"{self.folder}: holds parts of another model's or recording's map: ask the same, or delete the folder")
 
     def get(self, name: str) -> dict[str, NDArray[Any]] | None:
         """The arrays of a part, or None where it is not done yet, or damaged."""

@@ -56,6 +56,25 @@ def test_a_content_is_told_by_its_own_units(detector) -> None:
     assert float(share.sel(unit=["0", "1", "2", "3"]).sum()) > 10 * abs(float(share.sel(unit=[str(k) for k in range(8, UNITS)]).sum()))
 
 
+def test_a_map_that_was_cut_off_goes_on_and_is_scored_against_what_was_planted(detector, tmp_path) -> None:
+    ask = dict(target="A", max_epochs=6, shifts=1, planted=[("spikes", str(k)) for k in range(4)])
+    whole = bm.attribute(detector, animal(9), **ask)
+
+    def cut(_what: str, done: float) -> None:
+        if done > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bm.attribute(detector, animal(9), parts=tmp_path / "p", progress=cut, **ask)
+    kept = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "p").glob("occlude.*.npz")}
+    assert 0 < len(kept) < UNITS
+    again = bm.attribute(detector, animal(9), parts=tmp_path / "p", **ask)
+    assert np.array_equal(again["spikes"], whole["spikes"]) and again.attrs["recovery"] == whole.attrs["recovery"] > 0.95
+    assert all((tmp_path / "p" / k).stat().st_mtime_ns == t for k, t in kept.items())
+    with pytest.raises(InputError, match="with target 'A', now 'B'"):
+        bm.attribute(detector, animal(9), parts=tmp_path / "p", **{**ask, "target": "B"})
+
+
 def test_log_odds_are_high_in_events_and_low_elsewhere(detector) -> None:
     rec = animal(9)
     events = rec.labels["reactivation"]

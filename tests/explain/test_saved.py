@@ -7,7 +7,6 @@ import xarray as xr
 from brainmu.core import Recording
 from brainmu.errors import InputError
 from brainmu.explain import attribute
-from brainmu.explain.asking import Answer
 from brainmu.explain.saved import Saved
 
 
@@ -52,25 +51,25 @@ def test_parts_of_another_question_are_refused(decided, untrained, sessions, tmp
     attribute(decided, sessions[0], "NREM", max_epochs=4, method="feature_ablation", check=False, parts=tmp_path)
     with pytest.raises(InputError, match="with baseline 'zero', now 'matched': ask the same, or delete"):
         attribute(decided, sessions[0], "NREM", max_epochs=4, method="feature_ablation", check=False, parts=tmp_path, baseline="matched")
-    with pytest.raises(InputError, match="another stager's or recording's"):
+    with pytest.raises(InputError, match="another model's or recording's"):
         attribute(untrained, sessions[0], "NREM", max_epochs=4, method="feature_ablation", check=False, parts=tmp_path)
 
 
 def test_a_folder_of_other_files_is_left_alone_and_half_a_beginning_is_not(tmp_path):
-    answer = Answer(np.eye(3), 0.0, 4.0, ("a", "b", "c"))
+    said = np.eye(3)
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("mine")
     with pytest.raises(InputError, match="something else"):
-        Saved(tmp_path / "notes", {}, answer)
+        Saved(tmp_path / "notes", {}, said)
     begun = tmp_path / "begun"
     begun.mkdir()
     (begun / "answer.npz.partial").write_bytes(b"half")
-    saved = Saved(begun, {"a": 1}, answer)
+    saved = Saved(begun, {"a": 1}, said)
     saved.put("x", values=np.arange(3))
-    assert Saved(begun, {"a": 1}, answer).get("x")["values"].tolist() == [0, 1, 2] and saved.get("y") is None
+    assert Saved(begun, {"a": 1}, said).get("x")["values"].tolist() == [0, 1, 2] and saved.get("y") is None
     # A damaged part is made again; a damaged question cannot be told from another one.
     (begun / "x.npz").write_bytes((begun / "x.npz").read_bytes()[:60])
-    assert Saved(begun, {"a": 1}, answer).get("x") is None
+    assert Saved(begun, {"a": 1}, said).get("x") is None
     (begun / "question.json").write_text("{")
     with pytest.raises(InputError, match="is damaged"):
-        Saved(begun, {"a": 1}, answer)
+        Saved(begun, {"a": 1}, said)
