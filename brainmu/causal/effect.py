@@ -212,7 +212,7 @@ def check_question(asked: Mapping[str, Any], epoch: float | None = None) -> Outc
     """
     outcome = Outcome.parse(asked["outcome"])
     design, horizon, content = asked["design"], asked["horizon"], asked["content"]
-    _check_choices(**{k: asked[k] for k in ("design", "weight", "dose", "draws", "lag", "blank", "adjust_window")})
+    _check_choices(**{k: asked[k] for k in ("design", "weight", "dose", "draws", "lag", "blank", "adjust_window")}, seed=asked.get("seed", 0))
     if outcome.kind != "transition" and design not in ("trials", "matched"):
         raise DesignError(f"design '{design}' reads transitions and outcome is '{outcome}': use design='trials' or 'matched', or a transition ('NREM->WAKE')")
     pairs = {k: asked.get(k) for k in ("content", "contrast", "arms")}
@@ -234,7 +234,7 @@ def check_question(asked: Mapping[str, Any], epoch: float | None = None) -> Outc
 
 
 def _check_choices(
-    *, design: str, weight: str, dose: str | None, draws: int, lag: int, blank: float, adjust_window: float | None,
+    *, design: str, weight: str, dose: str | None, draws: int, lag: int, blank: float, adjust_window: float | None, seed: int,
 ) -> None:  # fmt: skip
     if design not in DESIGNS:
         raise DesignError(f"design is {design!r}, expected one of {', '.join(DESIGNS)}")
@@ -242,6 +242,11 @@ def _check_choices(
         raise DesignError(f"weight is {weight!r}, expected 'animal' or 'event'")
     if dose not in (None, "count"):
         raise DesignError(f"dose is {dose!r}, expected None (at least one event) or 'count'")
+    for name, value in (("draws", draws), ("seed", seed)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise DesignError(f"{name} is {value!r}, expected a whole number")
+    if seed < 0:
+        raise DesignError(f"seed is {seed}, expected 0 or more")
     if draws < 0:
         raise DesignError(f"draws is {draws}, expected 0 (no test) or more; 10000 resolves p to 0.0001")
     if lag != int(lag):

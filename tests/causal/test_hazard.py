@@ -209,6 +209,9 @@ def test_questions_that_cannot_be_answered(study):
         estimate_effect(rec, exposure="reactivation", lag=-1, **ask)
     with pytest.raises(DesignError, match="whole number"):
         estimate_effect(rec, exposure="reactivation", lag=1.5, **ask)
+    for name, value, words in (("seed", "x", "seed is 'x'"), ("seed", -1, "0 or more"), ("draws", 2.5, "draws is 2.5")):
+        with pytest.raises(DesignError, match=words):
+            estimate_effect(rec, exposure="reactivation", **{name: value}, **ask)
     with pytest.raises(DesignError, match="blank"):
         estimate_effect(rec, exposure="reactivation", blank=4.0, **ask)
     with pytest.raises(DesignError, match="only the past"):
