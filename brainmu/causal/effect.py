@@ -10,10 +10,11 @@ import numpy as np
 from brainmu._version import __version__
 from brainmu.causal.coupling import estimate_coupling
 from brainmu.causal.exposures import check_exposures
-from brainmu.causal.grid import EpochGrid, check_epoch, epochs_in, subjects_of
+from brainmu.causal.grid import EpochGrid, check_epoch, epochs_in, events_of, subjects_of
 from brainmu.causal.hazard import HazardModel, estimate_hazard
 from brainmu.causal.matched import estimate_matched
 from brainmu.causal.matching import Matching
+from brainmu.causal.measurement import Share, carry_detection, carry_stages, check_share
 from brainmu.causal.msm import estimate_msm
 from brainmu.causal.outcome import Outcome
 from brainmu.causal.preregistration import question_hash
@@ -38,7 +39,8 @@ def estimate_effect(
     weight: Literal["animal", "event"] = "animal", competing: str | Mapping[str, str] | None = None, scheme: Literal["bernoulli", "blocked"] | None = None,
     content: str | tuple[str, str] | None = None, contrast: tuple[str, str] | None = None, arms: tuple[str, str] | None = None,
     truncate: float | None = None, matches: int = 5, distance: Literal["propensity", "mahalanobis"] = "propensity", caliper: float | None = None,
-    basis: int = 4, diagnostics: bool = True, draws: int = 10_000, seed: int = 0,
+    basis: int = 4, recall: Share | None = None, precision: Share | None = None, stage_draws: int = 5, diagnostics: bool = True, draws: int = 10_000,
+    seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
 ) -> Effect:  # fmt: skip
     """Does an exposure change how sleep goes on?
@@ -103,6 +105,12 @@ def estimate_effect(
         ("mahalanobis"); and by how many SD at most they may differ (None: 0.2 and 0.5). Time in bout is matched exactly.
     basis : int
         `glm`: raised cosines, in log time since the event, that make up the time course.
+    recall, precision : float or (float, float), or None
+        `hazard`, `matched`, `glm`: share of the events that the detector finds, and share of what it finds that are events, or their 95 % limits. The
+        estimate is then that of all events, and its interval holds the error of both (``diagnostics["detection"]``).
+    stage_draws : int
+        Where the hypnograms hold probabilities: hypnograms drawn from them, whose answers widen the interval (``diagnostics["uncertain_stages"]``). 0
+        takes stages as certain.
     diagnostics : bool
         False returns the estimate alone, fast.
     draws : int
@@ -145,8 +153,8 @@ def estimate_effect(
     question = {
         "exposure": exposure, "outcome": outcome, "design": design, "adjust": adjust, "adjust_window": adjust_window, "horizon": horizon, "labels": labels,
         "lag": lag, "blank": blank, "dose": dose, "clock": clock, "weight": weight, "competing": competing, "scheme": scheme, "content": content,
-        "contrast": contrast, "arms": arms, "truncate": truncate, "matches": matches, "distance": distance, "caliper": caliper, "basis": basis, "draws": draws,
-        "seed": seed,
+        "contrast": contrast, "arms": arms, "truncate": truncate, "matches": matches, "distance": distance, "caliper": caliper, "basis": basis,
+        "recall": recall, "precision": precision, "stage_draws": stage_draws, "draws": draws, "seed": seed,
     }  # fmt: skip
     wanted = check_question(question)
     transition = wanted.transition
@@ -192,6 +200,13 @@ def estimate_effect(
             effect = estimate_coupling(grids, exposure, wanted, basis=basis, draws=draws, **ask)
         else:
             effect = estimate_hazard(grids, exposure, wanted, draws=draws, **ask)
+    if recall is not None or precision is not None:
+        effect = carry_detection(
+            effect, grids, [events_of(g.recording, exposure) for g in grids], content=model.content if isinstance(model.content, str) else None,
+            width=1 if design == "glm" else width, blank=model.blank, counted=model.count or design == "glm", recall=recall, precision=precision, seed=seed,
+        )  # fmt: skip
+    again = question | {"diagnostics": False, "draws": 0, "stage_draws": 0}
+    effect = carry_stages(effect, grids, labels, lambda drawn: estimate_effect(drawn, **again), stage_draws, seed)
     if diagnostics:
         effect.diagnostics["warnings"] = notes + effect.diagnostics.get("warnings", [])
         effect.diagnostics["question"] = {"hash": question_hash(question), "version": __version__}
@@ -213,6 +228,7 @@ def check_question(asked: Mapping[str, Any], epoch: float | None = None) -> Outc
     outcome = Outcome.parse(asked["outcome"])
     design, horizon, content = asked["design"], asked["horizon"], asked["content"]
     _check_choices(**{k: asked[k] for k in ("design", "weight", "dose", "draws", "lag", "blank", "adjust_window")}, seed=asked.get("seed", 0))
+    _check_measurement(design, content, asked.get("recall"), asked.get("precision"), asked.get("stage_draws", 0))
     if outcome.kind != "transition" and design not in ("trials", "matched"):
         raise DesignError(f"design '{design}' reads transitions and outcome is '{outcome}': use design='trials' or 'matched', or a transition ('NREM->WAKE')")
     pairs = {k: asked.get(k) for k in ("content", "contrast", "arms")}
@@ -231,6 +247,17 @@ def check_question(asked: Mapping[str, Any], epoch: float | None = None) -> Outc
         if design != "trials" and outcome.kind == "transition" and horizon is not None:
             epochs_in(float(horizon), epoch)
     return outcome
+
+
+def _check_measurement(design: str, content: Any, recall: Share | None, precision: Share | None, stage_draws: int) -> None:
+    for name, value in (("recall", recall), ("precision", precision)):
+        check_share(name, value)
+        if value is not None and design not in ("hazard", "matched", "glm"):
+            raise DesignError(f"{name} is of events that were detected, and design '{design}' does not carry it: use 'hazard', 'matched' or 'glm'")
+        if value is not None and isinstance(content, tuple):
+            raise DesignError(f"{name} is of one content, and content is {content!r}: ask for each with its own")
+    if isinstance(stage_draws, bool) or not isinstance(stage_draws, (int, np.integer)) or stage_draws < 0:
+        raise DesignError(f"stage_draws is {stage_draws!r}, expected a whole number, 0 (stages are certain) or more")
 
 
 def _check_choices(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from brainmu.causal.controls import covariate_response, past_controls
 from brainmu.causal.grid import EpochGrid, Transition
 from brainmu.causal.hazard import HazardFit, HazardModel, fit_hazard, fit_rows
+from brainmu.causal.hazard_controls import like_non_events, mixed_model, scorers, shuffled_content
 from brainmu.causal.inference import wild_bootstrap
 from brainmu.causal.leakage import design_warnings, find_leaks
 from brainmu.causal.logistic import fit_logistic, fit_multinomial, fit_or_shrink
@@ -56,11 +57,14 @@ def describe_hazard(
     out["contents"] = _contents(rows, model)
     say("negative controls", 0.8)
     out["negative_controls"] = past_controls(grids, rows, fitted.x, fitted.z)
+    out["shuffled_content"] = shuffled_content(grids, tables, fitted, model, seed)
+    out["like_non_events"] = _quiet(lambda: like_non_events(fitted))
+    out["mixed_model"] = mixed_model(fitted)
     out["covariate_response"] = covariate_response(grids, rows, fitted.x, fitted.z, model.adjust, model.adjust_window)
     say("sensitivity", 0.9)
     out["sensitivity"] = _sensitivity(grids, fitted, model, out)
     out["leaks"] = find_leaks(grids, tables, model.adjust)
-    out["scoring"] = _scoring(grids, fitted)
+    out["scoring"] = _scoring(grids, fitted) | scorers(grids, fitted)
     out["warnings"] = _warnings(fitted, model, out)
     out["verdict"] = _verdict(fitted, model, out, transition)
     say("done", 1.0)
@@ -224,6 +228,17 @@ def _warnings(fitted: HazardFit, model: HazardModel, out: dict[str, Any]) -> lis
             said.append(
                 f"negative control fails: the exposure 'predicts' the {c['quantity']} (p = {c['p_value']:.2g}), which it cannot cause: a confounder is left"
             )
+    if out["like_non_events"].get("p_value", 1.0) < 0.01:
+        said.append(
+            f"negative control fails: epochs without an event that are like the exposed ones 'predict' the outcome "
+            f"(p = {out['like_non_events']['p_value']:.2g}): what is adjusted for acts otherwise than modelled"
+        )
+    agreed = out["scoring"]
+    if agreed.get("p_value", 1.0) < 0.05 and abs(agreed["agreement_exposed"] - agreed["agreement_unexposed"]) > 0.02:
+        said.append(
+            f"scorers agree on {agreed['agreement_exposed']:.0%} of epochs after exposed and {agreed['agreement_unexposed']:.0%} after unexposed ones "
+            f"(p = {agreed['p_value']:.2g}): scoring may see the exposure"
+        )
     for name, value in out["sensitivity"].get("reliability_if_noise_is_white", {}).items():
         if value < 0.9:
             said.append(f"covariate {name!r} looks noisy (reliability about {value:.2f} if its noise is white), adjustment is incomplete: use adjust_window")

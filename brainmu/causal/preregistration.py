@@ -18,13 +18,14 @@ from brainmu.errors import DesignError, InputError
 __all__ = ["preregister", "question_hash"]
 
 _NOT_ASKED = ("sessions", "diagnostics", "progress")
-_OBSERVED = ("horizon", "labels", "adjust", "adjust_window", "lag", "blank", "clock", "weight", "content", "seed")
+_OBSERVED = ("horizon", "labels", "adjust", "adjust_window", "lag", "blank", "clock", "weight", "content", "stage_draws", "seed")
+_DETECTED = ("recall", "precision")
 _OF_DESIGN = {
-    "trials": ("horizon", "labels", "blank", "weight", "competing", "scheme", "content", "contrast", "arms", "draws", "seed"),
-    "hazard": (*_OBSERVED, "dose", "draws"),
+    "trials": ("horizon", "labels", "blank", "weight", "competing", "scheme", "content", "contrast", "arms", "stage_draws", "draws", "seed"),
+    "hazard": (*_OBSERVED, *_DETECTED, "dose", "draws"),
     "msm": (*_OBSERVED, "dose", "truncate"),
-    "matched": (*_OBSERVED, "matches", "distance", "caliper", "draws"),
-    "glm": (*_OBSERVED, "basis", "draws"),
+    "matched": (*_OBSERVED, *_DETECTED, "matches", "distance", "caliper", "draws"),
+    "glm": (*_OBSERVED, *_DETECTED, "basis", "draws"),
 }
 """What bears on the answer of each design besides exposure and outcome."""
 

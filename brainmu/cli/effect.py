@@ -63,6 +63,16 @@ def effect(
     ] = None,
     caliper: Annotated[float | None, Parameter(help="Matched: SD by which they may differ at most (default 0.2; mahalanobis 0.5).")] = None,
     basis: Annotated[int | None, Parameter(help="Glm: raised cosines that make up the time course (default 4).")] = None,
+    recall: Annotated[
+        list[float] | None,
+        Parameter(help="Hazard, matched, glm: share of the events that the detector finds, or its two limits.", consume_multiple=True, negative=""),
+    ] = None,
+    precision: Annotated[
+        list[float] | None, Parameter(help="The same: share of what it finds that are events, or its two limits.", consume_multiple=True, negative="")
+    ] = None,
+    stage_draws: Annotated[
+        int | None, Parameter(help="Hypnograms drawn from the scorer's probabilities, where it gave them, that widen the interval (default 5; 0: certain).")
+    ] = None,
     mediator: Annotated[
         str | None, Parameter(help="Mediation: 'spikes', 'spikes:region=LC' (any column of the units table), signal:NAME, or column:NAME of the trial log.")
     ] = None,
@@ -118,6 +128,7 @@ def effect(
     if content is not None and len(content) > 2:
         raise UsageError(f"--content takes one content, or two to compare, and got {len(content)}: {' '.join(content)}")
     one_or_two = content and (content[0] if len(content) == 1 else tuple(content))
+    shares = {k: v and (v[0] if len(v) == 1 else tuple(v)) for k, v in (("recall", recall), ("precision", precision))}
     own = {"mediator": mediator, "window": window, "gap": gap, "level": level, "factors": factors, "cluster": cluster}
     if design in OWN_QUESTIONS:
         if power or preregister is not None:
@@ -127,6 +138,7 @@ def effect(
             "competing": competing, "scheme": scheme,
         }  # fmt: skip
         other = {"lag": lag, "dose": dose, "adjust_window": adjust_window, "matches": matches, "distance": distance, "caliper": caliper, "basis": basis}
+        other |= {"stage_draws": stage_draws} | shares
         asked = {k: v for k, v in (shared | own | other).items() if v is not None}
         common_to_all = {"outcome": outcome, "labels": labels, "draws": draws, "seed": common.seed}
         return _estimate(stores, _own_question(design, asked, common_to_all), out, overwrite, common, design)
@@ -138,8 +150,8 @@ def effect(
     given = {
         "lag": lag, "content": one_or_two, "contrast": contrast, "arms": arms, "blank": blank,
         "dose": dose, "adjust_window": adjust_window, "competing": competing,
-        "scheme": scheme, "matches": matches, "distance": distance, "caliper": caliper, "basis": basis,
-    }  # fmt: skip
+        "scheme": scheme, "matches": matches, "distance": distance, "caliper": caliper, "basis": basis, "stage_draws": stage_draws,
+    } | shares  # fmt: skip
     question |= {k: v for k, v in given.items() if v is not None}
     if power and preregister is not None:
         raise UsageError("--power and --preregister are two tasks: run one after the other")
