@@ -198,7 +198,7 @@ def _history(i: int, grid: EpochGrid, starts: NDArray[np.float64], rows: RiskSet
     ok = (k >= 0) & (k < len(grid))
     k, starts = k[ok], np.asarray(starts, dtype=np.float64)[ok]
     offset = np.clip(starts - grid.time(k), 0.0, grid.epoch)
-    ok = grid.source[k] & ((offset < grid.epoch - model.blank) | (model.blank == 0))
+    ok = (grid.age[k] > model.settled(grid.epoch)) & ((offset < grid.epoch - model.blank) | (model.blank == 0))
     k, offset = k[ok], offset[ok]
     lags = model.lag + np.arange(model.width)
     since = (lags + 1) * grid.epoch - offset[:, None]

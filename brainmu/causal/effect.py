@@ -39,8 +39,8 @@ def estimate_effect(
     weight: Literal["animal", "event"] = "animal", competing: str | Mapping[str, str] | None = None, scheme: Literal["bernoulli", "blocked"] | None = None,
     content: str | tuple[str, str] | None = None, contrast: tuple[str, str] | None = None, arms: tuple[str, str] | None = None,
     truncate: float | None = None, matches: int = 5, distance: Literal["propensity", "mahalanobis"] = "propensity", caliper: float | None = None,
-    basis: int = 4, recall: Share | None = None, precision: Share | None = None, stage_draws: int = 5, diagnostics: bool = True, draws: int = 10_000,
-    seed: int = 0,
+    basis: int = 4, recall: Share | None = None, precision: Share | None = None, stage_draws: int = 5, settle: float | None = None,
+    diagnostics: bool = True, draws: int = 10_000, seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
 ) -> Effect:  # fmt: skip
     """Does an exposure change how sleep goes on?
@@ -111,6 +111,9 @@ def estimate_effect(
     stage_draws : int
         Where the hypnograms hold probabilities: hypnograms drawn from them, whose answers widen the interval (``diagnostics["uncertain_stages"]``). 0
         takes stages as certain.
+    settle : float or None, s
+        `hazard`, `matched`, `glm`: how long after a bout began events count; the epochs before are left out. A calcium or photometry signal still shows the
+        movement of waking for as long as its indicator takes to decay. None takes ``attrs["kernel"]`` of the events, where they have it, else 0.
     diagnostics : bool
         False returns the estimate alone, fast.
     draws : int
@@ -154,7 +157,7 @@ def estimate_effect(
         "exposure": exposure, "outcome": outcome, "design": design, "adjust": adjust, "adjust_window": adjust_window, "horizon": horizon, "labels": labels,
         "lag": lag, "blank": blank, "dose": dose, "clock": clock, "weight": weight, "competing": competing, "scheme": scheme, "content": content,
         "contrast": contrast, "arms": arms, "truncate": truncate, "matches": matches, "distance": distance, "caliper": caliper, "basis": basis,
-        "recall": recall, "precision": precision, "stage_draws": stage_draws, "draws": draws, "seed": seed,
+        "recall": recall, "precision": precision, "stage_draws": stage_draws, "settle": settle, "draws": draws, "seed": seed,
     }  # fmt: skip
     wanted = check_question(question)
     transition = wanted.transition
@@ -185,11 +188,15 @@ def estimate_effect(
             raise DesignError(f"blank is {blank:g} s, expected at least 0 and less than the {epoch:g} s epoch")
         if not (np.isfinite(span) and span > 0):
             raise DesignError(f"horizon is {horizon!r} s, expected a positive number of seconds: {epoch:g} s is one epoch")
+        kernel = max((float(events_of(g.recording, exposure).attrs.get("kernel", 0.0)) for g in grids), default=0.0)
+        rest = (kernel if design != "msm" else 0.0) if settle is None else float(settle)
+        if kernel > rest:
+            notes.append(f"events come from an indicator that decays over {kernel:g} s, and count {rest:g} s after waking: they may still show its movement")
         width = epochs_in(span, epoch) if wanted.kind == "transition" else 1
         names = (adjust,) if isinstance(adjust, str) else tuple(adjust)
         model = HazardModel(
             lag=lag, width=width, blank=float(blank), adjust=names, adjust_window=adjust_window, content=content,
-            count=dose == "count", clock=clock, weight=weight,
+            count=dose == "count", clock=clock, weight=weight, settle=rest,
         )  # fmt: skip
         ask: dict[str, Any] = {"horizon": span, "model": model, "diagnostics": diagnostics, "seed": seed, "progress": progress}
         if design == "msm":
@@ -200,6 +207,8 @@ def estimate_effect(
             effect = estimate_coupling(grids, exposure, wanted, basis=basis, draws=draws, **ask)
         else:
             effect = estimate_hazard(grids, exposure, wanted, draws=draws, **ask)
+        if rest:
+            effect.risk_set += f"; exposure from {model.settled(epoch) * epoch:g} s after the bout began"
     if recall is not None or precision is not None:
         effect = carry_detection(
             effect, grids, [events_of(g.recording, exposure) for g in grids], content=model.content if isinstance(model.content, str) else None,
@@ -228,6 +237,11 @@ def check_question(asked: Mapping[str, Any], epoch: float | None = None) -> Outc
     outcome = Outcome.parse(asked["outcome"])
     design, horizon, content = asked["design"], asked["horizon"], asked["content"]
     _check_choices(**{k: asked[k] for k in ("design", "weight", "dose", "draws", "lag", "blank", "adjust_window")}, seed=asked.get("seed", 0))
+    rest = asked.get("settle")
+    if rest is not None and (isinstance(rest, str) or not (np.isfinite(rest) and rest >= 0)):
+        raise DesignError(f"settle is {rest!r}, expected seconds, 0 or more")
+    if rest and design in ("trials", "msm"):
+        raise DesignError(f"settle is of observed events, and design '{design}' does not carry it: use 'hazard', 'matched' or 'glm'")
     _check_measurement(design, content, asked.get("recall"), asked.get("precision"), asked.get("stage_draws", 0))
     if outcome.kind != "transition" and design not in ("trials", "matched"):
         raise DesignError(f"design '{design}' reads transitions and outcome is '{outcome}': use design='trials' or 'matched', or a transition ('NREM->WAKE')")

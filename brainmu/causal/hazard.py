@@ -41,6 +41,8 @@ class HazardModel:
         Events counted rather than any.
     clock : bool
         Adjust for time since sleep onset, and zeitgeber time where recordings know it.
+    settle : float, s
+        How long after the bout began events count; the epochs before that are left out.
     """
 
     lag: int = 1
@@ -52,6 +54,11 @@ class HazardModel:
     count: bool = False
     clock: bool = True
     weight: Literal["animal", "event"] = "animal"
+    settle: float = 0.0
+
+    def settled(self, epoch: float) -> int:
+        """First epochs of a bout that are left out."""
+        return int(np.ceil(self.settle / epoch - 1e-9))
 
 
 @dataclass
@@ -204,7 +211,10 @@ def rows_at_risk(grids: Sequence[EpochGrid], tables: Sequence[EventTable], model
 
 
 def _risk_set(grids: Sequence[EpochGrid], tables: Sequence[EventTable], model: HazardModel, seed: int) -> RiskSet:
-    return build_risk_set(grids, tables, lag=model.lag, width=model.width, blank=model.blank, adjust=model.adjust, adjust_window=model.adjust_window, seed=seed)
+    return build_risk_set(
+        grids, tables, lag=model.lag, width=model.width, blank=model.blank, adjust=model.adjust, adjust_window=model.adjust_window, seed=seed,
+        settled=model.settled(grids[0].epoch),
+    )  # fmt: skip
 
 
 def exposure_columns(rows: RiskSet, model: HazardModel) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:

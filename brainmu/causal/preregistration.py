@@ -19,7 +19,7 @@ __all__ = ["preregister", "question_hash"]
 
 _NOT_ASKED = ("sessions", "diagnostics", "progress")
 _OBSERVED = ("horizon", "labels", "adjust", "adjust_window", "lag", "blank", "clock", "weight", "content", "stage_draws", "seed")
-_DETECTED = ("recall", "precision")
+_DETECTED = ("recall", "precision", "settle")
 _OF_DESIGN = {
     "trials": ("horizon", "labels", "blank", "weight", "competing", "scheme", "content", "contrast", "arms", "stage_draws", "draws", "seed"),
     "hazard": (*_OBSERVED, *_DETECTED, "dose", "draws"),

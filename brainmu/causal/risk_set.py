@@ -76,7 +76,7 @@ class RiskSet:
 
 def build_risk_set(
     grids: Sequence[EpochGrid], tables: Sequence[EventTable], *, lag: int, width: int, blank: float, adjust: Sequence[str],
-    adjust_window: float | None, seed: int,
+    adjust_window: float | None, seed: int, settled: int = 0,
 ) -> RiskSet:  # fmt: skip
     """The risk set of all recordings.
 
@@ -88,11 +88,13 @@ def build_risk_set(
         Epochs in the exposure window; cut at the beginning of the bout.
     blank : float, s
         End of each epoch in which events do not count.
+    settled : int
+        First epochs of each bout whose events do not count, and which are no exposure window's.
     """
     rng = np.random.default_rng(seed)
     names = list(dict.fromkeys(g.subject for g in grids))
     contents = sorted({str(c) for t in tables if len(t) for c in set(np.asarray(t.content).astype(str))}) or [""]
-    drafts = [_draft(g, t, contents, lag, width, blank) for g, t in zip(grids, tables)]
+    drafts = [_draft(g, t, contents, lag, width, blank, settled) for g, t in zip(grids, tables)]
     pool = [(d["size"][d["exposed"]], d["offset"][d["exposed"]]) for d in drafts]
     size, offset = np.concatenate([p[0] for p in pool]), np.concatenate([p[1] for p in pool])
     columns: list[str] = []
@@ -117,11 +119,11 @@ def build_risk_set(
     return RiskSet(epoch=grids[0].epoch, names=names, contents=contents, covariates=columns, **rows)
 
 
-def _draft(grid: EpochGrid, table: EventTable, contents: list[str], lag: int, width: int, blank: float) -> dict[str, NDArray]:
+def _draft(grid: EpochGrid, table: EventTable, contents: list[str], lag: int, width: int, blank: float, settled: int) -> dict[str, NDArray]:
     """Rows of one recording, before covariates are read."""
-    k = np.flatnonzero(grid.at_risk & (grid.age > lag))
+    k = np.flatnonzero(grid.at_risk & (grid.age > lag + settled))
     last = k - lag
-    size = np.minimum(width, grid.age[last])
+    size = np.minimum(width, grid.age[last] - settled)
     label = np.asarray(table.content).astype(str) if len(table) else np.empty(0, dtype=str)
     dose = np.empty((len(k), len(contents)), dtype=np.int64)
     first = np.full(len(grid), np.nan)

@@ -73,6 +73,9 @@ def effect(
     stage_draws: Annotated[
         int | None, Parameter(help="Hypnograms drawn from the scorer's probabilities, where it gave them, that widen the interval (default 5; 0: certain).")
     ] = None,
+    settle: Annotated[
+        float | None, Parameter(help="Hazard, matched, glm: seconds after a bout began from which events count (default: the decay of their indicator, or 0).")
+    ] = None,
     mediator: Annotated[
         str | None, Parameter(help="Mediation: 'spikes', 'spikes:region=LC' (any column of the units table), signal:NAME, or column:NAME of the trial log.")
     ] = None,
@@ -138,7 +141,7 @@ def effect(
             "competing": competing, "scheme": scheme,
         }  # fmt: skip
         other = {"lag": lag, "dose": dose, "adjust_window": adjust_window, "matches": matches, "distance": distance, "caliper": caliper, "basis": basis}
-        other |= {"stage_draws": stage_draws} | shares
+        other |= {"stage_draws": stage_draws, "settle": settle} | shares
         asked = {k: v for k, v in (shared | own | other).items() if v is not None}
         common_to_all = {"outcome": outcome, "labels": labels, "draws": draws, "seed": common.seed}
         return _estimate(stores, _own_question(design, asked, common_to_all), out, overwrite, common, design)
@@ -151,6 +154,7 @@ def effect(
         "lag": lag, "content": one_or_two, "contrast": contrast, "arms": arms, "blank": blank,
         "dose": dose, "adjust_window": adjust_window, "competing": competing,
         "scheme": scheme, "matches": matches, "distance": distance, "caliper": caliper, "basis": basis, "stage_draws": stage_draws,
+        "settle": settle,
     } | shares  # fmt: skip
     question |= {k: v for k, v in given.items() if v is not None}
     if power and preregister is not None:

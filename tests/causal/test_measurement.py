@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from brainmu import estimate_effect
 from brainmu.causal.measurement import dilution, redrawn
-from brainmu.core import Hypnogram
+from brainmu.core import EventTable, Hypnogram
 from brainmu.errors import DesignError
 from brainmu.synth import study as planted
 
@@ -115,3 +115,35 @@ def test_an_effect_of_half_found_events_is_brought_back(animals):
 def test_what_cannot_be_carried_is_refused(animals, more, words):
     with pytest.raises(DesignError, match=words):
         estimate_effect(animals, **ASK | more)
+
+
+# -- indicators -----------------------------------------------------------------------------------------------------
+def after_waking(recording):
+    """An indicator that still shows the movement: events in the first seconds of every bout of NREM, the more the shorter the bout before was waking."""
+    h = recording.labels["scoring"]
+    nrem = h.codes == 1
+    begin = np.flatnonzero(nrem & ~np.r_[False, nrem[:-1]]) * h.epoch
+    events = recording.labels["reactivation"]
+    start = np.sort(np.r_[events.start, begin + 1.0])
+    table = EventTable(start, start + 0.1, content="negative", attrs={"kernel": 6.0})
+    return dataclasses.replace(recording, labels=recording.labels | {"reactivation": table})
+
+
+@pytest.mark.parametrize("design", ["hazard", "matched", "glm"])
+def test_events_within_an_indicators_decay_after_waking_do_not_count(animals, design):
+    ask = ASK | {"design": design, "content": None, "horizon": 8.0 if design == "glm" else 4.0}
+    seen = [after_waking(r) for r in animals]
+    settled = estimate_effect(seen, **ask)
+    assert "from 8 s after the bout began" in settled.risk_set
+    plain = [dataclasses.replace(r, labels=r.labels | {"reactivation": r.labels["reactivation"].assign(content="negative")}) for r in animals]
+    clean = estimate_effect(plain, settle=6.0, **ask)
+    assert settled.estimate == pytest.approx(clean.estimate, rel=1e-9) and settled.n_transitions == clean.n_transitions
+    told = estimate_effect(seen, settle=0.0, **ask | {"diagnostics": True, "draws": 19})
+    assert any("decays over 6 s" in w for w in told.diagnostics["warnings"]) and told.n_transitions > settled.n_transitions
+
+
+def test_settling_is_refused_where_it_is_not_carried(animals):
+    with pytest.raises(DesignError, match="settle is -1"):
+        estimate_effect(animals, settle=-1, **ASK)
+    with pytest.raises(DesignError, match="'msm' does not carry it"):
+        estimate_effect(animals, settle=4.0, **ASK | {"design": "msm", "adjust": ["pressure"]})
