@@ -70,7 +70,7 @@ def attribute(
         maps = brainmu.explain.attribute(
             stager, session, target, method=method, max_epochs=max_epochs, check=check, control=None if control is None else brainmu.loading.load(control),
             labels=labels, seed=common.seed, progress=report, baseline=baseline, tap=tap, rollout=rollout,
-            planted=None if planted is None else [tuple(p.split("/")) for p in planted],
+            planted=None if planted is None else [_driver(p) for p in planted],
             parts=None if out is None else out.with_name(f"{out.name}.parts"),
         )  # fmt: skip
     mean = {name: v.mean(v.dims[0], keep_attrs=True) for name, v in maps.data_vars.items()}
@@ -91,6 +91,15 @@ def attribute(
     return 0
 
 
+def _driver(words: str) -> tuple[str, ...]:
+    """STREAM/CHANNEL/BAND or STREAM/UNIT; a channel's name may hold slashes of its own."""
+    from brainmu.explain.bands import BANDS
+
+    stream, _, rest = words.partition("/")
+    member, _, band = rest.rpartition("/")
+    return tuple(p for p in ((stream, member, band) if band in BANDS and member else (stream, rest)) if p)
+
+
 def _marked(attrs: dict[str, Any]) -> str:
     """What a reader must see before the numbers."""
     return " (FAILED ITS CHECKS: not to be read as what the stager used)" if str(attrs.get("verdict", "")).startswith("failed") else ""
@@ -101,6 +110,8 @@ def _checks(attrs: dict[str, Any]) -> list[str]:
     lines = [f"of: {attrs['explains']}"] if "explains" in attrs else []
     if "network_agreement" in attrs:
         lines.append(f"the network alone and the stager agree on {attrs['network_agreement']:.0%} of epochs")
+    if "epochs_left_out" in attrs:
+        lines.append(f"{attrs['epochs_left_out']} of the epochs named were left out: raise --max-epochs to explain them too")
     if "baseline" in attrs:
         of = attrs.get("baseline_stage", "")
         lines.append(f"baseline {attrs['baseline']}{f' ({of})' if of and not attrs['baseline'].endswith(f':{of}') else ''}")

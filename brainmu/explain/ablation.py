@@ -12,8 +12,8 @@ from brainmu.core import Effect, Recording
 from brainmu.core.metrics import bootstrap_interval
 from brainmu.core.recording import as_list
 from brainmu.errors import InputError, MissingDataError
-from brainmu.explain.asking import Answer, explains, target_columns
-from brainmu.explain.readouts import summarise_animals
+from brainmu.explain.asking import Answer, epoch_indices, explains, target_columns, whole_number
+from brainmu.explain.readouts import placebo_p, summarise_animals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -146,7 +146,8 @@ def _ablated(
     else:
         d = torch.as_tensor(np.asarray(direction, dtype=np.float32))
         if d.shape not in (x.shape[1:], x.shape[-1:]) or not bool(torch.isfinite(d).all()) or float(d.norm()) == 0:
-            raise InputError(f"direction has shape {tuple(d.shape)}, expected a finite one of {tuple(x.shape[1:])} or {tuple(x.shape[-1:])}, not zero")
+            shapes = " or ".join(str(tuple(s)) for s in dict.fromkeys((x.shape[1:], x.shape[-1:])))
+            raise InputError(f"direction has shape {tuple(d.shape)}, expected a finite one of {shapes}, not zero")
     d = d / d.norm()
     along = tuple(range(1, x.ndim)) if d.shape == x.shape[1:] else (x.ndim - 1,)
     return x - ((x - mean) * d).sum(along, keepdim=True) * d
@@ -161,6 +162,8 @@ def _measured(
 
     if placebos < 1:
         raise InputError(f"placebos is {placebos}, expected at least 1: a change without its placebo cannot be judged")
+    whole_number("max_epochs", max_epochs, 1)
+    whole_number("seed", seed, 0)
     changes, draws, bouts, subjects, norms, gaps = [], [], [], [], [], []
     for i, (recording, clean) in enumerate(pairs):
         rng = np.random.default_rng(seed)
@@ -194,10 +197,7 @@ def _rows(
 ) -> NDArray[np.int64]:  # fmt: skip
     there = np.isfinite(proba).all(1)
     if epochs is not None:
-        rows = np.unique(np.asarray(epochs, dtype=np.int64))
-        if not len(rows) or rows[0] < 0 or rows[-1] >= len(proba) or not there[rows].all():
-            raise InputError(f"{recording.id}: epochs are to be indices with data in 0..{len(proba) - 1}")
-        return rows
+        return epoch_indices(recording, epochs, there)
     rows = np.flatnonzero(np.isin(np.nan_to_num(proba, nan=-1.0).argmax(1), columns) & there)
     if not len(rows):
         raise MissingDataError(f"{recording.id}: the stager takes no epoch for {target}: choose another target, or name epochs")
@@ -223,7 +223,7 @@ def _effect(
 ) -> Effect:  # fmt: skip
     beyond = [c - d.mean(0) for c, d in zip(changes, draws)]
     animals, n = sorted(set(subjects)), sum(map(len, changes))
-    replicates = np.concatenate(draws, axis=1).mean(1)
+    replicates, value = np.concatenate(draws, axis=1).mean(1), float(np.concatenate(changes).mean())
     if len(animals) > 1:
         each = np.array([np.concatenate([b for b, s in zip(beyond, subjects) if s == a]).mean() for a in animals])
         top = summarise_animals(each, np.random.default_rng(seed))
@@ -233,8 +233,10 @@ def _effect(
         clusters = [b[k] for b, runs in zip(beyond, bouts) for k in runs]
         estimate, null = float(np.concatenate(beyond).mean()), replicates - replicates.mean()
         low, high = bootstrap_interval(clusters, lambda some: float(np.concatenate(some).mean()), seed=seed)
-        p = float((1 + (np.abs(null) >= abs(estimate)).sum()) / (1 + len(null)))
-        warnings = ["one animal: the interval is over its bouts and says nothing of other animals"]
+        p = placebo_p(value, replicates)
+        few = f"the epochs lie in {len(clusters)} bout{'' if len(clusters) == 1 else 's'}"
+        alone = f"one animal, and {few}: there is no interval" if len(clusters) < 2 else "one animal: the interval is over its bouts"
+        warnings = [f"{alone} and says nothing of other animals" if len(clusters) > 1 else alone]
     ids = ", ".join(r.id for r, _ in pairs)
     return Effect(
         estimand=(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from brainmu.models import StageModel
 
-__all__ = ["Answer", "Tempering", "ask", "beyond_the_network", "differentiable", "explains", "stages_of", "target_columns"]
+__all__ = ["Answer", "Tempering", "ask", "beyond_the_network", "differentiable", "epoch_indices", "explains", "stages_of", "target_columns", "whole_number"]
 
 _FLOOR = 1e-4
 """Probabilities are kept this far from 0 and 1: the log odds of a certain answer would be infinite."""
@@ -125,3 +125,35 @@ def target_columns(stages: tuple[str, ...], target: str) -> NDArray[np.intp]:
     if not len(columns):
         raise InputError(f"target {target!r} is not among the stager's stages ({' '.join(stages)})")
     return columns
+
+
+def whole_number(name: str, value: Any, least: int) -> None:
+    """Raises InputError where a setting is no whole number, or less than `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise InputError(f"{name} is {value!r}, expected a whole number, {least} or more")
+
+
+def epoch_indices(recording: Recording, epochs: Any, there: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Epochs (n,) named by index or by a mask, sorted and each once; `there` (epoch,) says which hold data.
+
+    Raises
+    ------
+    InputError
+        If there are none, or one is no whole number, outside the recording or without data.
+    """
+    given = np.atleast_1d(np.asarray(epochs))
+    if given.dtype == bool:
+        if given.shape != there.shape:
+            raise InputError(f"{recording.id}: epochs is a mask of {given.size}, expected {len(there)}, one for each epoch")
+        given = np.flatnonzero(given)
+    if given.ndim != 1 or not len(given):
+        raise InputError(f"{recording.id}: epochs names none, expected indices in 0..{len(there) - 1}")
+    if given.dtype.kind not in "iuf" or (given != np.floor(given)).any():
+        raise InputError(f"{recording.id}: epochs holds {given[0]!r}, expected whole numbers in 0..{len(there) - 1}, or a mask")
+    rows = np.unique(given.astype(np.int64))
+    outside = rows[(rows < 0) | (rows >= len(there))]
+    if len(outside):
+        raise InputError(f"{recording.id}: epoch {outside[0]} is outside 0..{len(there) - 1}")
+    if not there[rows].all():
+        raise InputError(f"{recording.id}: epoch {rows[~there[rows]][0]} holds no data")
+    return rows

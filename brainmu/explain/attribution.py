@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from brainmu.core import Hypnogram, Recording
 from brainmu.core.hypnogram import stage_group
 from brainmu.core.metrics import auroc
 from brainmu.errors import InputError, MissingDataError
-from brainmu.explain.asking import Answer, ask, beyond_the_network, differentiable, explains, target_columns
+from brainmu.explain.asking import Answer, ask, beyond_the_network, differentiable, epoch_indices, explains, target_columns, whole_number
 from brainmu.explain.baselines import Baseline, baseline_of
 from brainmu.explain.checks import check_planted, curves, ranked, recovery, similarity, verdict
 from brainmu.explain.datasets import as_dataset, with_rollout
@@ -118,17 +119,22 @@ def attribute(
         )
     model = differentiable(stager)
     method = _method(stager, model, method, control)
-    if max_epochs < 1:
-        raise InputError(f"max_epochs is {max_epochs}, expected at least 1")
+    for name, value in (("max_epochs", max_epochs), ("shifts", shifts)):
+        whole_number(name, value, 1)
+    whole_number("seed", seed, 0)
+    if check and labels is not None:
+        session.hypnogram(labels)  # refuses a name that is none before the work
     if method == "layer_conductance":
         from brainmu.explain.taps import tap_module
 
         assert model is not None
         tap_module(model, tap)
     if planted is not None:
+        planted = check_planted(session, planted)
+        if method == "occlusion" and any(p[0] == "spikes" and len(p) > 1 for p in planted):
+            raise InputError("planted names single units and occlusion shifts all units together: use another method, or 'spikes' for all of them")
         if method == "layer_conductance":
             raise InputError("planted came with layer_conductance, whose map is of the model's own dimensions and not of what was planted: use another method")
-        planted = check_planted(session, planted)
     say = progress or (lambda _label, _fraction: None)
     say("stage", 0.0)
     answer, reads = _answer(stager, session)
@@ -140,7 +146,8 @@ def attribute(
         raise InputError(f"{what} came with occlusion, which shifts bands in time and looks into no encoder: leave it out, or use another method")
     attrs: dict[str, Any] = {"recording": session.id, "target": target, "method": method, "unit": "log odds", "stages": list(answer.stages), **reads}
     question = {"recording": session.id, "target": target, "method": method, "max_epochs": max_epochs, "shifts": shifts, "seed": seed, "baseline": baseline,
-                "tap": tap if method == "layer_conductance" else "", "epochs": None if epochs is None else np.asarray(epochs).tolist()}  # fmt: skip
+                "tap": tap if method == "layer_conductance" else "", "epochs": None if epochs is None else np.asarray(epochs).tolist(),
+                "control": None if control is None else _identity(control)}  # fmt: skip
     saved, rng = Saved(parts, question, answer.proba), np.random.default_rng(seed)
     if method == "occlusion":
         chosen = np.flatnonzero(taken)
@@ -153,6 +160,8 @@ def attribute(
         assert model is not None
         runs = runs_of(taken, max_epochs)
         chosen = np.concatenate([np.arange(a, b) for a, b in runs])
+        if epochs is not None and len(chosen) < taken.sum():
+            attrs["epochs_left_out"] = int(taken.sum()) - len(chosen)
         attrs |= {"baseline": baseline} | ({"baseline_stage": against.stage} if against.stage else {})
         doors, asked = Doors(model, session, runs, against, beyond_the_network(stager)[0]), Asked(method, tap, seed)
         maps, found = map_of(doors, columns, asked, saved, "map", lambda f: say(method, f))
@@ -191,6 +200,16 @@ def _answer(stager: Any, session: Recording) -> tuple[Answer, dict[str, Any]]:
     return answer, {"explains": explains(stager), "network_agreement": same}
 
 
+def _identity(control: Any) -> str:
+    """A digest of a stager's weights: parts of a map against one control do not serve another."""
+    model = differentiable(control)
+    assert model is not None
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def _control(
     control: Any, session: Recording, runs: list[tuple[int, int]], against: Baseline, target: str, asked: Asked, maps: Map, saved: Saved,
     report: Callable[[float], None],
@@ -210,10 +229,7 @@ def _taken(session: Recording, answer: Answer, columns: NDArray[np.intp], target
         if not taken.any():
             raise MissingDataError(f"{session.id}: the stager takes no epoch for {target}, so there is nothing to explain: choose another target")
         return taken
-    rows = np.asarray(epochs, dtype=np.int64)
-    if rows.ndim != 1 or not len(rows) or rows.min() < 0 or rows.max() >= len(there) or not there[rows].all():
-        raise InputError(f"{session.id}: epochs are to be indices with data in 0..{len(there) - 1}")
-    return np.isin(np.arange(len(there)), rows)
+    return np.isin(np.arange(len(there)), epoch_indices(session, epochs, there))
 
 
 def _method(stager: Any, model: StageModel | None, method: str | None, control: Any) -> str:

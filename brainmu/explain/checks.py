@@ -23,6 +23,8 @@ SAME = 0.9
 """Rank correlation with the map of a network that learned nothing, from which on a map shows the signal and not what was learned."""
 TIE = 0.1
 """Where one part decides all, a random order that begins with it is as good as the true one, but for details."""
+FEW = 4
+"""Epochs or events below which a map may be of what was odd about them."""
 LEAST_SKILL = 0.6
 """AUROC of the stager's log odds against the scored target, below which there is nothing to explain."""
 LEAST_DIFFERENCE = 0.5
@@ -87,9 +89,13 @@ def curves(
 
 
 def similarity(a: Map, b: Map) -> float:
-    """Spearman correlation of the mean absolute shares (channel x band, unit) of two maps."""
+    """Spearman correlation of the mean absolute shares (channel x band, unit) of two maps, over the parts that one of them at least is of.
+
+    Parts that are zero in both (bands above half the rate) are ties that would draw any two maps together.
+    """
     x, y = (np.concatenate([np.abs(v).mean(0).ravel() for v, _, _ in m.values()]) for m in (a, b))
-    return _spearman(x, y)
+    held = (x > 0) | (y > 0)
+    return _spearman(x[held], y[held])
 
 
 def verdict(attrs: dict[str, Any]) -> str:
@@ -102,12 +108,14 @@ def verdict(attrs: dict[str, Any]) -> str:
             open_.append(f"{name} give no other map to compare with: it has fewer than three parts, or all are alike")
     if not attrs.get("beats_random", True):
         failed.append("deletion and insertion go no better than in random order")
-    if attrs.get("difference", np.inf) < LEAST_DIFFERENCE:
+    if not attrs.get("difference", np.inf) >= LEAST_DIFFERENCE:
         failed.append("the stager's log odds hardly depend on its input")
     if attrs.get("skill", 1.0) < LEAST_SKILL:
         failed.append("the stager does not tell the target from other stages")
-    if attrs.get("completeness_error", 0.0) > 0.05:
+    if not attrs.get("completeness_error", 0.0) <= 0.05:
         failed.append("shares do not add up")
+    if attrs.get("n_epochs", FEW) < FEW:
+        open_.append(f"it rests on {attrs['n_epochs']} {'events' if 'n_events' in attrs else 'epochs'} alone")
     if failed:
         return f"failed: {'; '.join(failed)}"
     return f"passed, but for what could not be checked: {'; '.join(open_)}" if open_ else "passed"
@@ -127,31 +135,34 @@ def recovery(maps: xr.Dataset, planted: Iterable[tuple[str, ...]]) -> float:
     Returns
     -------
     float
-        Chance that a planted part has a larger mean share, in size, than one that is not; parts that the map cannot hold (bands above half the
-        rate) do not count. 0.5 is chance.
+        Chance that a planted part has a larger mean share, in size, than one that is not. A part that the map gives nothing counts as zero; bands that
+        are zero in all channels of a stream (above half its rate, or never read) do not count, unless planted. 0.5 is chance.
 
     Raises
     ------
     InputError
         If something planted is not in the map, or nothing else is.
     """
-    shares = _shares(maps)
-    wanted = [tuple(map(str, p)) for p in planted]
+    given = [planted] if isinstance(planted, str) else list(planted)
+    if given and all(isinstance(p, str) for p in given):
+        raise InputError(f"planted is {tuple(given)}, expected a list of drivers such as [('lfp', 'CA1_1', 'theta'), ('spikes', '7')]")
+    wanted = [tuple(map(str, p)) for p in given]
+    shares = _all_shares(maps, wanted)
     absent = [p for p in wanted if not any(k[: len(p)] == p for k in shares)]
     if absent or not wanted:
         raise InputError(f"planted {absent[0] if absent else 'nothing'} is not in the map, which holds such as {', '.join(map(str, list(shares)[:4]))}")
     positive = [any(k[: len(p)] == p for p in wanted) for k in shares]
     if all(positive):
         raise InputError("all parts of the map were planted: nothing is left to tell them from")
-    return auroc([abs(v) for v, _ in shares.values()], positive)
+    return auroc([abs(v) for v in shares.values()], positive)
 
 
 def check_planted(session: Recording, planted: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """Drivers as :func:`recovery` takes them, before the work is done. Raises InputError where the session holds no such part."""
-    from brainmu.explain.bands import BANDS
+    from brainmu.explain.bands import BANDS, bands_below
 
     out = [(p,) if isinstance(p, str) else tuple(map(str, p)) for p in planted]
-    if not out:
+    if not out or not all(out):
         raise InputError("planted is empty: name the drivers, such as ('lfp', 'CA1_1', 'theta') or ('spikes', '7'), or leave it out")
     have = {name: set(s.names) for name, s in session.signals.items()}
     if session.spikes is not None:
@@ -163,6 +174,8 @@ def check_planted(session: Recording, planted: Iterable[tuple[str, ...]]) -> lis
             raise InputError(f"planted {rest[0]!r} is not in {stream} of {session.id}, which holds such as {', '.join(sorted(have[stream])[:4])}")
         if len(rest) > 1 and (len(rest) > 2 or stream == "spikes" or rest[1] not in BANDS):
             raise InputError(f"planted {'/'.join([stream, *rest])!r}: expected STREAM/CHANNEL, STREAM/CHANNEL/BAND ({', '.join(BANDS)}) or spikes/UNIT")
+        if len(rest) > 1 and (rate := session.signals[stream].rate) is not None and rest[1] not in bands_below(rate):
+            raise InputError(f"planted {'/'.join([stream, *rest])!r}: {stream} is sampled at {rate:g} Hz and holds no {rest[1]}")
     return out
 
 
@@ -208,6 +221,22 @@ def _shares(maps: xr.Dataset) -> dict[tuple[str, ...], tuple[float, NDArray[np.f
             course = values[(slice(None), *place)]
             if course.any():
                 out[(str(name), *(str(labels[i][k]) for i, k in enumerate(place)))] = (float(course.mean()), course)
+    return out
+
+
+def _all_shares(maps: xr.Dataset, planted: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], float]:
+    """Mean share of every part that a map could hold, zero ones included."""
+    known = {k: v for k, (v, _) in _shares(maps).items()}
+    bands = {(k[0], k[2]) for k in known if len(k) == 3}
+    out = {}
+    for name, m in maps.data_vars.items():
+        if m.attrs.get("unit") == ATTENTION:
+            continue
+        labels = [m[d].to_numpy().astype(str) for d in m.dims[1:]]
+        for place in np.ndindex(*m.shape[1:]):
+            part = (str(name), *(str(labels[i][k]) for i, k in enumerate(place)))
+            if part in known or len(part) != 3 or (part[0], part[2]) in bands or part in planted:
+                out[part] = known.get(part, 0.0)
     return out
 
 

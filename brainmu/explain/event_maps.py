@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Recording, Spikes
-from brainmu.errors import InputError, MissingDataError
+from brainmu.errors import MissingDataError
+from brainmu.explain.asking import whole_number
 from brainmu.explain.bands import BANDS, bands_below
 from brainmu.explain.checks import check_planted, curves, ranked, recovery, similarity, verdict
 from brainmu.explain.datasets import as_dataset
@@ -74,6 +75,9 @@ def attribute_events(
     InputError
         If the detector was not shown the content, or `parts` holds those of another question.
     """
+    whole_number("shifts", shifts, 1)
+    whole_number("max_events", max_events, 1)
+    whole_number("seed", seed, 0)
     say = progress or (lambda _what, _done: None)
     content = None if target in (*EVENT, detector.kind) else target
     rng = np.random.default_rng(seed)
@@ -128,8 +132,6 @@ def attribute_events(
 def _chosen(
     detector: ReplayDetector, session: Recording, content: str | None, events: EventTable | None, most: int, rng: np.random.Generator
 ) -> EventTable:  # fmt: skip
-    if most < 1:
-        raise InputError(f"max_events is {most}, expected at least 1")
     if content is not None:
         # Refuses a content that it does not know before the search.
         detector.log_odds(session, EventTable([], []), content)

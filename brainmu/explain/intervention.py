@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from brainmu.core import Effect, EventTable, Recording
 from brainmu.core.recording import as_list
 from brainmu.errors import InputError, MissingDataError
-from brainmu.explain.asking import Answer, target_columns
+from brainmu.explain.asking import Answer, target_columns, whole_number
 from brainmu.explain.edits import Edit
 from brainmu.explain.operations import OPERATIONS, Operation, operation_of, parts_of
 from brainmu.explain.placing import Places, choose
@@ -111,6 +111,12 @@ def intervene(
     source, aim = _outcome(outcome)
     if placebos < 1:
         raise InputError(f"placebos is {placebos}, expected at least 1: an edit without its placebo cannot be judged")
+    whole_number("max_events", max_events, 1)
+    whole_number("seed", seed, 0)
+    if horizon is not None and (isinstance(horizon, str) or not (np.isfinite(horizon) and horizon > 0)):
+        raise InputError(f"horizon is {horizon!r} s, expected a positive multiple of the epoch")
+    if len(refits) == 1:
+        raise InputError("refits holds one head, expected one without each training animal, two or more: their spread is the error of training")
     if not (np.isfinite(blank) and blank >= 0):
         raise InputError(f"blank is {blank:g} s, expected a number >= 0")
     if not all(np.isfinite(h) and h > 0 for h in hazards):

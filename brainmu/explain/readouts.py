@@ -123,7 +123,7 @@ def summarise(change: NDArray[np.float64], placebo: NDArray[np.float64], rng: np
     estimate = float(d.mean())
     replicates = np.array([np.nanmean(row) for row in y if np.isfinite(row).any()])
     null = replicates - replicates.mean()
-    p = _placebo_p(float(x.mean()), replicates)
+    p = placebo_p(float(x.mean()), replicates)
     # Each draw pairs an event with one of its placebos, not with their mean: the interval then carries the spread of both.
     pick = rng.integers(0, len(d), (2000, len(d)))
     paired = x[None, :] - y
@@ -133,7 +133,7 @@ def summarise(change: NDArray[np.float64], placebo: NDArray[np.float64], rng: np
     return Summary(estimate, min(low, estimate), max(high, estimate), p, len(d), null, d, usable)
 
 
-def _placebo_p(value: float, replicates: NDArray[np.float64]) -> float:
+def placebo_p(value: float, replicates: NDArray[np.float64]) -> float:
     """Two-sided p of a value among replicates that it could change places with.
 
     All deviate from the mean of all, the value included: from the mean of the replicates alone it would lie too far off, and p be too small.

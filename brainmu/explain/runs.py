@@ -94,6 +94,16 @@ def runs_of(taken: NDArray[np.bool_], most: int) -> list[tuple[int, int]]:
     """Runs of up to `RUN` consecutive target epochs, spread evenly over the recording, `most` epochs in all."""
     edge = np.flatnonzero(np.diff(np.r_[False, taken, False].astype(np.int8))).reshape(-1, 2)
     pieces = [(i, min(i + RUN, int(b))) for a, b in edge for i in range(int(a), int(b), RUN)]
+    # As few pieces as hold so many epochs: short runs make room for others.
     n = max(1, min(len(pieces), most // RUN))
-    spread = [pieces[i] for i in np.unique(np.linspace(0, len(pieces) - 1, n).round().astype(int))]
-    return [(a, min(b, a + most)) for a, b in spread]
+    while True:
+        spread = [pieces[i] for i in np.unique(np.linspace(0, len(pieces) - 1, n).round().astype(int))]
+        if n == len(pieces) or sum(b - a for a, b in spread) >= most:
+            break
+        n += 1
+    out: list[tuple[int, int]] = []
+    for a, b in spread:
+        left = most - sum(y - x for x, y in out)
+        if left > 0:
+            out.append((a, min(b, a + left)))
+    return out

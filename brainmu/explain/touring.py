@@ -79,6 +79,8 @@ def probe_taps(
     taps = list(known) if taps is None else list(taps)
     insides = [Inside(stager, r) for r in recordings]
     wanted = [_values(v, inside, r) for v, inside, r in zip(values, insides, recordings)]
+    if len({v.dtype.kind for v in wanted}) > 1:
+        raise InputError("values are text in some sessions and numbers in others, expected one of them in all")
     rng, out = np.random.default_rng(seed), []
     rows = [np.arange(len(i.proba)) for i in insides]
     shifts = [[int(rng.integers(len(v) // 10, len(v) - len(v) // 10)) for v in wanted] for _ in range(controls)]
@@ -89,10 +91,12 @@ def probe_taps(
             inputs = [(a if latent < 0 else a[:, latent]).reshape(len(a), -1) for a in x]
             inputs = [_standard(a) for a in inputs]
             score = _held_out(inputs, wanted)
+            if not np.isfinite(score):
+                raise InputError("no session holds a value that the others have too: a probe fitted to some cannot be asked about the rest")
             null = np.array([_held_out(inputs, [np.roll(v, s) for v, s in zip(wanted, moved)]) for moved in shifts])
             out.append({
                 "tap": tap, "latent": latent, "score": score, "control": null.mean(), "control_high": np.quantile(null, 0.95),
-                "selectivity": score - null.mean(), "p_value": (1 + (null >= score).sum()) / (1 + controls), "n": int(sum(map(len, map(_known, wanted)))),
+                "selectivity": score - null.mean(), "p_value": (1 + (~(null < score)).sum()) / (1 + controls), "n": int(sum(map(len, map(_known, wanted)))),
             })  # fmt: skip
         if progress is not None:
             progress("probe", (k + 1) / len(taps))
@@ -133,6 +137,8 @@ def restoration(
     clean = Inside(stager, source)
     broken = Inside(stager, edited, clean.grid.statistics)
     epochs, n = np.unique(np.asarray(at, dtype=np.int64)), len(clean.proba)
+    if any(lag != int(lag) for lag in lags):
+        raise InputError(f"lags are {list(lags)}, expected whole numbers of epochs")
     reach = max(map(abs, lags), default=0)
     if len(broken.proba) != n:
         raise InputError(f"{edited.id}: has {len(broken.proba)} epochs and the source {n}, expected the same number")
@@ -195,7 +201,7 @@ def _held_out(x: list[Floats], values: list[NDArray[Any]]) -> float:
             found.append(balanced_accuracy(table))
         else:
             found.append(_rank_correlation(said[:, 0], true))
-    return float(np.nanmean(found))
+    return float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
 
 
 def _weights(a: Floats, y: Floats) -> Floats:

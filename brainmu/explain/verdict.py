@@ -198,6 +198,8 @@ def _warnings(found: Sequence[Found], q: Question, n_animals: int, n_null: int) 
     out = []
     if n_animals == 1:
         out.append("one animal: the interval is over its events and says nothing of other animals")
+        if (n := sum(f.n_chosen for f in found)) < 4:
+            out.append(f"{n} event{'' if n == 1 else 's'}: an interval over so few says next to nothing")
     elif n_animals < 5:
         out.append(f"{n_animals} animals: an interval over so few is wide, and its coverage rests on effects in the model being about normal over animals")
     if not leak["causal_context"]:

@@ -106,7 +106,7 @@ def test_refusals(balanced, sessions):
         ablate(balanced, sessions[0], how="mean", target="NREM", direction=np.ones(32))
     with pytest.raises(MissingDataError, match="no epoch for REM"):
         ablate(balanced, sessions[0], target="REM")
-    with pytest.raises(InputError, match=r"indices with data in 0\.\."):
+    with pytest.raises(InputError, match=r"epoch 1000000 is outside 0\.\."):
         ablate(balanced, sessions[0], target="NREM", epochs=[10**6])
     from brainmu.sleep import SleepStager
 

@@ -104,6 +104,42 @@ def test_runs_stay_inside_the_target_and_the_budget():
     runs = runs_of(taken, 16)
     assert sum(b - a for a, b in runs) <= 16 and all(taken[a:b].all() for a, b in runs)
     assert runs_of(taken, 3) and sum(b - a for a, b in runs_of(taken, 3)) <= 3
+    # Epochs that stand alone make room for others, until the budget is spent.
+    alone = np.zeros(100, bool)
+    alone[::5] = True
+    assert len(runs_of(alone, 16)) == 16 and len(runs_of(alone, 32)) == 20
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"epochs": []}, "epochs names none"),
+        ({"epochs": [0.5]}, "expected whole numbers"),
+        ({"epochs": [9999]}, "epoch 9999 is outside"),
+        ({"epochs": np.ones(3, bool)}, "a mask of 3"),
+        ({"shifts": 0}, "shifts is 0"),
+        ({"max_epochs": 2.5}, "max_epochs is 2.5"),
+        ({"seed": "x"}, "seed is 'x'"),
+        ({"labels": "nobody"}, "nobody"),
+        ({"planted": [("lfp", "theta", "fast")]}, "holds no fast"),
+        ({"planted": [()]}, "planted is empty"),
+    ],
+)
+def test_what_cannot_be_asked_is_told_before_the_work(boosted, more, words):
+    with pytest.raises((InputError, MissingDataError), match=words):
+        attribute(boosted, planted(9, 4), "REM", **more)
+
+
+def test_epochs_are_named_by_index_or_by_a_mask():
+    from brainmu.explain.asking import epoch_indices
+
+    session, there = planted(9, 4), np.ones(60, bool)
+    mask = np.zeros(60, bool)
+    mask[[3, 7]] = True
+    assert epoch_indices(session, mask, there).tolist() == epoch_indices(session, [7, 3, 3.0], there).tolist() == [3, 7]
+    there[7] = False
+    with pytest.raises(InputError, match="epoch 7 holds no data"):
+        epoch_indices(session, mask, there)
 
 
 def test_bands_are_contiguous_and_below_half_the_rate():

@@ -8,7 +8,7 @@ from brainmu.core import Recording
 from brainmu.errors import InputError
 from brainmu.explain import agreement, attribute, recovery
 from brainmu.explain.bands import BANDS
-from brainmu.explain.checks import curves, ranked, verdict
+from brainmu.explain.checks import curves, ranked, similarity, verdict
 from brainmu.explain.files import load_map, save_map
 from brainmu.explain.occlusion import shifted
 
@@ -72,10 +72,28 @@ def test_recovery_is_the_auroc_of_what_was_planted():
     assert recovery(maps, [("spikes", "1")]) == 0.0
     # A channel alone stands for all bands that the map holds, and bands that it cannot hold do not count.
     assert 0.2 < recovery(maps, [("lfp", "a")]) < 0.8
+    # A driver that the map gives nothing is a miss, and no error.
+    assert recovery(maps, [("lfp", "b", "fast")]) < 0.2
     with pytest.raises(InputError, match="not in the map"):
         recovery(maps, [("lfp", "c", "theta")])
+    with pytest.raises(InputError, match="expected a list of drivers"):
+        recovery(maps, ("lfp", "a", "theta"))
     with pytest.raises(InputError, match="all parts"):
         recovery(maps, [("lfp", "a"), ("lfp", "b"), ("spikes", "0"), ("spikes", "1"), ("spikes", "2")])
+
+
+def test_parts_that_neither_map_holds_do_not_make_them_alike():
+    zeros = np.zeros((1, 5))
+    a, b = ({"lfp": (np.c_[v, zeros][:, None], ("x",), "field")} for v in ([[0.2, 0.6, 0.3]], [[0.2, 0.4, 0.8]]))
+    assert similarity(a, b) == pytest.approx(0.5)
+    few = [{"lfp": (np.c_[v, zeros][:, None], ("x",), "field")} for v in ([[1.0, 2.0]], [[2.0, 1.0]])]
+    assert np.isnan(similarity(*few))
+
+
+def test_checks_that_could_not_be_made_do_not_pass_in_silence():
+    fine = {"beats_random": True, "difference": 2.0, "randomised_weights_correlation": 0.1, "n_epochs": 32}
+    assert verdict(fine) == "passed" and verdict(fine | {"difference": float("nan")}).startswith("failed")
+    assert "rests on 1 epochs alone" in verdict(fine | {"n_epochs": 1})
 
 
 def test_agreement_with_itself_is_whole_and_with_another_order_is_not():

@@ -76,8 +76,12 @@ def test_refusals(indifferent):
         intervene(indifferent, session, events, outcome="NREM")
     with pytest.raises(InputError, match="8 or 12"):
         intervene(indifferent, session, events, horizon=10.0)
-    with pytest.raises(InputError, match="placebos"):
-        intervene(indifferent, session, events, placebos=0)
+    for more, words in (
+        ({"placebos": 0}, "placebos"), ({"max_events": 0}, "max_events is 0"), ({"max_events": -1}, "max_events is -1"), ({"seed": "x"}, "seed is 'x'"),
+        ({"horizon": -4.0}, "positive multiple"), ({"refits": [indifferent]}, "two or more"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            intervene(indifferent, session, events, **more)
     with pytest.raises(MissingDataError, match="none of the 1 events"):
         intervene(indifferent, session, EventTable([1e6], [1e6 + 0.1]), what=["ripple"])
 

@@ -9,7 +9,7 @@ import pytest
 from brainmu.core import Hypnogram
 from brainmu.errors import InputError
 from brainmu.explain import intervene
-from brainmu.explain.readouts import Summary, _log_hazard, _placebo_p, with_training
+from brainmu.explain.readouts import Summary, _log_hazard, placebo_p, with_training
 
 ASK = dict(events="ripples", what="spikes", placebos=3, horizon=4.0, hazards=(4.0,), risk="scoring")
 
@@ -50,11 +50,11 @@ def test_proportional_hazards_add_up_on_the_log_hazard_scale():
     np.testing.assert_allclose(change, 0.7, atol=1e-9)
 
 
-def test_placebo_p_is_exact():
+def testplacebo_p_is_exact():
     # Twenty values that may change places: one in twenty is the farthest out.
     rng = np.random.default_rng(0)
     draws = rng.standard_normal((40_000, 20))
-    share = np.mean([_placebo_p(float(x[0]), x[1:]) <= 0.05 for x in draws])
+    share = np.mean([placebo_p(float(x[0]), x[1:]) <= 0.05 for x in draws])
     assert share == pytest.approx(0.05, abs=0.004)
 
 
@@ -119,10 +119,10 @@ def test_refusals(untrained, decided, asleep):
     with torch.no_grad():
         next(other.encoder.parameters()).add_(1.0)
     with pytest.raises(InputError, match="another encoder"):
-        intervene(untrained, asleep[0], **ASK, refits=[other])
+        intervene(untrained, asleep[0], **ASK, refits=[other, other])
     with pytest.raises(InputError, match="scale is 'odds'"):
         intervene(untrained, asleep[0], **ASK, scale="odds")
     from brainmu.sleep import SleepStager
 
     with pytest.raises(InputError, match="one encoder"):
-        intervene(SleepStager(stages="rodent3", epoch=4.0, method="rules"), asleep[0], **ASK, refits=[decided])
+        intervene(SleepStager(stages="rodent3", epoch=4.0, method="rules"), asleep[0], **ASK, refits=[decided, decided])

@@ -55,6 +55,13 @@ def test_parts_of_another_question_are_refused(decided, untrained, sessions, tmp
         attribute(untrained, sessions[0], "NREM", max_epochs=4, method="feature_ablation", check=False, parts=tmp_path)
 
 
+def test_parts_against_another_control_are_refused(decided, untrained, sessions, tmp_path):
+    ask = dict(max_epochs=4, method="feature_ablation", check=False, parts=tmp_path)
+    attribute(decided, sessions[0], "NREM", control=untrained, **ask)
+    with pytest.raises(InputError, match="a map with control"):
+        attribute(decided, sessions[0], "NREM", control=decided, **ask)
+
+
 def test_a_folder_of_other_files_is_left_alone_and_half_a_beginning_is_not(tmp_path):
     said = np.eye(3)
     (tmp_path / "notes").mkdir()

@@ -34,6 +34,10 @@ def test_refusals_of_probes(decided, sessions, insides):
         probe_taps(decided, sessions[:1], [np.zeros(n)])
     with pytest.raises(InputError, match=r"have shape \(3,\)"):
         probe_taps(decided, sessions[:2], [np.zeros(3), np.zeros(n)])
+    with pytest.raises(InputError, match="no session holds a value that the others have"):
+        probe_taps(decided, sessions[:2], [np.full(n, "W"), np.full(n, "N")], taps=["summary"], controls=3)
+    with pytest.raises(InputError, match="text in some sessions and numbers"):
+        probe_taps(decided, sessions[:2], [np.ones(n), np.full(n, "N")])
     with pytest.raises(InputError, match="0 epochs have a value"):
         probe_taps(decided, sessions[:2], [np.full(n, np.nan), np.zeros(n)])
 
