@@ -29,7 +29,8 @@ __all__ = ["ANIMALS", "Cell", "cells", "summarise", "validate"]
 
 ANIMALS = (4, 6, 10, 20)
 HERDS, HERD = 10, 20
-"""Studies, and animals in each, whose mean answer is a "reference"."""
+"""Studies, and animals in each, whose mean answer is a "reference", as long as there are fewer than `ENOUGH` studies of so many animals."""
+ENOUGH = 200
 _FIELDS = ("study", "estimate", "low", "high", "p_value", "warned")
 _NULL = {"negative": 0.0, "positive": 0.0}
 _SPREAD = {"animal_sd": 0.5}
@@ -50,9 +51,10 @@ class Cell:
     ask : dict
         Arguments of :func:`brainmu.estimate_effect`.
     truth : float or str
-        The value; the name of one of ``StudyTruth.effects``; or "reference": what the same question comes to in ten studies of 20 animals, on
-        average. The generator works in continuous time, so its coefficients are no per-epoch conditional odds ratio; coverage of the reference
-        shows that intervals are right, and that the number is the planted one is shown by the null cells and by generators on the grid (the tests).
+        The value; the name of one of ``StudyTruth.effects``; or "reference": what the same question comes to in studies of 20 animals, on average (those of
+        the validation where there are 200, else ten of their own, whose error is a third of such a study's). The generator works in continuous time, so its
+        coefficients are no per-epoch conditional odds ratio; coverage of the reference shows that intervals are right, and that the number is the planted
+        one is shown by the null cells and by generators on the grid (the tests).
     expect : {"hold", "fail"}
         Whether the error rate must hold, or the analysis must be seen to fail.
     warning : str
@@ -256,6 +258,9 @@ def _truth(cell: Cell, folder: str | Path, seed: int) -> float:
     """The cell's true value; simulated ones are kept beside the results."""
     if not isinstance(cell.truth, str):
         return float(cell.truth)
+    herds = Path(folder) / f"{cell.name}-{HERD}.csv"
+    if cell.truth == "reference" and herds.exists() and len(found := pd.read_csv(herds)["estimate"].dropna()) >= ENOUGH:
+        return float(found.mean())
     path = Path(folder) / f"truth-{cell.name}.csv"
     if not path.exists():
         from brainmu.synth import study

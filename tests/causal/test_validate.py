@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainmu.causal.validate import Cell, cells, validate
+from brainmu.causal.validate import Cell, cells, summarise, validate
 from brainmu.errors import InputError
 
 
@@ -41,3 +41,13 @@ def test_every_cell_is_its_own():
     plan = cells()
     assert len({c.key for c in plan}) == len(plan)
     assert all(c.warning for c in plan if c.expect == "fail")
+
+
+def test_the_reference_is_the_mean_of_enough_studies_of_twenty_animals(tmp_path):
+    cell = next(c for c in cells((4,)) if c.name == "hazard-effect")
+    for n, estimate in ((20, 0.8), (4, 0.9)):
+        table = pd.DataFrame({"study": range(200), "estimate": estimate, "low": estimate - 0.05, "high": estimate + 0.05, "p_value": 0.01, "warned": ""})
+        table.to_csv(tmp_path / f"hazard-effect-{n}.csv", index=False)
+    row = summarise([cell], tmp_path).iloc[0]
+    assert row["truth"] == pytest.approx(0.8) and row["bias"] == pytest.approx(0.1) and row["covered"] == 0
+    assert not list(tmp_path.glob("truth-*"))
