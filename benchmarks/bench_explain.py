@@ -276,7 +276,8 @@ def memory(lengths: tuple[int, ...]) -> None:
                 done = subprocess.run([sys.executable, __file__, "--job", method, store], capture_output=True, text=True, check=True)
                 rows.append(json.loads(done.stdout.splitlines()[-1]))
             print(
-                f"| {method} | " + " | ".join(f"{r['seconds']:.0f}, {r['beside']:.2f} + {r['spikes']:.2f}" for r in rows)
+                f"| {method} | "
+                + " | ".join(f"{r['seconds']:.0f}, {r['beside']:.2f} + {r['spikes']:.2f}" for r in rows)
                 + f" | x{rows[-1]['beside'] / rows[0]['beside']:.2f} |",
                 flush=True,
             )
