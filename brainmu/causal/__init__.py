@@ -6,5 +6,6 @@ from brainmu.causal.factorial import factorial
 from brainmu.causal.mediation import mediation
 from brainmu.causal.preregistration import preregister
 from brainmu.causal.prospective import power
+from brainmu.causal.tagged import tagged_events
 
-__all__ = ["DESIGNS", "arousal_threshold", "estimate_effect", "factorial", "mediation", "power", "preregister"]
+__all__ = ["DESIGNS", "arousal_threshold", "estimate_effect", "factorial", "mediation", "power", "preregister", "tagged_events"]

@@ -42,14 +42,15 @@ def rows_of(path: Path) -> pd.DataFrame:
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    """Cell by cell, the numbers of animals side by side: rejections where there is no effect, coverage where there is one."""
+    """Cell by cell, the numbers of animals side by side: rejections where there is no effect, coverage where there is one; and studies at each number."""
     animals = sorted(table["animals"].unique())
-    lines = ["| cell | " + " | ".join(f"{n} animals" for n in animals) + " |", "|---|" + "---|" * len(animals)]
+    lines = ["| cell | " + " | ".join(f"{n} animals" for n in animals) + " | studies |", "|---|" + "---|" * (len(animals) + 1)]
     for name, rows in table.groupby("cell", sort=False):
         rows = rows.set_index("animals")
         what = "rejected" if is_null(rows) else "covered"
         shown = [f"{rows[what][n]:.3f} [{rows[f'{what}_low'][n]:.3f}, {rows[f'{what}_high'][n]:.3f}]" if n in rows.index else "" for n in animals]
-        lines.append(f"| {name}, {what} | " + " | ".join(shown) + " |")
+        studies = ", ".join(f"{rows['studies'][n]:,}" if n in rows.index else "0" for n in animals)
+        lines.append(f"| {name}, {what} | " + " | ".join(shown) + f" | {studies} |")
     return "\n".join(lines)
 
 
