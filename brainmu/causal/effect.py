@@ -64,7 +64,8 @@ def estimate_effect(
         regression: log odds ratio an event, averaged over the horizon).
     adjust : sequence of str
         Signals to adjust for ("pressure", or one channel, "bands:delta"): the last sample at or before the reference time, which is the
-        start of the first event, and for unexposed epochs is drawn from the exposed ones' within-epoch distribution.
+        start of the first event, and for unexposed epochs is drawn from the exposed ones' within-epoch distribution. `trials` need no adjustment; of a signal
+        ("signal:pupil") they take off what goes with other signals ("light") in the same seconds, linearly within animals and arms.
     adjust_window : float or None, s
         Mean over the seconds that end at the reference time instead of the last sample.
     horizon : float or None, s
@@ -171,7 +172,8 @@ def estimate_effect(
     if design == "trials":
         effect = estimate_trials(
             grids, exposure, wanted, horizon=span, content=content, contrast=contrast, arms=arms, weight=weight,
-            competing=competing, scheme=scheme, blank=float(blank), diagnostics=diagnostics, draws=draws, seed=seed, progress=progress,
+            competing=competing, scheme=scheme, blank=float(blank), adjust=(adjust,) if isinstance(adjust, str) else tuple(adjust),
+            diagnostics=diagnostics, draws=draws, seed=seed, progress=progress,
         )  # fmt: skip
         if centred:
             notes.append(f"the hypnogram of {centred[0]} is centred (an epoch's label used its future): transitions are smeared over its window")
@@ -245,6 +247,8 @@ def check_question(asked: Mapping[str, Any], epoch: float | None = None) -> Outc
     _check_measurement(design, content, asked.get("recall"), asked.get("precision"), asked.get("stage_draws", 0))
     if outcome.kind != "transition" and design not in ("trials", "matched"):
         raise DesignError(f"design '{design}' reads transitions and outcome is '{outcome}': use design='trials' or 'matched', or a transition ('NREM->WAKE')")
+    if design == "trials" and len(asked["adjust"]) and outcome.kind != "signal":
+        raise DesignError(f"adjust is {asked['adjust']!r}: randomised trials of '{outcome}' need no adjustment, leave it out (of 'signal:NAME' they take one)")
     pairs = {k: asked.get(k) for k in ("content", "contrast", "arms")}
     for name, pair in pairs.items():
         if pair is not None and not isinstance(pair, str) and (len(pair) != 2 or pair[0] == pair[1]):

@@ -21,7 +21,7 @@ _NOT_ASKED = ("sessions", "diagnostics", "progress")
 _OBSERVED = ("horizon", "labels", "adjust", "adjust_window", "lag", "blank", "clock", "weight", "content", "stage_draws", "seed")
 _DETECTED = ("recall", "precision", "settle")
 _OF_DESIGN = {
-    "trials": ("horizon", "labels", "blank", "weight", "competing", "scheme", "content", "contrast", "arms", "stage_draws", "draws", "seed"),
+    "trials": ("horizon", "labels", "adjust", "blank", "weight", "competing", "scheme", "content", "contrast", "arms", "stage_draws", "draws", "seed"),
     "hazard": (*_OBSERVED, *_DETECTED, "dose", "draws"),
     "msm": (*_OBSERVED, "dose", "truncate"),
     "matched": (*_OBSERVED, *_DETECTED, "matches", "distance", "caliper", "draws"),

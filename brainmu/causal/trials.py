@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -21,12 +22,15 @@ from brainmu.errors import DesignError
 
 __all__ = ["estimate_trials"]
 
+ALIKE = 0.1
+"""SD within animals by which arms may differ in a covariate before it is said."""
+
 
 def estimate_trials(
     grids: Sequence[EpochGrid], exposure: str | Mapping[str, EventTable], outcome: Outcome, *, horizon: float,
     content: str | tuple[str, str] | None = None, contrast: tuple[str, str] | None = None, arms: tuple[str, str] | None = None,
     weight: Literal["animal", "event"] = "animal", competing: str | Mapping[str, str] | None = None,
-    scheme: str | None = None, blank: float = 0.0, diagnostics: bool = True, draws: int = 10_000, seed: int = 0,
+    scheme: str | None = None, blank: float = 0.0, adjust: Sequence[str] = (), diagnostics: bool = True, draws: int = 10_000, seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
 ) -> Effect:  # fmt: skip
     """Intention-to-treat difference in risks or means of randomised trials, with the randomisation test that replays their log.
@@ -49,11 +53,15 @@ def estimate_trials(
     one = content if isinstance(content, str) else None
     ledger = collect_trials(grids, exposure, horizon=horizon, scheme=scheme, content=one, contrast=contrast, arms=arms)
     y, analysed = _outcomes(grids, ledger, outcome, rules, blank)
+    adjusted: dict[str, dict[str, float]] = {}
+    if adjust:
+        y, analysed, adjusted = without_covariates(grids, ledger, y, analysed, outcome, adjust, blank)
     if arms is not None or isinstance(content, tuple):
         from brainmu.causal.trial_contrast import compare_sides
 
         sides = ("arm", arms) if arms is not None else ("content", content)
-        return compare_sides(ledger, y, analysed, sides, outcome, weight, scheme, grids, blank=blank, diagnostics=diagnostics, draws=draws, seed=seed)
+        contrasted = compare_sides(ledger, y, analysed, sides, outcome, weight, scheme, grids, blank=blank, diagnostics=diagnostics, draws=draws, seed=seed)
+        return _told(contrasted, adjusted)
     _check_arms(grids, ledger, analysed, outcome)
     assignment = AssignmentScheme(ledger, scheme)
     trials = ledger[analysed]
@@ -72,7 +80,7 @@ def estimate_trials(
         report["verdict"] = trial_verdict(result, p_value, report, outcome, horizon)
     animals = f"{len(rd[np.isfinite(rd)])} animals" if len(trials.names) > 1 else f"animal {trials.names[0]}"
     unit = "risk difference" if outcome.kind == "transition" else "s" if outcome.kind == "time" else signal_unit(grids, outcome)
-    return Effect(
+    effect = Effect(
         estimand=trial_sentence(outcome, horizon, one, contrast, animals, blank),
         estimate=result.estimate, low=result.low, high=result.high, p_value=p_value, unit=unit, level="experimental", null=null,
         n_units=int(np.isfinite(rd).sum()), n_events=len(trials),
@@ -87,6 +95,63 @@ def estimate_trials(
         risk_set=f"trials that start in an epoch scored {transition.source}, or were gated on it", lag=0, blank=blank, horizon=float(horizon),
         n_exposed=int(trials.assigned.sum()), n_transitions=int((trials.end == "target").sum()),
     )  # fmt: skip
+    return _told(effect, adjusted)
+
+
+def without_covariates(
+    grids: Sequence[EpochGrid], ledger: Trials, y: NDArray[np.float64], analysed: NDArray[np.bool_], outcome: Outcome, adjust: Sequence[str],
+    blank: float,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], dict[str, dict[str, float]]]:  # fmt: skip
+    """A signal's values freed of what goes with other signals in the same seconds (light on a pupil), within animals and arms.
+
+    Returns
+    -------
+    Values and trials that are left, those without a sample of a covariate taken out; and by covariate its slope, and how far the arms differ in it, in SD
+    within animals.
+    """
+    columns = {}
+    for name in adjust:
+        x = np.full(len(ledger), np.nan)
+        for i, g in enumerate(grids):
+            mine = ledger.session == i
+            if mine.any():
+                onset = ledger.onset[mine]
+                x[mine] = signal_after(g, dataclasses.replace(outcome, signal=name), onset + blank, ledger.horizon - blank, onset)
+        columns[name] = x
+    x = np.stack(list(columns.values()), axis=1)
+    there = np.isfinite(x).all(1)
+    values = np.full(len(ledger), np.nan)
+    values[analysed] = y
+    keep = analysed & there
+    if not keep.any():
+        raise DesignError(f"{', '.join(adjust)} has no sample in the seconds after any trial: check the signal's clock")
+    x, values, animal, arm = x[keep], values[keep], ledger.animal[keep], ledger.assigned[keep]
+    group = 2 * animal + arm
+    inside = x - _group_means(x, group)
+    slope = np.linalg.lstsq(inside, values - _group_means(values[:, None], group)[:, 0], rcond=None)[0]
+    centred = x - _group_means(x, animal)
+    spread = np.maximum(centred.std(0), 1e-12)
+    apart = (centred[arm].mean(0) - centred[~arm].mean(0)) / spread if arm.any() and not arm.all() else np.full(len(adjust), np.nan)
+    found = {name: {"slope": float(b), "arms_apart_sd": float(d)} for name, b, d in zip(adjust, slope, apart)}
+    return values - centred @ slope, keep, found
+
+
+def _group_means(x: NDArray[np.float64], group: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Mean (n, column) of each row's group."""
+    n = np.maximum(np.bincount(group), 1)
+    return np.stack([(np.bincount(group, column) / n)[group] for column in x.T], axis=1)
+
+
+def _told(effect: Effect, adjusted: Mapping[str, Mapping[str, float]]) -> Effect:
+    """The effect with what it was adjusted for, and a warning where assignment moves that itself."""
+    if adjusted:
+        effect.diagnostics["adjusted"] = dict(adjusted)
+        effect.assumptions = [*effect.assumptions, f"assignment does not act through {', '.join(adjusted)}, which the signal is freed of (linearly)"]
+        moved = [f"{k} by {v['arms_apart_sd']:+.2f} SD" for k, v in adjusted.items() if abs(v["arms_apart_sd"]) > ALIKE]
+        if moved:
+            said = f"the arms differ in {', '.join(moved)}: if assignment moves it, the adjusted difference is only the part that does not pass through it"
+            effect.diagnostics["warnings"] = [*effect.diagnostics.get("warnings", []), said]
+    return effect
 
 
 def _outcomes(

@@ -35,7 +35,10 @@ def effect(
         Parameter(help="Seconds after exposure that count (default: trials, threshold 10, mediation 20, glm ten epochs, others one; 60 s if no transition)."),
     ] = None,
     adjust: Annotated[
-        list[str] | None, Parameter(help="Signals to adjust for; their last value before the exposure.", consume_multiple=True, negative="")
+        list[str] | None,
+        Parameter(
+            help="Signals to adjust for; their last value before the exposure. Trials of a signal: in the same seconds.", consume_multiple=True, negative=""
+        ),
     ] = None,
     labels: Annotated[str, Parameter(help="Name of the hypnogram.")] = "scoring",
     lag: Annotated[int | None, Parameter(help="Epochs between exposure and the first outcome epoch (not trials; default 1).")] = None,

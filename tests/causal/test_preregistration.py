@@ -35,7 +35,7 @@ def test_the_hash_changes_with_what_bears_on_the_answer_only():
     for other in ({"horizon": 12.0}, {"seed": 1}, {"outcome": "time to WAKE"}, {"weight": "event"}, {"blank": 1.0, "outcome": "signal:x"}):
         assert sealed(**other) != same
     question = {"design": "trials", "exposure": "trials", "outcome": "NREM->WAKE"}
-    rest = dict.fromkeys(("horizon", "labels", "blank", "weight", "competing", "scheme", "content", "contrast", "stage_draws", "draws", "seed"))
+    rest = dict.fromkeys(("horizon", "labels", "adjust", "blank", "weight", "competing", "scheme", "content", "contrast", "stage_draws", "draws", "seed"))
     assert question_hash(question | rest, "0.1.0") != question_hash(question | rest, "0.2.0")
 
 
