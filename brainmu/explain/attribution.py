@@ -88,8 +88,9 @@ def attribute(
     Returns
     -------
     xr.Dataset
-        One variable a stream, in log odds of the target: field signals (time, channel, band), feature streams (epoch, channel),
-        spikes (epoch, unit); layer conductance has one variable, the tap, (epoch, latent, dimension) or (epoch, dimension). ``attrs``: method, target,
+        One variable a stream, in log odds of the target: field signals (time, channel, band), feature streams (epoch, channel), spikes (epoch, unit), with
+        the region of each channel and unit beside it where it is known (``region_lfp``, ``region_unit``); layer conductance has one variable, the tap,
+        (epoch, latent, dimension) or (epoch, dimension). ``attrs``: method, target,
         baseline, n_epochs, completeness_error (median over runs), steps, share_through_tap; explains (which log odds: an encoder stager's decoding
         over the night is not part of them) and network_agreement (share of epochs where that makes no difference); of the checks deletion_auc,
         insertion_auc and the same in random order, their curves, difference, randomised_weights_correlation, randomised_labels_correlation,
@@ -180,7 +181,7 @@ def attribute(
         attrs |= _skill(session, labels, answer, columns, target)
         attrs["verdict"] = verdict(attrs)
     attrs["beats_random"] = int(attrs["beats_random"]) if "beats_random" in attrs else None
-    out = as_dataset(maps, answer.times[chosen], answer.epoch, {k: v for k, v in attrs.items() if v is not None})
+    out = as_dataset(maps, answer.times[chosen], answer.epoch, {k: v for k, v in attrs.items() if v is not None}, session)
     if planted is not None:
         out.attrs["recovery"] = recovery(out, planted)
     if rollout:

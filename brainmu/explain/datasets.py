@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainmu.core import Recording
 from brainmu.explain.asking import Answer
 from brainmu.explain.bands import BANDS
 from brainmu.explain.checks import ATTENTION, SAME, similarity
@@ -18,12 +19,28 @@ if TYPE_CHECKING:
 __all__ = ["as_dataset", "with_rollout"]
 
 
-def as_dataset(maps: Map, epochs: NDArray[np.float64], length: float, attrs: dict[str, Any]) -> xr.Dataset:
-    """Maps as one Dataset; the time of a stream counts from the start of the session, its steps within an epoch evenly."""
+def as_dataset(maps: Map, epochs: NDArray[np.float64], length: float, attrs: dict[str, Any], session: Recording) -> xr.Dataset:
+    """Maps as one Dataset; the time of a stream counts from the start of the session, its steps within an epoch evenly. Regions stand beside channels and
+    units where the session knows them."""
     import xarray as xr
 
     variables = {name: _variable(name, values, keys, modality, epochs, length, "log odds") for name, (values, keys, modality) in maps.items()}
-    return xr.Dataset(variables, attrs=attrs | {"epoch": length})
+    out = xr.Dataset(variables, attrs=attrs | {"epoch": length})
+    for member in [str(d) for d in out.dims if d == "unit" or str(d).startswith("channel_")]:
+        regions = _regions(session, member)
+        if any(regions.values()):
+            beside = "region_unit" if member == "unit" else member.replace("channel_", "region_", 1)
+            out = out.assign_coords({beside: (member, np.array([regions.get(str(k), "") for k in out[member].to_numpy()], dtype=object))})
+    return out
+
+
+def _regions(session: Recording, member: str) -> dict[str, str]:
+    """Region of each channel or unit of a dimension, by name; "" where unknown."""
+    if member == "unit":
+        units = session.spikes.units if session.spikes is not None else None
+        return {} if units is None else dict(zip(units["id"].astype(str), units["region"].fillna("").astype(str)))
+    signal = session.signals.get(member.removeprefix("channel_"))
+    return {} if signal is None else dict(zip(signal.names, signal.channels["region"].fillna("").astype(str)))
 
 
 def _variable(

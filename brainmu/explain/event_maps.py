@@ -123,7 +123,7 @@ def attribute_events(
             attrs["randomised_weights_correlation"] = similarity(maps, _map(session, all_parts, falls[1]))
         attrs["verdict"] = verdict(attrs)
         attrs["beats_random"] = int(attrs["beats_random"])
-    out = as_dataset(maps, chosen.start, float(np.median(chosen.duration)), attrs)
+    out = as_dataset(maps, chosen.start, float(np.median(chosen.duration)), attrs, session)
     if known is not None:
         out.attrs["recovery"] = recovery(out, known)
     return out

@@ -32,9 +32,8 @@ def save_map(maps: xr.Dataset, path: str | Path) -> Path:
     flat = maps.copy()
     # netCDF 3 knows text and numbers only; a list of stages is a text with spaces.
     flat.attrs = {k: " ".join(map(str, v)) if isinstance(v, (list, tuple)) else v for k, v in maps.attrs.items() if v is not None}
-    for name in flat.coords:
-        if flat[name].dtype == object:
-            flat[name] = np.char.encode(flat[name].to_numpy().astype("U"), "utf-8")
+    texts = {n: c for n, c in flat.coords.items() if c.dtype == object}
+    flat = flat.assign_coords({n: (c.dims, np.char.encode(c.to_numpy().astype("U"), "utf-8")) for n, c in texts.items()})
     partial = p.with_name(p.name + ".partial")
     flat.to_netcdf(partial, engine="scipy")
     partial.replace(p)
@@ -54,9 +53,8 @@ def load_map(path: str | Path) -> xr.Dataset:
             maps = opened.load()
     except (OSError, ValueError, TypeError) as error:
         raise FormatError(f"{p}: not a netCDF file ({error}), expected an attribution map written by brainmu attribute") from None
-    for name in maps.coords:
-        if maps[name].dtype.kind == "S":
-            maps[name] = np.char.decode(maps[name].to_numpy(), "utf-8").astype(object)
+    texts = {n: c for n, c in maps.coords.items() if c.dtype.kind == "S"}
+    maps = maps.assign_coords({n: (c.dims, np.char.decode(c.to_numpy(), "utf-8").astype(object)) for n, c in texts.items()})
     if isinstance(maps.attrs.get("stages"), str):
         maps.attrs["stages"] = maps.attrs["stages"].split()
     return maps
