@@ -13,6 +13,7 @@ from brainmu.causal.estimand import trial_sentence
 from brainmu.causal.grid import EpochGrid
 from brainmu.causal.outcome import Outcome, signal_after, signal_unit
 from brainmu.causal.randomise import AssignmentScheme, randomisation_null
+from brainmu.causal.trial_contrast import UNLIKE, compare_sides
 from brainmu.causal.trial_diagnostics import describe_trials, trial_verdict
 from brainmu.causal.trial_risk import combine, competing_rules, outcome_of, population_weights, risk_differences
 from brainmu.causal.trial_table import SCHEMES, Trials, collect_trials
@@ -21,9 +22,6 @@ from brainmu.core.events import EventTable
 from brainmu.errors import DesignError
 
 __all__ = ["estimate_trials"]
-
-ALIKE = 0.1
-"""SD within animals by which arms may differ in a covariate before it is said."""
 
 
 def estimate_trials(
@@ -57,8 +55,6 @@ def estimate_trials(
     if adjust:
         y, analysed, adjusted = without_covariates(grids, ledger, y, analysed, outcome, adjust, blank)
     if arms is not None or isinstance(content, tuple):
-        from brainmu.causal.trial_contrast import compare_sides
-
         sides = ("arm", arms) if arms is not None else ("content", content)
         contrasted = compare_sides(ledger, y, analysed, sides, outcome, weight, scheme, grids, blank=blank, diagnostics=diagnostics, draws=draws, seed=seed)
         return _told(contrasted, adjusted)
@@ -147,7 +143,7 @@ def _told(effect: Effect, adjusted: Mapping[str, Mapping[str, float]]) -> Effect
     if adjusted:
         effect.diagnostics["adjusted"] = dict(adjusted)
         effect.assumptions = [*effect.assumptions, f"assignment does not act through {', '.join(adjusted)}, which the signal is freed of (linearly)"]
-        moved = [f"{k} by {v['arms_apart_sd']:+.2f} SD" for k, v in adjusted.items() if abs(v["arms_apart_sd"]) > ALIKE]
+        moved = [f"{k} by {v['arms_apart_sd']:+.2f} SD" for k, v in adjusted.items() if abs(v["arms_apart_sd"]) > UNLIKE]
         if moved:
             said = f"the arms differ in {', '.join(moved)}: if assignment moves it, the adjusted difference is only the part that does not pass through it"
             effect.diagnostics["warnings"] = [*effect.diagnostics.get("warnings", []), said]

@@ -17,7 +17,7 @@ from brainmu.explain.checks import check_planted, curves, ranked, recovery, simi
 from brainmu.explain.datasets import as_dataset
 from brainmu.explain.occlusion import shifted
 from brainmu.explain.parts import Map, Part, randomised
-from brainmu.explain.saved import Saved
+from brainmu.explain.saved import Saved, asked_once
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -178,21 +178,12 @@ def _odds(
 ) -> Callable[[Sequence[Collection[Part]]], NDArray[np.float64]]:  # fmt: skip
     """Mean log odds (set,) of the events with sets of parts shifted, all by as much."""
     by = rng.uniform(0.25, 0.75) * session.duration
-    known: dict[frozenset[Part], float] = {frozenset(): float(before.mean())}
 
-    def odds(sets: Sequence[Collection[Part]]) -> NDArray[np.float64]:
-        for parts in map(frozenset, sets):
-            if parts not in known:
-                name = f"odds.{len(known)}"
-                done = saved.get(name)
-                if done is None:
-                    after = detector.log_odds(_without(session, parts, by), events, content)
-                    done = {"odds": np.where(np.isfinite(after), after, 0.0).mean()}
-                    saved.put(name, **done)
-                known[parts] = float(done["odds"])
-        return np.array([known[frozenset(parts)] for parts in sets])
+    def ask_without(parts: frozenset[Part]) -> float:
+        after = detector.log_odds(_without(session, parts, by), events, content)
+        return float(np.where(np.isfinite(after), after, 0.0).mean())
 
-    return odds
+    return asked_once(saved, {frozenset(): float(before.mean())}, ask_without)
 
 
 def _map(session: Recording, parts: Sequence[Part], falls: NDArray[np.float64]) -> Map:

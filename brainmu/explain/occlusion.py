@@ -19,7 +19,7 @@ from brainmu.dsp.filters import bandpass
 from brainmu.explain.asking import Answer, ask
 from brainmu.explain.bands import BANDS, bands_below
 from brainmu.explain.parts import Map, Part
-from brainmu.explain.saved import Saved
+from brainmu.explain.saved import Saved, asked_once
 
 __all__ = ["occlude", "shifted", "shifted_odds"]
 
@@ -73,21 +73,12 @@ def shifted_odds(
 ) -> Callable[[Sequence[Collection[Part]]], NDArray[np.float64]]:  # fmt: skip
     """A function from sets of parts to the mean log odds (set,) of the target in the chosen epochs with these parts shifted, all by as much."""
     by = rng.uniform(0.25, 0.75) * recording.duration
-    known: dict[frozenset[Part], float] = {}
 
-    def odds(sets: Sequence[Collection[Part]]) -> NDArray[np.float64]:
-        for parts in map(frozenset, sets):
-            if parts not in known:
-                name = f"odds.{len(known)}"
-                done = saved.get(name)
-                if done is None:
-                    said = ask(stager, shifted(recording, parts, by), answer.start) if parts else answer
-                    done = {"odds": np.nanmean(said.log_odds(columns)[chosen])}
-                    saved.put(name, **done)
-                known[parts] = float(done["odds"])
-        return np.array([known[frozenset(parts)] for parts in sets])
+    def ask_without(parts: frozenset[Part]) -> float:
+        said = ask(stager, shifted(recording, parts, by), answer.start) if parts else answer
+        return float(np.nanmean(said.log_odds(columns)[chosen]))
 
-    return odds
+    return asked_once(saved, {}, ask_without)
 
 
 def _streams(recording: Recording) -> dict[str, tuple[str, tuple[str, ...]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from brainmu.core.effect import jsonable
 from brainmu.errors import InputError
+from brainmu.explain.parts import Part
 
-__all__ = ["Saved"]
+__all__ = ["Saved", "asked_once"]
 
 _SAME = 1e-3
 """Answers of one model about one recording may differ by so much between machines and numbers of threads."""
@@ -83,6 +85,25 @@ class Saved:
         with partial.open("wb") as f:
             np.savez(f, **arrays)
         partial.replace(self.folder / f"{name}.npz")
+
+
+def asked_once(
+    saved: Saved, known: dict[frozenset[Part], float], ask: Callable[[frozenset[Part]], float]
+) -> Callable[[Sequence[Collection[Part]]], NDArray[np.float64]]:
+    """A function from sets of parts to log odds (set,), which asks for each set once and keeps the answer; `known` holds those that need no asking."""
+
+    def odds(sets: Sequence[Collection[Part]]) -> NDArray[np.float64]:
+        for parts in map(frozenset, sets):
+            if parts not in known:
+                name = f"odds.{len(known)}"
+                done = saved.get(name)
+                if done is None:
+                    done = {"odds": np.asarray(ask(parts))}
+                    saved.put(name, **done)
+                known[parts] = float(done["odds"])
+        return np.array([known[frozenset(parts)] for parts in sets])
+
+    return odds
 
 
 def _alike(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
