@@ -82,11 +82,7 @@ def carry_stages(
 
 def _relabelled(recording: Recording, labels: str | None, hypnogram: Hypnogram) -> Recording:
     name = labels or next(k for k, v in recording.labels.items() if isinstance(v, Hypnogram))
-    return Recording(
-        id=recording.id, subject=recording.subject, species=recording.species, started_at=recording.started_at, signals=dict(recording.signals),
-        spikes=recording.spikes, labels=dict(recording.labels) | {name: hypnogram}, source={"format": "edited"}, subject_meta=recording.subject_meta,
-        zeitgeber=recording.zeitgeber,
-    )  # fmt: skip
+    return recording.with_fields(labels=recording.labels | {name: hypnogram}, source={"format": "edited"})
 
 
 def _widened(effect: Effect, variance: float) -> Effect:

@@ -213,7 +213,7 @@ def _answer(cell: Cell, recordings: list[Recording], task: _Task) -> dict[str, A
 
 def _stamped_early(recording: Recording, seconds: float) -> Recording:
     signals = {k: dataclasses.replace(v, start=v.start - seconds) for k, v in recording.signals.items()}
-    return dataclasses.replace(recording, signals=signals)
+    return recording.with_fields(signals=signals)
 
 
 def summarise(plan: Sequence[Cell], folder: str | Path, seed: int = 0) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -100,6 +100,19 @@ class Recording:
             labels=dict(labels or {}), subject_meta=dict(subject_meta or {}), zeitgeber=zeitgeber,
             source={"format": "arrays", **(source or {})},
         )  # fmt: skip
+
+    def with_fields(self, **changes: Any) -> Recording:
+        """A plain recording like this one (also of a Session) but for some attributes. Signals stay lazy; dicts are copied, so that either may change.
+
+        Examples
+        --------
+        >>> Recording("m1_day2", "m1").with_fields(id="m1_day2_cut").subject
+        'm1'
+        """
+        kept: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(Recording)} | changes
+        for name, value in kept.items():
+            kept[name] = dict(value) if isinstance(value, dict) else value
+        return Recording(**kept)
 
     # -- extent ---------------------------------------------------------------------------------------------------
     @property

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainmu.core import Effect, Recording
+from brainmu.core.limits import whole
 from brainmu.core.metrics import bootstrap_interval
 from brainmu.core.recording import as_list
 from brainmu.errors import InputError, MissingDataError
-from brainmu.explain.asking import Answer, epoch_indices, explains, target_columns, whole_number
+from brainmu.explain.asking import Answer, epoch_indices, explains, target_columns
 from brainmu.explain.readouts import placebo_p, summarise_animals
 
 if TYPE_CHECKING:
@@ -162,8 +163,8 @@ def _measured(
 
     if placebos < 1:
         raise InputError(f"placebos is {placebos}, expected at least 1: a change without its placebo cannot be judged")
-    whole_number("max_epochs", max_epochs, 1)
-    whole_number("seed", seed, 0)
+    whole("max_epochs", max_epochs, 1)
+    whole("seed", seed, 0)
     changes, draws, bouts, subjects, norms, gaps = [], [], [], [], [], []
     for i, (recording, clean) in enumerate(pairs):
         rng = np.random.default_rng(seed)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from brainmu.models import StageModel
 
-__all__ = ["Answer", "Tempering", "ask", "beyond_the_network", "differentiable", "epoch_indices", "explains", "stages_of", "target_columns", "whole_number"]
+__all__ = ["Answer", "Tempering", "ask", "beyond_the_network", "differentiable", "epoch_indices", "explains", "stages_of", "target_columns"]
 
 _FLOOR = 1e-4
 """Probabilities are kept this far from 0 and 1: the log odds of a certain answer would be infinite."""
@@ -113,9 +113,9 @@ def differentiable(stager: Any) -> StageModel | None:
 
 
 def stages_of(stager: Any) -> tuple[str, ...]:
-    """The stages that `stager` predicts."""
+    """The stages that `stager` predicts; none where it was not fitted."""
     model = differentiable(stager)
-    return tuple(model.stages) if model is not None else tuple(stager.classes_)
+    return tuple(model.stages) if model is not None else tuple(getattr(stager, "classes_", ()))
 
 
 def target_columns(stages: tuple[str, ...], target: str) -> NDArray[np.intp]:
@@ -125,12 +125,6 @@ def target_columns(stages: tuple[str, ...], target: str) -> NDArray[np.intp]:
     if not len(columns):
         raise InputError(f"target {target!r} is not among the stager's stages ({' '.join(stages)})")
     return columns
-
-
-def whole_number(name: str, value: Any, least: int) -> None:
-    """Raises InputError where a setting is no whole number, or less than `least`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise InputError(f"{name} is {value!r}, expected a whole number, {least} or more")
 
 
 def epoch_indices(recording: Recording, epochs: Any, there: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from brainmu.core import Hypnogram, Recording
 from brainmu.core.hypnogram import stage_group
+from brainmu.core.limits import whole
 from brainmu.core.metrics import auroc
 from brainmu.errors import InputError, MissingDataError
-from brainmu.explain.asking import Answer, ask, beyond_the_network, differentiable, epoch_indices, explains, target_columns, whole_number
+from brainmu.explain.asking import Answer, ask, beyond_the_network, differentiable, epoch_indices, explains, target_columns
 from brainmu.explain.baselines import Baseline, baseline_of
 from brainmu.explain.checks import check_planted, curves, ranked, recovery, similarity, verdict
 from brainmu.explain.datasets import as_dataset, with_rollout
@@ -121,8 +122,8 @@ def attribute(
     model = differentiable(stager)
     method = _method(stager, model, method, control)
     for name, value in (("max_epochs", max_epochs), ("shifts", shifts)):
-        whole_number(name, value, 1)
-    whole_number("seed", seed, 0)
+        whole(name, value, 1)
+    whole("seed", seed, 0)
     if check and labels is not None:
         session.hypnogram(labels)  # refuses a name that is none before the work
     if method == "layer_conductance":

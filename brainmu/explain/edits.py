@@ -73,11 +73,7 @@ def apply_edits(recording: Recording, edits: Sequence[Edit]) -> Recording:
         s = recording.signals[name]
         patches = sorted((e.patches[name] for e in parts if name in e.patches), key=lambda p: p[0])
         signals[name] = s.with_values(_Patched(s, patches))
-    return Recording(
-        id=recording.id, subject=recording.subject, species=recording.species, started_at=recording.started_at, signals=signals,
-        spikes=_edited_spikes(recording.spikes, parts), labels=recording.labels, source={"format": "edited"}, subject_meta=recording.subject_meta,
-        zeitgeber=recording.zeitgeber,
-    )  # fmt: skip
+    return recording.with_fields(signals=signals, spikes=_edited_spikes(recording.spikes, parts), source={"format": "edited"})
 
 
 def _edited_spikes(spikes: Spikes | None, parts: Sequence[Edit]) -> Spikes | None:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Recording, Spikes
+from brainmu.core.limits import whole
 from brainmu.errors import MissingDataError
-from brainmu.explain.asking import whole_number
 from brainmu.explain.bands import BANDS, bands_below
 from brainmu.explain.checks import check_planted, curves, ranked, recovery, similarity, verdict
 from brainmu.explain.datasets import as_dataset
@@ -75,9 +75,9 @@ def attribute_events(
     InputError
         If the detector was not shown the content, or `parts` holds those of another question.
     """
-    whole_number("shifts", shifts, 1)
-    whole_number("max_events", max_events, 1)
-    whole_number("seed", seed, 0)
+    whole("shifts", shifts, 1)
+    whole("max_events", max_events, 1)
+    whole("seed", seed, 0)
     say = progress or (lambda _what, _done: None)
     content = None if target in (*EVENT, detector.kind) else target
     rng = np.random.default_rng(seed)

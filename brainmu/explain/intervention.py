@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainmu.core import Effect, EventTable, Recording
+from brainmu.core.limits import whole
 from brainmu.core.recording import as_list
 from brainmu.errors import InputError, MissingDataError
-from brainmu.explain.asking import Answer, target_columns, whole_number
+from brainmu.explain.asking import Answer, stages_of, target_columns
 from brainmu.explain.edits import Edit
-from brainmu.explain.operations import OPERATIONS, Operation, operation_of, parts_of
+from brainmu.explain.operations import OPERATIONS, Operation, check_factor, operation_of, parts_of
 from brainmu.explain.placing import Places, choose
 from brainmu.explain.reader import Reader, Reading
 from brainmu.explain.readouts import SCALES, Readout, readouts
@@ -111,8 +112,10 @@ def intervene(
     source, aim = _outcome(outcome)
     if placebos < 1:
         raise InputError(f"placebos is {placebos}, expected at least 1: an edit without its placebo cannot be judged")
-    whole_number("max_events", max_events, 1)
-    whole_number("seed", seed, 0)
+    if operation == "scale":
+        check_factor(factor)
+    whole("max_events", max_events, 1)
+    whole("seed", seed, 0)
     if horizon is not None and (isinstance(horizon, str) or not (np.isfinite(horizon) and horizon > 0)):
         raise InputError(f"horizon is {horizon!r} s, expected a positive multiple of the epoch")
     if len(refits) == 1:
@@ -132,6 +135,11 @@ def intervene(
     if not sessions:
         raise InputError("intervene: no recordings came, expected at least one")
     tables = _tables(sessions, events)
+    # What cannot be is told before the model reads hours of recording.
+    for stage in (source, aim) if stages_of(stager) else ():
+        target_columns(stages_of(stager), stage)
+    for recording, table in zip(sessions, tables):
+        _of_content(recording, table, q.content)
     found = []
     for i, (recording, table) in enumerate(zip(sessions, tables)):
         part = None if progress is None else lambda label, fraction, i=i: progress(label, (i + fraction) / len(sessions))
@@ -396,7 +404,10 @@ def _names(content: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _doses(dose: float | Sequence[float]) -> tuple[float, ...]:
-    doses = tuple(sorted({float(d) for d in np.atleast_1d(np.asarray(dose, dtype=np.float64))}))
+    try:
+        doses = tuple(sorted({float(d) for d in np.atleast_1d(np.asarray(dose, dtype=np.float64))}))
+    except (TypeError, ValueError):
+        doses = ()
     if not doses or not all(0 < d <= 1 for d in doses):
         raise InputError(f"dose is {dose!r}, expected shares of the events in (0, 1]")
     return doses

@@ -111,10 +111,7 @@ def shifted(recording: Recording, parts: Collection[Part], by: float) -> Recordi
     for name in {n for n, _, _ in parts if n != "spikes"}:
         s = recording.signals[name]
         signals[name] = s.with_values(_Shifted(s, [(m, b) for n, m, b in parts if n == name], by))
-    return Recording(
-        id=recording.id, subject=recording.subject, species=recording.species, started_at=recording.started_at, signals=signals, spikes=spikes,
-        labels=recording.labels, source={"format": "edited"}, subject_meta=recording.subject_meta, zeitgeber=recording.zeitgeber,
-    )  # fmt: skip
+    return recording.with_fields(signals=signals, spikes=spikes, source={"format": "edited"})
 
 
 class _Shifted:

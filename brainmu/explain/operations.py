@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Intervals, Recording, Signal
+from brainmu.core.limits import number
 from brainmu.errors import InputError, MissingDataError
 from brainmu.explain.edits import FILLER_BAND, RIPPLE_BAND, TAPER, Edit, Patch, content, nearest_spikes, ripple_signals, to_norm
 from brainmu.explain.placing import Places
 
-__all__ = ["OPERATIONS", "Operation", "operation_of", "parts_of", "placebo_edits", "removal_edits"]
+__all__ = ["OPERATIONS", "Operation", "check_factor", "operation_of", "parts_of", "placebo_edits", "removal_edits"]
 
 _CANDIDATES = 64
 """Segments looked through for the one that is most like an event, of a pool of so many:"""
@@ -35,6 +36,12 @@ def parts_of(what: str | Sequence[str]) -> tuple[str, ...]:
     if not parts or set(parts) - {"spikes", "ripple"}:
         raise InputError(f"what is {what!r}, expected some of spikes, ripple (or both)")
     return tuple(p for p in ("spikes", "ripple") if p in parts)
+
+
+def check_factor(factor: float) -> None:
+    """Raises InputError for a factor that cannot be, or that changes nothing."""
+    if number("factor", factor) == 1:
+        raise InputError("factor is 1, which changes nothing: expected another number of at least 0, such as 0.5 or 2")
 
 
 class Operation(abc.ABC):
@@ -158,8 +165,7 @@ class Scale(Operation):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if not (np.isfinite(self.factor) and self.factor >= 0 and self.factor != 1):
-            raise InputError(f"factor is {self.factor:g}, expected a number >= 0 other than 1, such as 0.5 or 2")
+        check_factor(self.factor)
         self.said = f"scaled by {self.factor:g} in its input"
 
     def _change(self, signal: Signal, start: float, stop: float, destination: float | None, band: tuple[float, float]) -> Patch | None:

@@ -104,11 +104,7 @@ def without_kinds(recording: Recording, kinds: Iterable[str]) -> Recording:
         stay = ~s.channels["kind"].isin(gone).to_numpy()
         if stay.any():
             signals[name] = s if stay.all() else s.pick(stay)
-    out = Recording(
-        id=recording.id, subject=recording.subject, species=recording.species, started_at=recording.started_at, signals=signals,
-        spikes=None if "spikes" in gone else recording.spikes, labels=dict(recording.labels), source=dict(recording.source),
-        subject_meta=dict(recording.subject_meta), zeitgeber=recording.zeitgeber,
-    )  # fmt: skip
+    out = recording.with_fields(signals=signals, spikes=None if "spikes" in gone else recording.spikes)
     if not out.signals_of(*KINDS) and (out.spikes is None or not len(out.spikes)):
         raise MissingDataError(f"{recording.id}: nothing to read stages from is left without {', '.join(sorted(gone))}: leave out fewer kinds")
     return out

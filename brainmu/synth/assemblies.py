@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from brainmu.core import EventTable
+from brainmu.core.limits import check_model, whole
 from brainmu.errors import InputError
-from brainmu.synth.limits import check_model, whole
 from brainmu.synth.track import Run
 
 __all__ = ["Assemblies", "AssemblyModel", "plan_assemblies"]

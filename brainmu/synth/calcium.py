@@ -16,9 +16,9 @@ from scipy.signal import lfilter
 
 from brainmu.config import suggest
 from brainmu.core import EventTable, Signal, Spikes
+from brainmu.core.limits import check_model, number, whole
 from brainmu.errors import InputError
 from brainmu.synth.effects import ornstein_uhlenbeck
-from brainmu.synth.limits import check_model, number, whole
 from brainmu.synth.noise import BLOCK, Streamed
 
 __all__ = ["INDICATORS", "CalciumModel", "CalciumTruth", "Indicator", "PhotometryModel", "PhotometryTruth", "calcium", "photometry"]

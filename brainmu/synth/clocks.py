@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from brainmu.config import suggest
 from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal, Spikes
+from brainmu.core.limits import check_model, number, whole
 from brainmu.core.recording import Label
 from brainmu.errors import InputError
-from brainmu.synth.limits import check_model, number, whole
 
 __all__ = ["ClockModel", "TrueClock", "on_clocks"]
 

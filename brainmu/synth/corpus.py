@@ -22,9 +22,9 @@ import pandas as pd
 from brainmu._version import __version__
 from brainmu.config import suggest
 from brainmu.core import Recording
+from brainmu.core.limits import number, whole
 from brainmu.errors import BrainmuError, FormatError, InputError, NotFoundError, OutputExistsError, StoreError
 from brainmu.synth.labs import Lab, find_lab
-from brainmu.synth.limits import number, whole
 from brainmu.synth.recording import PRESETS, recording, usual
 from brainmu.synth.saving import replacing
 from brainmu.synth.truth import Truth

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from brainmu.core import EventTable
+from brainmu.core.limits import check_model
 from brainmu.errors import InputError
-from brainmu.synth.limits import check_model
 from brainmu.synth.noise import band
 from brainmu.synth.truth import TrueEffect
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from brainmu.config import suggest
+from brainmu.core.limits import number
 from brainmu.errors import InputError
-from brainmu.synth.limits import number
 
 __all__ = ["EXPERIENCES", "Experience", "assign_groups", "experience"]
 

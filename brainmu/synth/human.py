@@ -14,9 +14,9 @@ from scipy.ndimage import gaussian_filter1d
 
 from brainmu.config import suggest
 from brainmu.core import EventTable, Recording, Signal
+from brainmu.core.limits import check_model
 from brainmu.errors import InputError
 from brainmu.synth.effects import ornstein_uhlenbeck
-from brainmu.synth.limits import check_model
 from brainmu.synth.noise import BLOCK, BlockNoise, Streamed, aperiodic, band, bump
 from brainmu.synth.scorer import ScorerModel, scorings
 from brainmu.synth.sleep import HumanSleep, human_arousals, human_bouts, score

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Intervals, Recording, Spikes
+from brainmu.core.limits import check_model
 from brainmu.errors import InputError
-from brainmu.synth.limits import check_model
 
 __all__ = ["FaultModel", "Faults", "plan_faults", "sorted_by_machine", "with_noise"]
 
@@ -170,6 +170,4 @@ def with_noise(recording: Recording, amount: float, seed: int = 0) -> Recording:
         sd = np.nanstd(values[:, noisy], axis=0, dtype=np.float64).astype(np.float32)
         values[:, noisy] += np.float32(amount) * sd * rng.standard_normal((len(values), len(noisy)), dtype=np.float32)
         signals[name] = signals[name].with_values(values)
-    # A plain one, also of a Session, whose signals are those of its store.
-    kept = {f.name: getattr(recording, f.name) for f in fields(Recording) if f.name != "signals"}
-    return Recording(**kept, signals=signals)
+    return recording.with_fields(signals=signals)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from brainmu.config import suggest
 from brainmu.core import Recording, Signal
+from brainmu.core.limits import number, whole
 from brainmu.errors import InputError
-from brainmu.synth.limits import number, whole
 from brainmu.synth.native import FORMATS, write
 from brainmu.synth.native.blocks import VOLTAGES
 from brainmu.synth.recording import recording

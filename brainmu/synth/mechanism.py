@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from brainmu.core.limits import check_model, number
 from brainmu.errors import InputError
 from brainmu.synth.experience import Experience, experience
-from brainmu.synth.limits import check_model, number
 
 __all__ = ["ARMS", "VALENCES", "Mechanism", "check_content", "valence"]
 

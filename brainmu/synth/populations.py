@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from brainmu.core import EventTable
+from brainmu.core.limits import check_model, number
 from brainmu.synth.effects import ornstein_uhlenbeck
-from brainmu.synth.limits import check_model, number
 from brainmu.synth.noise import lookup
 from brainmu.synth.signals import Drivers
 from brainmu.synth.track import Run

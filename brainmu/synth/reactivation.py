@@ -10,9 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Intervals
+from brainmu.core.limits import check_model, number
 from brainmu.errors import InputError
 from brainmu.synth.effects import Life, Mechanism, live, replay_length
-from brainmu.synth.limits import check_model, number
 from brainmu.synth.sleep import RodentSleep
 
 __all__ = ["Microstructure", "RippleModel", "microstructure", "rest_before"]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from brainmu.config import suggest
 from brainmu.core import EventTable, Hypnogram, Intervals, Recording, Signal
+from brainmu.core.limits import number, whole
 from brainmu.errors import InputError
 from brainmu.synth.arenas import Arena, make_arena, run_in
 from brainmu.synth.assemblies import AssemblyModel
@@ -23,7 +24,6 @@ from brainmu.synth.effects import Life, Mechanism, live
 from brainmu.synth.human import HUMAN_PRESETS, EEGModel, human_recording
 from brainmu.synth.instruments import FaultModel, Faults, plan_faults, sorted_by_machine
 from brainmu.synth.interventions import planted_effects, simulate_interventions
-from brainmu.synth.limits import number, whole
 from brainmu.synth.populations import PopulationModel
 from brainmu.synth.reactivation import Microstructure, RippleModel, microstructure, rest_before
 from brainmu.synth.scorer import ScorerModel, scorings

@@ -16,8 +16,8 @@ from scipy.signal import lfilter
 from scipy.special import ndtr
 
 from brainmu.core import Hypnogram
+from brainmu.core.limits import check_model, number, whole
 from brainmu.errors import InputError
-from brainmu.synth.limits import check_model, number, whole
 
 __all__ = ["HUMAN_CONFUSION", "RODENT_CONFUSION", "ScorerModel", "scorings"]
 

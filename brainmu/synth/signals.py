@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from brainmu.core import EventTable, Signal
+from brainmu.core.limits import check_model
 from brainmu.synth.decoys import Decoys
 from brainmu.synth.effects import ornstein_uhlenbeck
 from brainmu.synth.instruments import Faults
-from brainmu.synth.limits import check_model
 from brainmu.synth.noise import BLOCK, BlockNoise, Streamed, aperiodic, band, lookup
 from brainmu.synth.reactivation import Microstructure
 from brainmu.synth.regions import Layout, coherence, layout

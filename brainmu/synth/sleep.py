@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from brainmu.core import STAGE_SETS, EventTable, Hypnogram
+from brainmu.core.limits import check_model, number
 from brainmu.errors import InputError
-from brainmu.synth.limits import check_model, number
 
 __all__ = ["DRIVE_FROM", "HumanSleep", "RodentSleep", "bout_table", "human_arousals", "human_bouts", "score"]
 

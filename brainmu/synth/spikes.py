@@ -10,10 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from brainmu.core import EventTable, Spikes
+from brainmu.core.limits import check_model, whole
 from brainmu.synth.arenas import Arena, route_maker
 from brainmu.synth.assemblies import Assemblies
 from brainmu.synth.effects import ornstein_uhlenbeck
-from brainmu.synth.limits import check_model, whole
 from brainmu.synth.noise import lookup
 from brainmu.synth.reactivation import Microstructure
 from brainmu.synth.signals import Drivers

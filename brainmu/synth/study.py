@@ -12,12 +12,12 @@ import numpy as np
 
 from brainmu.config import suggest
 from brainmu.core import Recording, Signal
+from brainmu.core.limits import number, whole
 from brainmu.errors import InputError
 from brainmu.synth.effects import Life, Mechanism, live
 from brainmu.synth.experience import Experience, assign_groups
 from brainmu.synth.experience import experience as named
 from brainmu.synth.interventions import planted_effects, simulate_interventions
-from brainmu.synth.limits import number, whole
 from brainmu.synth.sleep import DRIVE_FROM, RodentSleep, score
 from brainmu.synth.truth import TrueEffect
 

@@ -122,11 +122,8 @@ def cut(recording: Recording, start: float, stop: float, id: str | None = None) 
     if recording.spikes is not None:
         times, units = recording.spikes.span(start, stop)
         spikes = Spikes(times, units, recording.spikes.units)
-    return Recording(
-        id=id or recording.id, subject=recording.subject, species=recording.species, started_at=recording.started_at, signals=signals, spikes=spikes,
-        labels={k: _cut_label(v, start, stop) for k, v in recording.labels.items()}, clocks=dict(recording.clocks), source=dict(recording.source),
-        subject_meta=dict(recording.subject_meta), zeitgeber=recording.zeitgeber,
-    )  # fmt: skip
+    labels = {k: _cut_label(v, start, stop) for k, v in recording.labels.items()}
+    return recording.with_fields(id=id or recording.id, signals=signals, spikes=spikes, labels=labels)
 
 
 def _cut_label(label: Label, start: float, stop: float) -> Label:

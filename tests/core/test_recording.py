@@ -139,3 +139,14 @@ def test_doubts_name_what_does_not_fit():
     ]  # fmt: skip
     long = Hypnogram.from_stages(["WAKE", "NREM"], epoch=40)
     assert "check its epoch (40 s)" in Recording.from_arrays("a", signals={"eeg": eeg}, labels={"scoring": long}).doubts()[0]
+
+
+def test_with_fields_changes_a_copy():
+    labels = {"sleep": Intervals([[0.0, 1.0]])}
+    rec = Recording("a", "m1", labels=labels, clocks={"lfp": {"ppm": 3.0}}, zeitgeber=2.0)
+    other = rec.with_fields(id="b", source={"format": "edited"})
+    other.labels["more"] = Intervals([[2.0, 3.0]])
+    assert (other.id, other.subject, other.zeitgeber, other.clocks, other.source) == ("b", "m1", 2.0, rec.clocks, {"format": "edited"})
+    assert rec.id == "a" and list(rec.labels) == ["sleep"] and other.labels["sleep"] is rec.labels["sleep"]
+    with pytest.raises(InputError, match="non-empty name"):
+        rec.with_fields(id="")

@@ -78,12 +78,22 @@ def test_refusals(indifferent):
         intervene(indifferent, session, events, horizon=10.0)
     for more, words in (
         ({"placebos": 0}, "placebos"), ({"max_events": 0}, "max_events is 0"), ({"max_events": -1}, "max_events is -1"), ({"seed": "x"}, "seed is 'x'"),
-        ({"horizon": -4.0}, "positive multiple"), ({"refits": [indifferent]}, "two or more"),
+        ({"horizon": -4.0}, "positive multiple"), ({"refits": [indifferent]}, "two or more"), ({"dose": "a"}, "shares of the events"),
+        ({"operation": "scale", "factor": 1}, "changes nothing"), ({"operation": "scale", "factor": "x"}, "factor is 'x'"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=words):
             intervene(indifferent, session, events, **more)
     with pytest.raises(MissingDataError, match="none of the 1 events"):
         intervene(indifferent, session, EventTable([1e6], [1e6 + 0.1]), what=["ripple"])
+
+
+def test_what_cannot_be_is_told_before_the_model_is_asked(indifferent, monkeypatch):
+    session, events = planted(9, 12, driven=False)
+    monkeypatch.setattr(type(indifferent), "predict", lambda *_a, **_k: pytest.fail("the model was asked"))
+    with pytest.raises(InputError, match="target 'N2' is not among"):
+        intervene(indifferent, session, events, outcome="NREM->N2")
+    with pytest.raises(MissingDataError, match="no event has content 'B'"):
+        intervene(indifferent, session, events, content="B")
 
 
 def test_a_part_that_the_recording_lacks_is_said(untrained, sessions):

@@ -101,7 +101,7 @@ def test_the_mean_of_a_stage_has_its_power_and_the_phases_of_the_recording(decid
         (dict(method="layer_conductance", tap="layer7"), "tap is 'layer7', expected one of window.0"),
         (dict(method="occlusion", baseline="matched"), "came with occlusion"),
         (dict(method="occlusion", rollout=True), "came with occlusion"),
-        (dict(max_epochs=0), "whole number, 1 or more"),
+        (dict(max_epochs=0), "whole number of at least 1"),
     ],
 )
 def test_refusals(decided, sessions, kw, words):

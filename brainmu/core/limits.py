@@ -1,4 +1,4 @@
-"""Parameters that cannot be right are refused by name before anything is simulated."""
+"""Parameters that cannot be right are refused by name before any work is done."""
 
 from __future__ import annotations
 
