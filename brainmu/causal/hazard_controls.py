@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainmu.causal.grid import EpochGrid
+from brainmu.causal.grid import EpochGrid, Transition
 from brainmu.causal.hazard import HazardFit, HazardModel, fit_exposure, fit_hazard, fit_rows
 from brainmu.causal.inference import Estimate
 from brainmu.causal.logistic import fit_or_shrink
@@ -91,16 +91,18 @@ def like_non_events(fitted: HazardFit) -> dict[str, Any]:
     return {"epochs": int(pseudo.sum())} | other.result.as_dict()
 
 
-def scorers(grids: Sequence[EpochGrid], fitted: HazardFit) -> dict[str, float]:
+def scorers(grids: Sequence[EpochGrid], fitted: HazardFit, transition: Transition) -> dict[str, float]:
     """How often another scorer of the same recording agrees about the epoch whose stage is the outcome, after exposed and after unexposed epochs.
 
     Returns
     -------
     dict
-        agreement_exposed, agreement_unexposed (shares), p_value (that they are alike, over animals). Empty where nobody else scored.
+        agreement_exposed, agreement_unexposed (shares), p_value (that they are alike, over animals); moved: share of the transitions that the other scorer
+        has not within an epoch. Empty where nobody else scored.
     """
     rows = fitted.rows
     same = np.full(len(rows), np.nan)
+    moved: list[NDArray[np.bool_]] = []
     for i, g in enumerate(grids):
         h, mine = g.hypnogram, rows.session == i
         after = rows.k[mine] + 1
@@ -110,6 +112,9 @@ def scorers(grids: Sequence[EpochGrid], fitted: HazardFit) -> dict[str, float]:
                 continue
             codes = other.at(g.time(after) + g.epoch / 2)
             same[mine] = np.where(codes >= 0, np.array(other.stages)[np.maximum(codes, 0)] == own, np.nan)
+            theirs = _times(other, transition)
+            apart = np.abs(_times(h, transition)[:, None] - theirs).min(1, initial=np.inf)
+            moved.append(apart > 1.5 * g.epoch)
             break
     there = np.isfinite(same)
     x = fitted.x != 0
@@ -117,7 +122,14 @@ def scorers(grids: Sequence[EpochGrid], fitted: HazardFit) -> dict[str, float]:
         return {}
     gaps = [same[a & x].mean() - same[a & ~x].mean() for j in fitted.used if (a := there & (rows.animal == j))[x].any() and a[~x].any()]
     p = Estimate.t(float(np.mean(gaps)), float(np.std(gaps, ddof=1) / len(gaps) ** 0.5), len(gaps) - 1).p_value if len(gaps) > 1 else float("nan")
-    return {"agreement_exposed": float(same[there & x].mean()), "agreement_unexposed": float(same[there & ~x].mean()), "p_value": p}
+    return {"agreement_exposed": float(same[there & x].mean()), "agreement_unexposed": float(same[there & ~x].mean()), "p_value": p,
+            "moved": float(np.concatenate(moved).mean())}  # fmt: skip
+
+
+def _times(h: Hypnogram, transition: Transition) -> NDArray[np.float64]:
+    """When each transition (n,) happens, s."""
+    source, target, _ = transition.masks(h)
+    return h.start + (np.flatnonzero(source[:-1] & target[1:]) + 1) * h.epoch
 
 
 def _alike(a: Hypnogram, b: Hypnogram) -> bool:

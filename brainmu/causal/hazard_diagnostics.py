@@ -23,6 +23,8 @@ from brainmu.errors import DesignError
 __all__ = ["describe_hazard"]
 
 LAGS = (0, 1, 2, 3, 4)
+_MOVED = 0.2
+"""Share of transitions that two scorers put more than an epoch apart, above which effects are hidden by it (two fifths of one at 0.4 or so, in validation)."""
 
 
 def describe_hazard(
@@ -64,7 +66,7 @@ def describe_hazard(
     say("sensitivity", 0.9)
     out["sensitivity"] = _sensitivity(grids, fitted, model, out)
     out["leaks"] = find_leaks(grids, tables, model.adjust)
-    out["scoring"] = _scoring(grids, fitted) | scorers(grids, fitted)
+    out["scoring"] = _scoring(grids, fitted) | scorers(grids, fitted, transition)
     out["warnings"] = _warnings(fitted, model, out)
     out["verdict"] = _verdict(fitted, model, out, transition)
     say("done", 1.0)
@@ -238,6 +240,11 @@ def _warnings(fitted: HazardFit, model: HazardModel, out: dict[str, Any]) -> lis
         said.append(
             f"scorers agree on {agreed['agreement_exposed']:.0%} of epochs after exposed and {agreed['agreement_unexposed']:.0%} after unexposed ones "
             f"(p = {agreed['p_value']:.2g}): scoring may see the exposure"
+        )
+    if agreed.get("moved", 0.0) > _MOVED:
+        said.append(
+            f"another scorer has {agreed['moved']:.0%} of these transitions more than an epoch away, or not at all: such errors hide a part of an effect, and "
+            "epochs scored too long as sleep, in which there are no events, pass for a protective one; compare the lags"
         )
     for name, value in out["sensitivity"].get("reliability_if_noise_is_white", {}).items():
         if value < 0.9:

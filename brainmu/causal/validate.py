@@ -59,6 +59,8 @@ class Cell:
         Whether the error rate must hold, or the analysis must be seen to fail.
     warning : str
         For "fail": words that the tool's own warnings must hold.
+    of : str
+        The cell whose "reference" is the truth, where it is another's: what the question comes to without this cell's errors of measurement.
     early : float, s
         By how much the covariate is stamped too early, so that what is adjusted for holds what followed the exposure.
     """
@@ -71,6 +73,7 @@ class Cell:
     truth: float | str = 0.0
     expect: str = "hold"
     warning: str = ""
+    of: str = ""
     early: float = 0.0
 
     @property
@@ -80,7 +83,7 @@ class Cell:
     @property
     def world(self) -> str:
         """What is simulated; cells that share it are asked of the same studies."""
-        return json.dumps([self.animals, self.hours, self.mechanism], sort_keys=True)
+        return json.dumps([self.animals, self.hours, self.mechanism], sort_keys=True, default=dataclasses.asdict)
 
 
 def cells(animals: Sequence[int] = ANIMALS, hours: float = 2.0) -> list[Cell]:
@@ -89,10 +92,16 @@ def cells(animals: Sequence[int] = ANIMALS, hours: float = 2.0) -> list[Cell]:
     seen = {"exposure": "reactivation", "design": "hazard", "horizon": 4.0, "content": "negative", "adjust": ["pressure"]}
     unseen = seen | {"adjust": []}
     weighted, alike, course = seen | {"design": "msm"}, seen | {"design": "matched"}, seen | {"design": "glm", "horizon": 20.0}
-    long = seen | {"design": "msm", "horizon": 80.0, "content": None, "dose": "count"}
+    long = seen | {"design": "msm", "horizon": 40.0, "dose": "count"}
     effect, feedback = {"log_hazard_ratio": {"negative": 0.7, "positive": -0.5}}, {"feedback": 0.1}
     null = {"log_hazard_ratio": _NULL}
     no_trials = {"trials": False}
+    from brainmu.synth import ScorerModel
+
+    # A cause of both that changes within the window: a few histories were hardly possible, and their weights are huge.
+    fast = {**null, **_SPREAD, "confounding": 2.0, "pressure_tau": 60.0, "reactivation_rate": {"negative": 0.1, "positive": 0.1}, **no_trials}
+    found, scored = {"recall": 0.6, "precision": 0.8}, {"scorer": ScorerModel(scorers=2, disagreement=1.0)}
+    told = seen | {"recall": (0.5, 0.7), "precision": (0.7, 0.9)}
     strong, pushing = {**null, **_SPREAD, "confounding": 1.2, **no_trials}, {**null, **_SPREAD, "confounding": 0.8, "feedback": 0.4, **no_trials}
     out = []
     for n in animals:
@@ -109,14 +118,20 @@ def cells(animals: Sequence[int] = ANIMALS, hours: float = 2.0) -> list[Cell]:
             Cell("matched-effect", n, hours, {**effect, **_OBSERVED, **no_trials}, alike, "reference"),
             Cell("glm-null", n, hours, {**null, **_OBSERVED, **no_trials}, course),
             Cell("glm-effect", n, hours, {**effect, **_OBSERVED, **no_trials}, course, "reference"),
+            Cell("detected-null", n, hours, {**null, **_OBSERVED, **found, **no_trials}, told),
+            Cell("detected-effect", n, hours, {**effect, **_OBSERVED, **found, **no_trials}, told, "reference", of="hazard-effect"),
+            Cell("scored-null", n, hours, {**null, **_OBSERVED, **scored, **no_trials}, seen),
+            Cell(
+                "scored-effect", n, hours, {**effect, **_OBSERVED, **scored, **no_trials}, seen, "reference", "fail", "another scorer has", of="hazard-effect"
+            ),
             Cell("naive", n, hours, {**null, **_OBSERVED, **no_trials}, unseen, 0.0, "fail", "no measured confounder"),
             Cell("noisy-confounder", n, hours, {**strong, "reliability": 0.5}, seen, 0.0, "fail", "negative control"),
             # Reactivations come more often once the animal is awake, and the last epoch scored NREM holds the first seconds of waking.
             Cell("same-epoch", n, hours, {**null, **_SPREAD, "wake_reactivation": 4.0, **no_trials}, seen | {"lag": 0}, 0.0, "fail", "lag=0"),
             # What reactivations do here goes through the pressure alone, and the pressure is read after them.
             Cell("mediator", n, hours, pushing, seen, "reference", "fail", "moves after the exposure", early=8.0),
-            Cell("few-like-rows", n, hours, strong, long, 0.0, "fail", "not identified by weighting"),
-            Cell("truncated", n, hours, strong, long | {"truncate": 99.0}, 0.0, "fail", "truncated at 99 %"),
+            Cell("few-like-rows", n, hours, fast, long, 0.0, "fail", "not identified by weighting"),
+            Cell("truncated", n, hours, fast, long | {"truncate": 99.0}, 0.0, "fail", "truncated at 99 %"),
         ]
     return out
 
@@ -258,6 +273,8 @@ def _truth(cell: Cell, folder: str | Path, seed: int) -> float:
     """The cell's true value; simulated ones are kept beside the results."""
     if not isinstance(cell.truth, str):
         return float(cell.truth)
+    if cell.of:
+        cell = next(c for c in cells((cell.animals,), cell.hours) if c.name == cell.of)
     herds = Path(folder) / f"{cell.name}-{HERD}.csv"
     if cell.truth == "reference" and herds.exists() and len(found := pd.read_csv(herds)["estimate"].dropna()) >= ENOUGH:
         return float(found.mean())

@@ -16,20 +16,21 @@ __all__ = ["check_model", "number", "whole"]
 
 def number(name: str, value: Any, least: float = 0.0, *, above: bool = False, most: float = np.inf) -> float:
     """`value` as a float, or InputError unless it is finite and least <= value <= most (`above`: least < value)."""
-    good = isinstance(value, numbers.Real) and not isinstance(value, bool) and np.isfinite(value) and value <= most
-    if not good or not (value > least if above else value >= least):
+    x = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else np.nan
+    if not (np.isfinite(x) and x <= most and (x > least if above else x >= least)):
         if least == -np.inf:
             raise InputError(f"{name} is {value!r}, expected a finite number")
         upper = f" and at most {most:g}" if np.isfinite(most) else ""
         raise InputError(f"{name} is {value!r}, expected a number {'above' if above else 'of at least'} {least:g}{upper}")
-    return float(value)
+    return x
 
 
 def whole(name: str, value: Any, least: int = 0) -> int:
     """`value` as an int, or InputError unless it is a whole number of at least `least`."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+    n = int(value) if isinstance(value, numbers.Integral) and not isinstance(value, bool) else None
+    if n is None or n < least:
         raise InputError(f"{name} is {value!r}, expected a whole number of at least {least}")
-    return int(value)
+    return n
 
 
 def check_model(model: Any, *, positive: Iterable[str] = (), shares: Iterable[str] = (), signed: Iterable[str] = ()) -> None:

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from brainmu.config import suggest
-from brainmu.core import Recording, Signal
+from brainmu.core import EventTable, Recording, Signal
 from brainmu.core.limits import number, whole
 from brainmu.errors import InputError
 from brainmu.synth.effects import Life, Mechanism, live
 from brainmu.synth.experience import Experience, assign_groups
 from brainmu.synth.experience import experience as named
 from brainmu.synth.interventions import planted_effects, simulate_interventions
+from brainmu.synth.scorer import ScorerModel, scorings
 from brainmu.synth.sleep import DRIVE_FROM, RodentSleep, score
 from brainmu.synth.truth import TrueEffect
 
@@ -82,7 +83,8 @@ class StudyTruth:
 def study(
     n_animals: int = 10, *, hours: float = 2.0, seed: int = 0, epoch: float = 4.0, log_hazard_ratio: Mapping[str, float] | None = None,
     confounding: float = 0.0, feedback: float = 0.0, animal_sd: float = 0.3, trials: bool = True, sleep: RodentSleep | None = None,
-    experience: str | Experience | Sequence[str | Experience] = "control", **mechanism: Any,
+    experience: str | Experience | Sequence[str | Experience] = "control", recall: float = 1.0, precision: float = 1.0, scorer: ScorerModel | None = None,
+    **mechanism: Any,
 ) -> tuple[list[Recording], StudyTruth]:  # fmt: skip
     """A study of `n_animals`, each a Recording with labels "scoring", "reactivation", "trials" and a 1-Hz signal "pressure".
 
@@ -103,6 +105,11 @@ def study(
         The day before: "control", "stress", "novelty" or one's own. Of several, each animal is given one at random, in groups as equal as can be;
         `effects` is the truth of the first, `effects_after` of any, and `experience_…` compares the others with the first. The group stands in
         ``subject_meta["group"]``.
+    recall, precision : float
+        What the label "reactivation" holds: this share of the reactivations, each found by the same chance, and as many false ones, at any time in
+        NREM, that this share of them all is true. 1 and 1: the reactivations themselves, which ``StudyTruth.lives`` always holds.
+    scorer : ScorerModel, optional
+        Who scores; by default one who makes no error. Labels "scoring", "scoring2", ….
     **mechanism
         Any other field of :class:`~brainmu.synth.Mechanism` (`effect_duration`, `reactivation_rate`, `reliability`, …).
 
@@ -132,6 +139,10 @@ def study(
     stray = sorted(set(mechanism) - known)
     if stray:
         raise InputError(f"study has no parameter {stray[0]!r}: the mechanism has {', '.join(sorted(known))}")
+    number("recall", recall, above=True, most=1.0)
+    number("precision", precision, above=True, most=1.0)
+    if scorer is not None and not isinstance(scorer, ScorerModel):
+        raise InputError(f"scorer is {scorer!r}, expected a ScorerModel")
     if sleep is not None and not isinstance(sleep, RodentSleep):
         raise InputError(f"sleep is {sleep!r}, expected a RodentSleep")
     if log_hazard_ratio is not None and not isinstance(log_hazard_ratio, Mapping):
@@ -145,17 +156,45 @@ def study(
     groups = [d.name for d in assign_groups(days, n_animals, np.random.default_rng(np.random.SeedSequence([seed, 81])))]
     children = np.random.SeedSequence(seed).spawn(n_animals)
     lives = [live(own[g], s, 0.0, hours * 3600.0, np.random.default_rng(child)) for g, child in zip(groups, children)]
-    recordings = [_recording(life, i, g, hours * 3600.0, epoch) for i, (life, g) in enumerate(zip(lives, groups))]
-    parameters = {"n_animals": n_animals, "hours": hours, "seed": seed, "epoch": epoch, **dataclasses.asdict(m), "sleep": dataclasses.asdict(s)}
+    observed = scorer or ScorerModel()
+    recordings = [_recording(life, i, g, hours * 3600.0, epoch, recall, precision, observed, seed) for i, (life, g) in enumerate(zip(lives, groups))]
+    parameters = {
+        "n_animals": n_animals, "hours": hours, "seed": seed, "epoch": epoch, "recall": recall, "precision": precision,
+        "scorer": dataclasses.asdict(observed), **dataclasses.asdict(m), "sleep": dataclasses.asdict(s),
+    }  # fmt: skip
     return recordings, StudyTruth(m, s, [x.animal for x in lives], lives, parameters, groups, days)
 
 
-def _recording(life: Life, index: int, group: str, stop: float, epoch: float) -> Recording:
+def _recording(
+    life: Life, index: int, group: str, stop: float, epoch: float, recall: float, precision: float, scorer: ScorerModel, seed: int
+) -> Recording:  # fmt: skip
     name = f"mouse{index + 1:02d}"
     n = int(stop)
     pressure = Signal(life.measured[:n, None], rate=1.0, unit="SD", kind="other", channels=["pressure"], attrs={"description": "latent pressure as measured"})
+    found, flaws = (np.random.default_rng(np.random.SeedSequence([seed, k, index])) for k in (82, 83))
     return Recording(
         id=f"{name}_study", subject=name, species="mouse", signals={"pressure": pressure}, source={"format": "synthetic", "files": []},
         subject_meta={"group": group},
-        labels={"scoring": score(life.bouts, epoch, "rodent3", 0.0, stop), "reactivation": life.reactivation, "trials": life.trials},
+        labels={
+            **scorings(scorer, score(life.bouts, epoch, "rodent3", 0.0, stop), life.bouts, flaws, (seed, 84, index)),
+            "reactivation": _detected(life, stop, recall, precision, found), "trials": life.trials,
+        },
     )  # fmt: skip
+
+
+def _detected(life: Life, stop: float, recall: float, precision: float, rng: np.random.Generator) -> EventTable:
+    """The reactivations that a detector finds, and its false ones."""
+    events = life.reactivation
+    if recall == precision == 1.0 or not len(events):
+        return events
+    kept = events[rng.random(len(events)) < recall]
+    nrem = life.bouts[(life.bouts["stage"] == "NREM") & (life.bouts["start"] < stop)]
+    length = np.minimum(nrem["stop"].to_numpy(), stop) - nrem["start"].to_numpy()
+    n = rng.poisson(len(kept) * (1 / precision - 1)) if len(kept) and length.sum() else 0
+    # False ones look like those that were found: their content and duration are of one drawn at random.
+    like = kept[rng.integers(len(kept), size=n)] if n else kept[:0]
+    at = np.searchsorted(np.cumsum(length), place := rng.random(n) * length.sum(), side="right")
+    start = nrem["start"].to_numpy()[at] + place - (np.cumsum(length) - length)[at]
+    false = EventTable(start, start + like.duration, content=like.content, kind=like.kind)
+    both = EventTable.concat([EventTable(kept.start, kept.stop, kept.peak, content=kept.content, kind=kept.kind), false])
+    return both.sorted()

@@ -57,3 +57,18 @@ def test_a_scorer_who_saw_the_events_is_told_from_one_who_did_not(animals):
     assert not any("scorers agree" in w for w in blind.diagnostics["warnings"])
     seeing = estimate_effect([second(r, rng, False) for r in animals], labels="scoring", **ASK)
     assert seeing.diagnostics["scoring"]["agreement_exposed"] < 0.8 and any("scorers agree on" in w for w in seeing.diagnostics["warnings"])
+
+
+def test_borders_that_another_scorer_puts_elsewhere_are_told(animals):
+    def later(recording, epochs):
+        """The other scorer sees every waking so many epochs later."""
+        h = recording.labels["scoring"]
+        codes = h.codes.copy()
+        for k in np.flatnonzero((h.codes[:-1] == 1) & (h.codes[1:] == 0)) + 1:
+            codes[k : k + epochs] = 1
+        return dataclasses.replace(recording, labels=recording.labels | {"second": Hypnogram(codes, h.stages, h.epoch)})
+
+    near, far = (estimate_effect([later(r, n) for r in animals], labels="scoring", **ASK).diagnostics for n in (1, 3))
+    # Wakings of a single epoch are lost to the one who sees them an epoch later.
+    assert near["scoring"]["moved"] < 0.2 and far["scoring"]["moved"] > 0.9
+    assert not any("another scorer has" in w for w in near["warnings"]) and any("another scorer has" in w for w in far["warnings"])

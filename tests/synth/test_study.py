@@ -208,3 +208,33 @@ def test_scoring_is_the_majority_of_the_bouts(steps, epoch):
 def test_what_cannot_be_simulated_is_refused_by_name(change, word):
     with pytest.raises(InputError, match=word):
         synth.study(**({"n_animals": 1, "hours": 0.2} | change))
+
+
+def test_what_a_detector_finds_is_planted_by_recall_and_precision():
+    truth_only, found = (
+        synth.study(n_animals=3, hours=1.0, seed=3, trials=False)[0],
+        synth.study(n_animals=3, hours=1.0, seed=3, trials=False, recall=0.6, precision=0.8),
+    )
+    for whole, recording, life in zip(truth_only, *(found[0], found[1].lives)):
+        true, events = whole.events("reactivation"), recording.events("reactivation")
+        assert (life.reactivation.start == true.start).all() and whole.hypnogram() is not None
+        hits = np.isin(events.start, true.start)
+        assert hits.sum() / len(true) == pytest.approx(0.6, abs=0.12) and hits.mean() == pytest.approx(0.8, abs=0.1)
+        assert (np.diff(events.start) >= 0).all() and (events.stop > events.start).all() and set(events.content) <= set(true.content)
+        bouts = life.bouts[life.bouts["stage"] == "NREM"]
+        inside = (events.start[~hits, None] >= bouts["start"].to_numpy()) & (events.start[~hits, None] < bouts["stop"].to_numpy())
+        assert inside.any(1).all()
+
+
+def test_scorers_of_a_study_err_as_told_and_change_nothing_else():
+    plain, scored = (synth.study(n_animals=2, hours=1.0, seed=5, scorer=s)[0] for s in (None, synth.ScorerModel(scorers=2, disagreement=1.0)))
+    for a, b in zip(plain, scored):
+        assert 0.02 < (a.hypnogram("scoring").codes != b.hypnogram("scoring").codes).mean() < 0.15
+        assert (b.hypnogram("scoring").codes != b.hypnogram("scoring2").codes).any()
+        assert (a.events("trials").start == b.events("trials").start).all() and (a.events("reactivation").start == b.events("reactivation").start).all()
+
+
+@pytest.mark.parametrize(("wrong", "words"), [({"recall": 0.0}, "recall is 0.0"), ({"precision": 1.2}, "precision is 1.2"), ({"scorer": "two"}, "ScorerModel")])
+def test_detectors_and_scorers_that_cannot_be_are_refused(wrong, words):
+    with pytest.raises(InputError, match=words):
+        synth.study(n_animals=1, hours=0.2, **wrong)
