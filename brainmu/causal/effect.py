@@ -56,7 +56,8 @@ def estimate_effect(
         "NREM->WAKE": who is at risk, and what counts as leaving. WAKE, NREM and REM also name groups of AASM stages; a target may also be
         "microarousal" (WAKE of at most 15 s, then the source again), "awakening" (longer) or "any". With `trials` and `matched` also
         "time to WAKE", "bout length" (what is left of it), "signal:bands:delta" (its mean after the exposure) or "change:bands:delta" (less the
-        mean over as long before), each up to the horizon, and each "… from REM" where it is not NREM that is at risk.
+        mean over as long before), "depth:bands:delta" and "rebound:bands:delta" (the same two, of the NREM in these seconds alone: how deep sleep is, and the
+        homeostatic rebound of sleep that was lost), each up to the horizon, and each "… from REM" where it is not NREM that is at risk.
     design : {"trials", "hazard", "msm", "matched", "glm"}
         Randomised trials by intention to treat (risk difference); observation (conditional log odds ratio an epoch); observation of
         a window of exposure that itself moves the confounder (marginal structural model: marginal log odds ratio); exposed epochs against

@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainmu.causal.covariates import value_before
 from brainmu.causal.grid import EpochGrid, Transition
+from brainmu.core.signal import Signal
 from brainmu.errors import DesignError, MissingDataError
 
 __all__ = ["Outcome", "inverse_censoring", "signal_after", "signal_unit"]
 
-_FORMS = "'NREM->WAKE', 'NREM->microarousal', 'time to WAKE', 'bout length', 'signal:NAME' or 'change:NAME' (the last four 'from REM' if not from NREM)"
+_FORMS = (
+    "'NREM->WAKE', 'NREM->microarousal', 'time to WAKE', 'bout length', 'signal:NAME', 'change:NAME', 'depth:NAME' or 'rebound:NAME' "
+    "(the last six 'from REM' if not from NREM)"
+)
 
 
 @dataclass(frozen=True)
@@ -33,17 +37,21 @@ class Outcome:
         A signal, or one channel of it ("bands:delta").
     change : bool
         Less the mean over as many seconds before.
+    asleep : bool
+        The signal counts only while the animal is in the source stage.
     """
 
     kind: Literal["transition", "time", "signal"]
     transition: Transition
     signal: str = ""
     change: bool = False
+    asleep: bool = False
     text: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Outcome:
-        """From words: "NREM->WAKE", "time to WAKE", "bout length", "signal:bands:delta", "change:bands:delta", each of the last four "… from REM".
+        """From words: "NREM->WAKE", "time to WAKE", "bout length", "signal:bands:delta", "change:bands:delta", "depth:bands:delta" (of the
+        NREM in these seconds alone), "rebound:bands:delta" (its change), each of the last six "… from REM".
 
         Raises DesignError where it is none of them.
         """
@@ -56,8 +64,9 @@ class Outcome:
             return cls("time", Transition.parse(f"{source}->{found[1]}"), text=words)
         if body.strip() == "bout length":
             return cls("time", Transition.parse(f"{source}->any"), text=words)
-        if found := re.fullmatch(r"(signal|change):(\S+)", body.strip()):
-            return cls("signal", Transition.parse(f"{source}->any"), signal=found[2], change=found[1] == "change", text=words)
+        if found := re.fullmatch(r"(signal|change|depth|rebound):(\S+)", body.strip()):
+            change, asleep = found[1] in ("change", "rebound"), found[1] in ("depth", "rebound")
+            return cls("signal", Transition.parse(f"{source}->any"), signal=found[2], change=change, asleep=asleep, text=words)
         raise DesignError(f"outcome is {text!r}, expected a transition such as {_FORMS}")
 
     def __str__(self) -> str:
@@ -67,7 +76,7 @@ class Outcome:
     def quantity(self) -> str:
         """What is averaged, in words; for the outcomes that are no transition."""
         if self.kind == "signal":
-            return f"{'change in' if self.change else 'mean of'} {self.signal}"
+            return f"{'change in' if self.change else 'mean of'} {self.signal}{f' while in {self.transition.source}' if self.asleep else ''}"
         if self.transition.target == "any":
             return f"time until {self.transition.source} ends"
         return f"time until {self.transition.target} is the first stage reached"
@@ -113,8 +122,27 @@ def signal_after(grid: EpochGrid, outcome: Outcome, begin: NDArray[np.float64], 
         signal = signal.pick([channel])
     if signal.n_channels != 1:
         raise DesignError(f"{recording.id}: signal {name!r} has channels {', '.join(signal.names)}, expected one as the outcome: name it ('{name}:CHANNEL')")
+    if outcome.asleep:
+        signal = signal.with_values(_Asleep(signal, grid))
     values = value_before(signal, begin + seconds, seconds)[:, 0]
     return values - value_before(signal, before, seconds)[:, 0] if outcome.change else values
+
+
+class _Asleep:
+    """A lazy array: a signal, missing outside the source stage."""
+
+    def __init__(self, signal: Signal, grid: EpochGrid) -> None:
+        self.signal, self.grid = signal, grid
+        self.shape, self.dtype = (signal.n_samples, signal.n_channels), np.dtype(np.float32)
+
+    def __getitem__(self, key: Any) -> NDArray[np.float32]:
+        rows, *rest = key if isinstance(key, tuple) else (key,)
+        first, last, _ = rows.indices(self.shape[0])
+        values = self.signal.read(first, last).astype(np.float32)
+        k = self.grid.index(self.signal.read_times(first, last))
+        inside = (k >= 0) & (k < len(self.grid))
+        values[~(inside & self.grid.source[np.clip(k, 0, len(self.grid) - 1)])] = np.nan
+        return values[(slice(None), *rest)]
 
 
 def signal_unit(grids: Sequence[EpochGrid], outcome: Outcome) -> str:

@@ -84,6 +84,8 @@ def estimate_trials(
             f"assignment was random as logged ({assignment.name})",
             "a trial's assignment does not change the outcome of another trial (see diagnostics carry_over)",
             "the scoring did not know the assignment, and stimulation artefacts do not alter it",
+            *([f"arms differ in how deep {transition.source} is, not in which of it is read (assignment may also change when an animal sleeps)"]
+              if outcome.asleep else []),
             *(["trials cut short are missing at random"] if "censor" in rules.values() and np.isin(trials.end, ["next", "end"]).any() else []),
         ],
         diagnostics=report, scale="risk difference" if outcome.kind == "transition" else "difference in means", regime="assign against do not assign",

@@ -28,7 +28,9 @@ def effect(
     ] = None,
     outcome: Annotated[
         str,
-        Parameter(help="Transition FROM->TO (TO may be microarousal); trials, matched: also 'time to WAKE', 'bout length', signal:NAME, change:NAME."),
+        Parameter(
+            help="Transition FROM->TO (TO may be microarousal); trials, matched: also 'time to WAKE', 'bout length', signal:, change:, depth:, rebound:NAME."
+        ),
     ] = "NREM->WAKE",
     horizon: Annotated[
         float | None,

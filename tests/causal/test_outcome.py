@@ -43,11 +43,14 @@ def test_micro_arousals_are_short_and_return_to_the_source():
         ("bout length", "time", "NREM->any", ""),
         ("signal:bands:delta", "signal", "NREM->any", "bands:delta"),
         ("change:pupil from REM", "signal", "REM->any", "pupil"),
+        ("depth:bands:delta", "signal", "NREM->any", "bands:delta"),
+        ("rebound:bands:delta", "signal", "NREM->any", "bands:delta"),
     ],
 )
 def test_outcomes_in_words(text, kind, transition, signal):
     o = Outcome.parse(text)
-    assert (o.kind, str(o.transition), o.signal, o.change) == (kind, transition, signal, text.startswith("change"))
+    assert (o.kind, str(o.transition), o.signal) == (kind, transition, signal)
+    assert (o.change, o.asleep) == (text.startswith(("change", "rebound")), text.startswith(("depth", "rebound")))
 
 
 @pytest.mark.parametrize("text", ["", "waking", "time to", "time to NREM", "signal:", "bout length of the animal", "NREM->NREM"])
@@ -110,6 +113,34 @@ def test_a_signal_after_the_onset_without_its_artefact(nights):
     assert estimate_effect(nights, outcome="change:lfp:a", blank=2.0, **ask).estimate == pytest.approx(3.0, abs=0.4)
     nothing = estimate_effect([night(i, sham=True) for i in range(5)], outcome="signal:lfp:b", blank=2.0, **ask)
     assert nothing.low < 0 < nothing.high and nothing.p_value > 0.01 and "No effect" in nothing.diagnostics["verdict"]
+
+
+def sleepless(i, n=40):
+    """80 s a trial: an assigned one wakes for 24 s, and the NREM that follows is deeper by 2. Delta is 5 less in waking."""
+    rng = np.random.default_rng(i)
+    coin = rng.random(n) < 0.5
+    stages, x = [], rng.normal(10.0 + i, 1.0, n * 80)
+    for k, c in enumerate(coin):
+        stages += ["NREM"] * 6 + (["WAKE"] if c else ["NREM"]) * 6 + ["NREM"] * 8
+        x[k * 80 + 24 : k * 80 + 48] -= 5.0 * c
+        x[k * 80 + 48 : k * 80 + 80] += 2.0 * c
+    on = np.arange(n) * 80.0 + 22.0
+    trials = EventTable(on, on + 1, kind="trial", assigned=coin, probability=0.5)
+    labels = {"scoring": Hypnogram.from_stages(stages, epoch=4.0), "trials": trials}
+    return Recording(f"r{i}", f"m{i}", labels=labels, signals={"delta": Signal(x[:, None], rate=1.0, unit="uV", channels=["delta"])})
+
+
+def test_a_rebound_is_read_in_sleep_alone():
+    ask = {"exposure": "trials", "horizon": 58.0, "draws": 499}
+    sleepers = [sleepless(i) for i in range(5)]
+    mixed = estimate_effect(sleepers, outcome="signal:delta", **ask)
+    assert mixed.estimate < -0.5  # waking hides the deeper sleep that follows it
+    depth = estimate_effect(sleepers, outcome="depth:delta", **ask)
+    assert depth.estimate == pytest.approx(2.0, abs=0.25) and depth.unit == "uV" and depth.p_value <= 0.002
+    rebound = estimate_effect(sleepers, outcome="rebound:delta", horizon=58.0, exposure="trials", draws=499)
+    # Before the onset lies the rebound of the trial before, in either arm alike.
+    assert rebound.estimate == pytest.approx(2.0, abs=0.5) and rebound.low > 0
+    assert "change in delta while in NREM" in rebound.estimand and any("which of it is read" in a for a in rebound.assumptions)
 
 
 def test_micro_arousals_after_trials(nights):
