@@ -6,6 +6,7 @@ to its log odds a filter of the time since, made of raised cosines in log time.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from brainmu.causal.inference import Estimate, wild_bootstrap
 from brainmu.causal.leakage import design_warnings, find_leaks
 from brainmu.causal.logistic import fit_or_shrink, independent_columns
 from brainmu.causal.outcome import Outcome
-from brainmu.causal.risk_set import RiskSet
+from brainmu.causal.risk_set import RiskSet, build_risk_set
 from brainmu.causal.sensitivity import describe_sensitivity, failed_controls, noisy_covariates
 from brainmu.core.effect import Effect
 from brainmu.core.events import EventTable
@@ -98,7 +99,7 @@ class CouplingFit:
         Of the filter's mean over the horizon.
     seconds : float64 (p,), s; filter : list of Estimate
         Log odds ratio an event at times since it.
-    histories : one a recording; columns : float64 (n, basis), sums over events of each raised cosine.
+    histories : one a recording; followed : bool (n,), whether a row follows an event.
     null_p : float64 (n,)
         Probability of the target by everything but the events.
     likelihood_ratio : dict
@@ -109,7 +110,7 @@ class CouplingFit:
     seconds: NDArray[np.float64]
     filter: list[Estimate]
     histories: list[_History]
-    columns: NDArray[np.float64]
+    followed: NDArray[np.bool_]
     null_p: NDArray[np.float64]
     likelihood_ratio: dict[str, float]
 
@@ -133,11 +134,14 @@ def fit_coupling(grids: Sequence[EpochGrid], tables: Sequence[EventTable], model
         raise DesignError(
             f"none of {len(rows)} epochs at risk follows an event of its bout by {first:g} to {last:g} s: check the events' clock, content and lag"
         )
+    followed = (columns > 0).any(1)
+    if model.adjust and model.width > 1:
+        columns, beside, histories = _contents(grids, tables, rows, model, n, _expected(grids, tables, model, seed))
     z, names = design_matrix(rows, model)
     z, names = np.c_[z, beside], names + [f"beside {i + 1}" for i in range(beside.shape[1])]
     keep = independent_columns(np.c_[z, columns])
     if not set(range(z.shape[1], z.shape[1] + n)) <= set(keep.tolist()):
-        raise DesignError(f"{int((columns > 0).any(1).sum())} epochs follow an event, too few to tell {n} raised cosines apart: use basis={max(n - 1, 1)}")
+        raise DesignError(f"{int(followed.sum())} epochs follow an event, too few to tell {n} raised cosines apart: use basis={max(n - 1, 1)}")
     z, names = z[:, keep[:-n]], [names[i] for i in keep[:-n]]
     y, free = (rows.y == 1).astype(np.float64), len(np.unique(rows.animal))
     fit, shrunk = fit_or_shrink(np.c_[z, columns], y, free)
@@ -155,7 +159,7 @@ def fit_coupling(grids: Sequence[EpochGrid], tables: Sequence[EventTable], model
     seconds = first + (last - first) * (np.arange(_POINTS) + 0.5) / _POINTS
     curve = [along(b).result for b in raised_cosines(seconds, first, last, n)] if n > 1 else []
     ratio = 2 * (fit.log_likelihood - null.log_likelihood)
-    return CouplingFit(main, seconds if n > 1 else np.empty(0), curve, histories, columns, null.p, _chi2(ratio, n))
+    return CouplingFit(main, seconds if n > 1 else np.empty(0), curve, histories, followed, null.p, _chi2(ratio, n))
 
 
 def _chi2(statistic: float, df: int) -> dict[str, float]:
@@ -165,12 +169,13 @@ def _chi2(statistic: float, df: int) -> dict[str, float]:
 
 
 def _contents(
-    grids: Sequence[EpochGrid], tables: Sequence[EventTable], rows: RiskSet, model: HazardModel, n: int
+    grids: Sequence[EpochGrid], tables: Sequence[EventTable], rows: RiskSet, model: HazardModel, n: int, expected: _Expected | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], list[_History]]:  # fmt: skip
-    """Columns of the events asked for, those of other contents, and the histories of the former."""
+    """Columns of the events asked for, those of other contents (each less what was to be expected, where that is given), and the histories of the former."""
+    expected = expected or {}
     if model.content is None:
         histories = [_history(i, g, t.start, rows, model, n) for i, (g, t) in enumerate(zip(grids, tables))]
-        return _sum_up(histories, len(rows), n), np.empty((len(rows), 0)), histories
+        return _sum_up(histories, len(rows), n, expected.get(None)), np.empty((len(rows), 0)), histories
     wanted = (model.content,) if isinstance(model.content, str) else tuple(model.content)
     for c in wanted:
         if c not in rows.contents:
@@ -179,7 +184,7 @@ def _contents(
     kept: list[_History] = []
     for c in rows.contents:
         histories = [_history(i, g, t.start[np.asarray(t.content).astype(str) == c], rows, model, n) for i, (g, t) in enumerate(zip(grids, tables))]
-        by[c] = _sum_up(histories, len(rows), n)
+        by[c] = _sum_up(histories, len(rows), n, expected.get(c))
         kept = histories if c == wanted[0] else kept
     columns = by.pop(wanted[0])
     if len(wanted) == 2:
@@ -207,13 +212,53 @@ def _history(i: int, grid: EpochGrid, starts: NDArray[np.float64], rows: RiskSet
     return _History(running[k], shape, grid.bout[source], row[source], lags)
 
 
-def _sum_up(histories: Sequence[_History], n_rows: int, n: int) -> NDArray[np.float64]:
-    """Each cosine summed over the events before each row, (n_rows, n)."""
+def _sum_up(histories: Sequence[_History], n_rows: int, n: int, expected: Sequence[NDArray[np.float64]] | None = None) -> NDArray[np.float64]:
+    """Each cosine summed over the events before each row, (n_rows, n); less those `expected` in each source epoch, of the shape that events have on average."""
     out = np.zeros((n_rows, n))
-    for h in histories:
+    shapes = np.concatenate([h.shape for h in histories])
+    for i, h in enumerate(histories):
+        rows, ok = h.reached()
         if len(h.place):
-            rows, ok = (a[h.place] for a in h.reached())
-            np.add.at(out, rows[ok], h.shape[ok])
+            np.add.at(out, rows[h.place][ok[h.place]], h.shape[ok[h.place]])
+        if expected is not None and len(shapes):
+            np.subtract.at(out, rows[ok], (expected[i][:, None, None] * shapes.mean(0))[ok])
+    return out
+
+
+_Expected = dict[str | None, list[NDArray[np.float64]]]
+"""By content (None: any), for each recording: events to be expected in each of its source epochs, (n,)."""
+
+
+def _expected(grids: Sequence[EpochGrid], tables: Sequence[EventTable], model: HazardModel, seed: int) -> _Expected:
+    """Events that each epoch would hold by what was known before its own first one: least squares on covariates, time in bout, clocks and animal.
+
+    What drives both events and transitions moves on within the horizon, and a covariate from before the first event of all says too little of the later
+    ones. Freed of what is to be expected at its own time, each event is as if dealt out by chance, while nothing that it may itself have changed is adjusted
+    for. The fit is of epochs after which the animal stayed at risk, as it did after every event that a row follows.
+
+    References
+    ----------
+    Robins, Mark & Newey, Biometrics 48:479 (1992); Keogh et al., Am J Epidemiol 187:1085 (2018), sequential conditional means.
+    """
+    rest = model.settled(grids[0].epoch)
+    rows = build_risk_set(
+        grids, tables, lag=0, width=1, blank=model.blank, adjust=model.adjust, adjust_window=model.adjust_window, seed=seed, settled=rest
+    )  # fmt: skip
+    there = np.isfinite(rows.values).all(1)
+    rows = dataclasses.replace(rows, values=np.where(there[:, None], rows.values, np.nanmean(rows.values, axis=0)))
+    stays = np.zeros(len(rows), dtype=bool)
+    stays[np.flatnonzero(rows.age > model.lag + rest) - model.lag] = True
+    x = design_matrix(rows, model)[0]
+    dose = np.c_[rows.dose, rows.dose.sum(1)].astype(np.float64)
+    by = x @ np.linalg.lstsq(x[stays & there], dose[stays & there], rcond=None)[0]
+    out: _Expected = {}
+    for j, name in enumerate([*rows.contents, None]):
+        out[name] = []
+        for i, g in enumerate(grids):
+            mine = rows.session == i
+            each = np.zeros(len(g))
+            each[rows.k[mine]] = by[mine, j]
+            out[name].append(each[g.source])
     return out
 
 
@@ -225,7 +270,7 @@ def circular_shift(fitted: CouplingFit, draws: int, seed: int) -> dict[str, Any]
     rows = fitted.main.rows
     residual = (rows.y == 1) - fitted.null_p
     rng = np.random.default_rng(seed)
-    n = fitted.columns.shape[1]
+    n = fitted.histories[0].shape.shape[2]
     scores = np.zeros((draws + 1, n))
     for h in fitted.histories:
         if not len(h.place):
@@ -278,7 +323,7 @@ def estimate_coupling(
         diagnostics=report, scale="log odds ratio, conditional", regime="one event more, at a time since drawn evenly from the horizon",
         population="animals (random effects)" if model.weight == "animal" else "epochs after an event, each counting equally",
         risk_set=f"epochs scored {outcome.transition.source} with the next epoch scored, and the {model.lag} before them in the same bout",
-        lag=model.lag, blank=model.blank, horizon=float(horizon), n_exposed=int((fitted.columns > 0).any(1).sum()), n_transitions=int((rows.y == 1).sum()),
+        lag=model.lag, blank=model.blank, horizon=float(horizon), n_exposed=int(fitted.followed.sum()), n_transitions=int((rows.y == 1).sum()),
     )  # fmt: skip
 
 
@@ -296,7 +341,7 @@ def _describe(
     out: dict[str, Any] = {
         "log_odds_ratio": main.result.as_dict(), "odds_ratio": {k: float(np.exp(getattr(main.result, k))) for k in ("estimate", "low", "high")},
         "between_animals_sd": main.between, "pooled": {"estimate": main.pooled, "model_se": main.model_se},
-        "filter": [{"seconds": float(s)} | e.as_dict() for s, e in zip(fitted.seconds, fitted.filter)], "basis": fitted.columns.shape[1],
+        "filter": [{"seconds": float(s)} | e.as_dict() for s, e in zip(fitted.seconds, fitted.filter)], "basis": int(fitted.likelihood_ratio["df"]),
         "likelihood_ratio": fitted.likelihood_ratio, "wild_bootstrap_p": wild_bootstrap(score, draws=draws or 9999, seed=seed),
         "circular_shift": circular_shift(fitted, shifts, seed) if shifts and not isinstance(model.content, tuple) else {},
         "animals": [{"animal": rows.names[j], "estimate": float(e), "se": float(np.sqrt(v))} for j, e, v in zip(main.used, main.effects, main.variances)],

@@ -276,7 +276,8 @@ def _truth(cell: Cell, folder: str | Path, seed: int) -> float:
     if cell.of:
         cell = next(c for c in cells((cell.animals,), cell.hours) if c.name == cell.of)
     herds = Path(folder) / f"{cell.name}-{HERD}.csv"
-    if cell.truth == "reference" and herds.exists() and len(found := pd.read_csv(herds)["estimate"].dropna()) >= ENOUGH:
+    # Studies asked with a flaw of their own know nothing of the truth.
+    if cell.truth == "reference" and not cell.early and herds.exists() and len(found := pd.read_csv(herds)["estimate"].dropna()) >= ENOUGH:
         return float(found.mean())
     path = Path(folder) / f"truth-{cell.name}.csv"
     if not path.exists():

@@ -21,7 +21,7 @@ from brainmu.causal.validate import cells, summarise
 
 TABLE = Path(__file__).with_suffix(".csv")
 COLOURS = {"trials": "#4c78a8", "hazard": "#e45756", "msm": "#72b7b2", "matched": "#b279a2", "glm": "#eeb140"}
-FEWEST = 100
+FEWEST = {"hold": 100, "fail": 30}
 """Cells with fewer studies are left out."""
 
 
@@ -30,10 +30,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", help="results of brainmu.causal.validate")
     args = parser.parse_args()
     if args.folder is not None:
-        done = [c for c in cells() if len(rows_of(args.folder / f"{c.key}.csv")) >= FEWEST]
+        done = [c for c in cells() if len(rows_of(args.folder / f"{c.key}.csv")) >= FEWEST[c.expect]]
         summarise(done, args.folder).round(4).to_csv(TABLE, index=False)
     table = pd.read_csv(TABLE)
-    print(as_markdown(table))
+    print(as_markdown(table[table["expect"] == "hold"]))
+    print(failures_as_markdown(table[table["expect"] == "fail"]))
     draw(table, TABLE.with_suffix(".png"))
 
 
@@ -51,6 +52,16 @@ def as_markdown(table: pd.DataFrame) -> str:
         shown = [f"{rows[what][n]:.3f} [{rows[f'{what}_low'][n]:.3f}, {rows[f'{what}_high'][n]:.3f}]" if n in rows.index else "" for n in animals]
         studies = ", ".join(f"{rows['studies'][n]:,}" if n in rows.index else "0" for n in animals)
         lines.append(f"| {name}, {what} | " + " | ".join(shown) + f" | {studies} |")
+    return "\n".join(lines)
+
+
+def failures_as_markdown(table: pd.DataFrame) -> str:
+    """Analyses that must go wrong, each with the most animals it was asked of, and how often the tool's own warning is on."""
+    lines = ["| analysis that must fail | animals | studies | no effect: rejected | what is true: covered | warned |", "|---|---|---|---|---|---|"]
+    for name, rows in table.groupby("cell", sort=False):
+        r = rows.loc[rows["animals"].idxmax()]
+        shown = [f"{r[w]:.3f} [{r[f'{w}_low']:.3f}, {r[f'{w}_high']:.3f}]" for w in ("rejected", "covered")]
+        lines.append(f"| {name} | {r['animals']} | {r['studies']:,} | {shown[0] if r['truth'] == 0 else ''} | {shown[1]} | {r['warned']:.2f} |")
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ from brainmu.causal.grid import EpochGrid, Transition
 from brainmu.causal.hazard import HazardModel
 from brainmu.core import EventTable, Hypnogram, Recording
 from brainmu.errors import DesignError
+from brainmu.synth import study
 
 ASK = {"exposure": "reactivation", "design": "glm", "adjust": ["pressure"]}
 
@@ -34,7 +35,7 @@ TEXT = "WNNNNNNNNWWNNNNNNWNNNWNNNNNNNNNNNNWWNNNNNNNW" * 6
 def test_an_event_reaches_later_epochs_of_its_bout_only():
     starts = np.array([4.0 * 2 + 1, 4.0 * 6 + 1, 4.0 * 9 + 1, 4.0 * 19 + 1, 4.0 * 26 + 1])  # the third while awake
     f = rows_of(TEXT, starts)
-    reached = f.main.rows.k[f.columns[:, 0] > 0].tolist()
+    reached = f.main.rows.k[f.followed].tolist()
     # Epoch 2 reaches 3, 4, 5; epoch 6 reaches 7 and 8, the bout's last; 19 reaches 20, the last; 26 reaches 27, 28, 29.
     assert reached == [3, 4, 5, 7, 8, 20, 27, 28, 29]
 
@@ -69,6 +70,16 @@ def test_the_time_course_shows_when_an_event_acts(planted_study):
     assert early["low"] > 0.4 and abs(late["estimate"]) < 0.5 * early["estimate"]
     assert d["likelihood_ratio"]["p_value"] < 1e-4 and d["circular_shift"]["p_value"] < 0.02 and d["circular_shift"]["label"] == "association"
     assert 0 < e.estimate < 0.5 and "from 4 to 44 s" in e.estimand and e.to_json()
+
+
+def test_a_confounder_that_moves_within_the_horizon_does_not_pass_for_an_effect():
+    """Pressure with a time constant of a minute: what was known before the first event of 20 s says little of the last one."""
+    found = []
+    for seed in range(6):
+        recordings, _ = study(n_animals=8, hours=2.0, seed=seed, log_hazard_ratio={"negative": 0.0}, confounding=1.0, pressure_tau=60.0, trials=False)
+        found.append(estimate_effect(recordings, horizon=20.0, content="negative", diagnostics=False, **ASK))
+    mean, se = np.mean([e.estimate for e in found]), np.std([e.estimate for e in found], ddof=1) / 6**0.5
+    assert abs(mean) < 0.04 and se < 0.03 and sum(e.low <= 0 <= e.high for e in found) >= 5
 
 
 def test_a_slow_confounder_passes_the_circular_shift_and_is_named(planted_study):
