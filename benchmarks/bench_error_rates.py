@@ -48,6 +48,7 @@ CELLS = {
 DESIGNS = {
     "hazard": {"design": "hazard"}, "hazard, 12 s": {"design": "hazard", "horizon": 12.0}, "hazard, count": {"design": "hazard", "dose": "count"},
     "matched": {"design": "matched"}, "msm": {"design": "msm"}, "msm, 20 s": {"design": "msm", "horizon": 20.0},
+    "glm, 20 s": {"design": "glm", "horizon": 20.0}, "glm, 40 s": {"design": "glm"},
     "bernoulli": {"design": "trials"}, "blocked": {"design": "trials"}, "gated": {"design": "trials"},
 }  # fmt: skip
 
