@@ -316,7 +316,7 @@ def estimate_coupling(
         n_events=int(sum(len(t) for t in tables)),
         assumptions=[
             f"no cause of both events and {outcome.transition.target} is left out: adjusted for {adjusted}, time in bout{clocks} and animal",
-            "covariates are measured without error before the first event of the window",
+            "covariates are measured without error before each event",
             "events add up on the log odds, and act within the bout and the horizon only",
             "censoring (artefacts, gaps, ends) does not depend on what would have followed",
         ],

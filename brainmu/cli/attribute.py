@@ -34,7 +34,7 @@ def attribute(
             help="Write the map (log odds by channel, band, time, unit) as netCDF (.nc). Parts are kept in FILE.parts until it is done; run again to go on."
         ),
     ] = None,
-    max_epochs: Annotated[int, Parameter(help="With an encoder: explain at most this many epochs; of a detector: events.")] = 32,
+    max_epochs: Annotated[int, Parameter(help="With an encoder: explain at most this many epochs (occlusion explains all); of a detector: events.")] = 32,
     check: Annotated[bool, Parameter(help="Check whether the map is true, and mark it where it is not.")] = True,
     control: Annotated[str | None, Parameter(help="A stager fitted to shuffled labels: the map must differ from its.")] = None,
     labels: Annotated[str | None, Parameter(help="Hypnogram that the stager's skill is checked against; the only one where not given.")] = None,
@@ -130,7 +130,7 @@ def _checks(attrs: dict[str, Any]) -> list[str]:
     if "skill" in attrs:
         lines.append(f"AUROC of the stager for the target {attrs['skill']:.2f}")
     if "recovery" in attrs:
-        lines.append(f"AUROC of the map against what was planted {attrs['recovery']:.2f} (chance 0.50)")
+        lines.append(f"AUROC of the map against what was planted ({', '.join(attrs['planted'])}) {attrs['recovery']:.2f} (chance 0.50)")
     if "attention_note" in attrs:
         lines.append(attrs["attention_note"])
     return lines + ([f"checks {attrs['verdict']}"] if "verdict" in attrs else [])

@@ -127,10 +127,11 @@ def _beside_surrogates(kind: str, found: EventTable) -> list[str]:
     what = "trains shifted by their own draws" if kind in ("burst", "hse") else "noise of the same spectrum"
     rate, beyond = found.attrs["surrogate_rate"], found.attrs.get("surrogate_rate_beyond")
     if not isinstance(rate, dict):
-        return [f"in {what}: {rate:.2f} / min{_outside(beyond)}{_precision(found.attrs['precision'], found.attrs['precision_interval'])}"]
+        return [f"in {what}: {rate:.2f} / min{_outside(beyond)}{_precision(found.attrs.get('precision'), found.attrs.get('precision_interval'))}"]
+    precision, interval = (found.attrs.get(k) or {} for k in ("precision", "precision_interval"))
     return [
         f"{name}: {found.attrs['rate'][name]:.2f} / min; in {what}: {r:.2f} / min{_outside(beyond and beyond[name])}"
-        f"{_precision(found.attrs['precision'][name], found.attrs['precision_interval'][name])}"
+        f"{_precision(precision.get(name), interval.get(name))}"
         for name, r in rate.items()
     ]
 

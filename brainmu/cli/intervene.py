@@ -33,7 +33,7 @@ def intervene(
     max_events: Annotated[int, Parameter(help="Edit at most this many events of a store.")] = 200,
     content: Annotated[list[str] | None, Parameter(help="Only events of this content.", consume_multiple=True, negative="")] = None,
     dose: Annotated[list[float] | None, Parameter(help="Share of the events edited; several give a curve.", consume_multiple=True, negative="")] = None,
-    factor: Annotated[float, Parameter(help="Operation scale: what ripple and number of spikes are multiplied by.")] = 0.5,
+    factor: Annotated[float | None, Parameter(help="Operation scale: what ripple and number of spikes are multiplied by (default 0.5).")] = None,
     blank: Annotated[float, Parameter(help="Epochs that begin sooner than this many seconds after the event are not read.")] = 0.0,
     blind: Annotated[bool, Parameter(negative="", help="Epochs that are read do not see the edited streams themselves.")] = False,
     scale: Annotated[
@@ -62,16 +62,22 @@ def intervene(
 
     if out is not None:
         refuse_existing(out, overwrite)
+    if factor is not None and operation != "scale":
+        raise UsageError(f"--factor is for --operation scale, not for {operation}: leave it out")
     sessions = open_sessions(stores, common)
     named = all(events in s.labels for s in sessions)
     if not named and len(sessions) > 1:
         raise UsageError(f"--events {events}: expected the name of an event label that all {len(sessions)} stores hold (a file goes with one store)")
+    if not named and not Path(events).exists():
+        have = sorted({k for s in sessions for k, v in s.labels.items() if isinstance(v, EventTable)})
+        raise UsageError(f"--events {events}: neither a file nor an event label of {sessions[0].id}, which has {', '.join(have) or 'none'}")
     tables = [s.events(events) for s in sessions] if named else [EventTable.from_bids(events)]
     stager = brainmu.loading.load(model)
+    by = 0.5 if factor is None else factor
     with progress(common, "intervene") as report:
         effect = brainmu.explain.intervene(
             stager, sessions, tables, operation, what=("spikes", "ripple") if what == "both" else (what,), outcome=outcome, horizon=horizon,
-            placebos=placebos, max_events=max_events, content=content, dose=dose or 1.0, factor=factor, blank=blank, blind=blind, gate=gate, scale=scale,
+            placebos=placebos, max_events=max_events, content=content, dose=dose or 1.0, factor=by, blank=blank, blind=blind, gate=gate, scale=scale,
             risk=risk, seed=common.seed, progress=report,
         )  # fmt: skip
     warn(common, list(effect.diagnostics["warnings"]))
@@ -85,12 +91,11 @@ def intervene(
 
 def _beside(effect: Effect) -> list[str]:
     """Lines of the other read-outs and of the doses."""
+    from brainmu.core.effect import interval_text
     from brainmu.explain.readouts import SCALES
 
     d = effect.diagnostics
     rows = [(name, r, r["unit"]) for name, r in d["readouts"].items() if SCALES.get(name, ("", ""))[1] != effect.scale]
     if len(d["doses"]) > 1:
         rows += [(f"dose {r['dose']:.0%}", r, f"{effect.unit}, in the model") for r in d["doses"]]
-    return [
-        f"  {name}: {r['estimate']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}] ({unit}; n = {r['n']})" for name, r, unit in rows if math.isfinite(r["estimate"])
-    ]
+    return [f"  {name}: {interval_text(r['estimate'], r['low'], r['high'])} ({unit}; n = {r['n']})" for name, r, unit in rows if math.isfinite(r["estimate"])]

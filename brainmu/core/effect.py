@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from brainmu.errors import InputError
 
-__all__ = ["LEVELS", "Effect", "jsonable"]
+__all__ = ["LEVELS", "Effect", "interval_text", "jsonable"]
 
 LEVELS = ("experimental", "observational", "model")
 
@@ -90,9 +90,22 @@ class Effect:
     def __str__(self) -> str:
         where = {"model": " in the model", "observational": " (observational)", "experimental": " (randomised)"}[self.level]
         p = "" if np.isnan(self.p_value) else f", p = {self.p_value:.3g}"
-        interval = f"{self.estimate:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+        interval = interval_text(self.estimate, self.low, self.high)
         counts = ", ".join(f"{n} {what}{'' if n == 1 else 's'}" for n, what in ((self.n_units, "animal"), (self.n_events, "event")))
         return f"{self.estimand}\n  {self.unit}{where}: {interval}{p}; {counts}"
+
+
+def interval_text(estimate: float, low: float, high: float) -> str:
+    """An estimate with its interval: three decimals, and more where all of it would be zero.
+
+    Examples
+    --------
+    >>> interval_text(0.12, -0.01, 0.25), interval_text(-5.9e-05, -2.9e-04, 9e-06)
+    ('+0.120 [-0.010, +0.250]', '-0.00006 [-0.00029, +0.00001]')
+    """
+    sizes = [abs(v) for v in (estimate, low, high) if np.isfinite(v) and v]
+    digits = 3 if not sizes or max(sizes) >= 0.01 else min(1 - int(np.floor(np.log10(max(sizes)))), 12)
+    return f"{estimate:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
 def jsonable(value: Any) -> Any:

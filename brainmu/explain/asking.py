@@ -118,12 +118,12 @@ def stages_of(stager: Any) -> tuple[str, ...]:
     return tuple(model.stages) if model is not None else tuple(getattr(stager, "classes_", ()))
 
 
-def target_columns(stages: tuple[str, ...], target: str) -> NDArray[np.intp]:
+def target_columns(stages: tuple[str, ...], target: str, what: str = "target") -> NDArray[np.intp]:
     """Columns of the probabilities that `target` stands for; WAKE, NREM and REM also name groups of AASM stages."""
     group = stage_group(target)
     columns = np.array([i for i, s in enumerate(stages) if s in group], dtype=np.intp)
     if not len(columns):
-        raise InputError(f"target {target!r} is not among the stager's stages ({' '.join(stages)})")
+        raise InputError(f"{what} {target!r} is not among the stager's stages ({' '.join(stages)})")
     return columns
 
 

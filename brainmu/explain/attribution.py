@@ -132,7 +132,7 @@ def attribute(
         assert model is not None
         tap_module(model, tap)
     if planted is not None:
-        planted = check_planted(session, planted)
+        planted = check_planted(session, planted, shifted=method == "occlusion")
         if method == "occlusion" and any(p[0] == "spikes" and len(p) > 1 for p in planted):
             raise InputError("planted names single units and occlusion shifts all units together: use another method, or 'spikes' for all of them")
         if method == "layer_conductance":
@@ -166,6 +166,10 @@ def attribute(
             attrs["epochs_left_out"] = int(taken.sum()) - len(chosen)
         attrs |= {"baseline": baseline} | ({"baseline_stage": against.stage} if against.stage else {})
         doors, asked = Doors(model, session, runs, against, beyond_the_network(stager)[0]), Asked(method, tap, seed)
+        read = doors.streams()
+        unread = [p[0] for p in planted or () if p[0] not in read]
+        if unread:
+            raise InputError(f"planted {unread[0]!r} is no stream that this stager reads: it reads {', '.join(read)}")
         maps, found = map_of(doors, columns, asked, saved, "map", lambda f: say(method, f))
         attrs |= found
         random = Doors(randomised(model, seed), session, runs, against, statistics=doors.grid.statistics) if check else None
@@ -184,7 +188,7 @@ def attribute(
     attrs["beats_random"] = int(attrs["beats_random"]) if "beats_random" in attrs else None
     out = as_dataset(maps, answer.times[chosen], answer.epoch, {k: v for k, v in attrs.items() if v is not None}, session)
     if planted is not None:
-        out.attrs["recovery"] = recovery(out, planted)
+        out.attrs |= {"recovery": recovery(out, planted), "planted": ["/".join(p) for p in planted]}
     if rollout:
         say("attention rollout", 0.0)
         out = with_rollout(out, doors, random, chosen, answer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["BANDS", "band_index", "bands_below"]
+__all__ = ["BANDS", "band_index", "bands_below", "bands_held"]
 
 BANDS: dict[str, tuple[float, float]] = {
     "slow": (0.0, 0.5),
@@ -21,9 +21,15 @@ BANDS: dict[str, tuple[float, float]] = {
 
 
 def band_index(frequencies: ArrayLike) -> NDArray[np.intp]:
-    """Which of :data:`BANDS` each frequency (n,), Hz, falls into."""
-    low = np.array([b[0] for b in BANDS.values()])
-    return np.searchsorted(low, np.asarray(frequencies, dtype=np.float64), side="right") - 1
+    """Which of :data:`BANDS` each frequency (n,) of a spectrum, Hz, falls into. Its last one, half the rate, closes the band below."""
+    f, low = np.asarray(frequencies, dtype=np.float64), np.array([b[0] for b in BANDS.values()])
+    out = np.searchsorted(low, f, side="right") - 1
+    return np.where((f == f.max(initial=0.0)) & (f == low[out]) & (f > 0), out - 1, out)
+
+
+def bands_held(rate: float) -> tuple[str, ...]:
+    """The bands that a spectrum of a signal of `rate` Hz has."""
+    return tuple(name for name, (low, _) in BANDS.items() if low < rate / 2)
 
 
 def bands_below(rate: float, least: float = 0.5) -> dict[str, tuple[float, float]]:

@@ -107,7 +107,7 @@ def baseline_of(name: str, answer: Answer, columns: NDArray[np.intp]) -> Baselin
     said = np.where(np.isfinite(answer.proba).all(1), np.nan_to_num(answer.proba, nan=-1.0).argmax(1), -1)
     others = np.setdiff1d(np.arange(len(answer.stages)), columns)
     if stage:
-        wanted = target_columns(answer.stages, stage)
+        wanted = target_columns(answer.stages, stage, f"baseline {name!r}: stage")
         if np.intersect1d(wanted, columns).size:
             raise InputError(f"baseline {name!r} is the target itself, expected another of the stager's stages ({' '.join(answer.stages)})")
     elif kind == "stage_mean":

@@ -108,14 +108,17 @@ def verdict(attrs: dict[str, Any]) -> str:
             open_.append(f"{name} give no other map to compare with: it has fewer than three parts, or all are alike")
     if not attrs.get("beats_random", True):
         failed.append("deletion and insertion go no better than in random order")
-    if not attrs.get("difference", np.inf) >= LEAST_DIFFERENCE:
+    if attrs.get("difference", np.inf) <= -LEAST_DIFFERENCE:
+        failed.append("the input as a whole speaks against the target")
+    elif not attrs.get("difference", np.inf) >= LEAST_DIFFERENCE:
         failed.append("the stager's log odds hardly depend on its input")
     if attrs.get("skill", 1.0) < LEAST_SKILL:
         failed.append("the stager does not tell the target from other stages")
     if not attrs.get("completeness_error", 0.0) <= 0.05:
         failed.append("shares do not add up")
     if attrs.get("n_epochs", FEW) < FEW:
-        open_.append(f"it rests on {attrs['n_epochs']} {'events' if 'n_events' in attrs else 'epochs'} alone")
+        n = attrs["n_epochs"]
+        open_.append(f"it rests on {n} {'event' if 'n_events' in attrs else 'epoch'}{'' if n == 1 else 's'} alone")
     if failed:
         return f"failed: {'; '.join(failed)}"
     return f"passed, but for what could not be checked: {'; '.join(open_)}" if open_ else "passed"
@@ -157,9 +160,12 @@ def recovery(maps: xr.Dataset, planted: Iterable[tuple[str, ...]]) -> float:
     return auroc([abs(v) for v in shares.values()], positive)
 
 
-def check_planted(session: Recording, planted: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Drivers as :func:`recovery` takes them, before the work is done. Raises InputError where the session holds no such part."""
-    from brainmu.explain.bands import BANDS, bands_below
+def check_planted(session: Recording, planted: Iterable[tuple[str, ...]], shifted: bool = False) -> list[tuple[str, ...]]:
+    """Drivers as :func:`recovery` takes them, before the work is done; `shifted`: of a map by occlusion.
+
+    Raises InputError where a map of the session has no such part.
+    """
+    from brainmu.explain.bands import BANDS, bands_below, bands_held
 
     out = [(p,) if isinstance(p, str) else tuple(map(str, p)) for p in planted]
     if not out or not all(out):
@@ -170,12 +176,14 @@ def check_planted(session: Recording, planted: Iterable[tuple[str, ...]]) -> lis
     for stream, *rest in out:
         if stream not in have:
             raise InputError(f"planted {stream!r} is no stream of {session.id}, which has {', '.join(have)}")
-        if rest and rest[0] not in have[stream]:
-            raise InputError(f"planted {rest[0]!r} is not in {stream} of {session.id}, which holds such as {', '.join(sorted(have[stream])[:4])}")
         if len(rest) > 1 and (len(rest) > 2 or stream == "spikes" or rest[1] not in BANDS):
             raise InputError(f"planted {'/'.join([stream, *rest])!r}: expected STREAM/CHANNEL, STREAM/CHANNEL/BAND ({', '.join(BANDS)}) or spikes/UNIT")
-        if len(rest) > 1 and (rate := session.signals[stream].rate) is not None and rest[1] not in bands_below(rate):
-            raise InputError(f"planted {'/'.join([stream, *rest])!r}: {stream} is sampled at {rate:g} Hz and holds no {rest[1]}")
+        if rest and rest[0] not in have[stream]:
+            raise InputError(f"planted {rest[0]!r} is not in {stream} of {session.id}, which holds such as {', '.join(sorted(have[stream])[:4])}")
+        if len(rest) > 1 and (rate := session.signals[stream].rate) is not None:
+            held = tuple(bands_below(rate)) if shifted else bands_held(rate)
+            if rest[1] not in held:
+                raise InputError(f"planted {'/'.join([stream, *rest])!r}: {stream} is sampled at {rate:g} Hz, of which a map has {', '.join(held)}")
     return out
 
 

@@ -81,7 +81,7 @@ def attribute_events(
     say = progress or (lambda _what, _done: None)
     content = None if target in (*EVENT, detector.kind) else target
     rng = np.random.default_rng(seed)
-    known = None if planted is None else check_planted(session, planted)
+    known = None if planted is None else check_planted(session, planted, shifted=True)
     chosen = _chosen(detector, session, content, events, max_events, rng)
     all_parts = _parts(session, content)
     if not all_parts:
@@ -125,7 +125,7 @@ def attribute_events(
         attrs["beats_random"] = int(attrs["beats_random"])
     out = as_dataset(maps, chosen.start, float(np.median(chosen.duration)), attrs, session)
     if known is not None:
-        out.attrs["recovery"] = recovery(out, known)
+        out.attrs |= {"recovery": recovery(out, known), "planted": ["/".join(p) for p in known]}
     return out
 
 

@@ -26,14 +26,12 @@ def save_map(maps: xr.Dataset, path: str | Path) -> Path:
 
     Raises InputError for another suffix.
     """
-    import numpy as np
-
     p = check_suffix(path)
     flat = maps.copy()
     # netCDF 3 knows text and numbers only; a list of stages is a text with spaces.
     flat.attrs = {k: " ".join(map(str, v)) if isinstance(v, (list, tuple)) else v for k, v in maps.attrs.items() if v is not None}
     texts = {n: c for n, c in flat.coords.items() if c.dtype == object}
-    flat = flat.assign_coords({n: (c.dims, np.char.encode(c.to_numpy().astype("U"), "utf-8")) for n, c in texts.items()})
+    flat = flat.assign_coords({n: (c.dims, c.to_numpy().astype("U")) for n, c in texts.items()})
     partial = p.with_name(p.name + ".partial")
     flat.to_netcdf(partial, engine="scipy")
     partial.replace(p)
@@ -42,7 +40,6 @@ def save_map(maps: xr.Dataset, path: str | Path) -> Path:
 
 def load_map(path: str | Path) -> xr.Dataset:
     """Read what :func:`save_map` wrote. Raises NotFoundError or FormatError."""
-    import numpy as np
     import xarray as xr
 
     p = Path(path)
@@ -53,8 +50,7 @@ def load_map(path: str | Path) -> xr.Dataset:
             maps = opened.load()
     except (OSError, ValueError, TypeError) as error:
         raise FormatError(f"{p}: not a netCDF file ({error}), expected an attribution map written by brainmu attribute") from None
-    texts = {n: c for n, c in maps.coords.items() if c.dtype.kind == "S"}
-    maps = maps.assign_coords({n: (c.dims, np.char.decode(c.to_numpy(), "utf-8").astype(object)) for n, c in texts.items()})
-    if isinstance(maps.attrs.get("stages"), str):
-        maps.attrs["stages"] = maps.attrs["stages"].split()
+    for name in ("stages", "planted"):
+        if isinstance(maps.attrs.get(name), str):
+            maps.attrs[name] = maps.attrs[name].split()
     return maps

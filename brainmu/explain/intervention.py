@@ -137,7 +137,7 @@ def intervene(
     tables = _tables(sessions, events)
     # What cannot be is told before the model reads hours of recording.
     for stage in (source, aim) if stages_of(stager) else ():
-        target_columns(stages_of(stager), stage)
+        target_columns(stages_of(stager), stage, "outcome: stage")
     for recording, table in zip(sessions, tables):
         _of_content(recording, table, q.content)
     found = []
@@ -415,8 +415,10 @@ def _doses(dose: float | Sequence[float]) -> tuple[float, ...]:
 
 def _outcome(outcome: str) -> tuple[str, str]:
     source, arrow, aim = (part.strip() for part in outcome.partition("->"))
-    if not (source and arrow and aim) or source == aim:
+    if not (source and arrow and aim):
         raise InputError(f"outcome is {outcome!r}, expected FROM->TO, such as NREM->WAKE")
+    if source == aim:
+        raise InputError(f"outcome is {outcome!r}, expected two different stages, such as NREM->WAKE")
     return source, aim
 
 

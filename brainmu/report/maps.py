@@ -21,7 +21,7 @@ _FACTS = {
     "network_agreement": "epochs where the network and the stager agree:", "completeness_error": "completeness error:",
     "share_through_tap": "share that flows through the tap:", "randomised_weights_correlation": "correlation with the map of a network with random weights:",
     "randomised_labels_correlation": "with that of a stager fitted to shuffled labels:", "skill": "AUROC of the stager for the target:",
-    "recovery": "AUROC of the map against what was planted (chance 0.5):",
+    "recovery": "AUROC of the map against what was planted (chance 0.5):", "planted": "planted:",
 }  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def _map(report: Report, name: str, maps: xr.Dataset, hypnogram: Any, events: An
 
 
 def _said(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, (float, np.floating)) else str(value)
+    return f"{value:.3g}" if isinstance(value, (float, np.floating)) else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _beside(recording: Recording | None, material: Material) -> tuple[Any, Any]:

@@ -20,7 +20,7 @@ import pandas as pd
 from brainmu.causal.validate import cells, summarise
 
 TABLE = Path(__file__).with_suffix(".csv")
-COLOURS = {"trials": "#4c78a8", "hazard": "#e45756", "msm": "#72b7b2", "matched": "#b279a2", "glm": "#eeb140"}
+COLOURS = {"trials": "#4c78a8", "hazard": "#e45756", "msm": "#72b7b2", "matched": "#b279a2", "glm": "#eeb140", "detected": "#9d755d", "scored": "#79706e"}
 FEWEST = {"hold": 100, "fail": 30}
 """Cells with fewer studies are left out."""
 

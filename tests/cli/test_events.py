@@ -121,3 +121,10 @@ def test_spindles_keep_the_seed_and_tell_how_far_they_are(busy):
     assert one.surrogate_rate == again.surrogate_rate and (one.start == other.start).all()
     with pytest.raises(bm.BrainmuError, match="emg is for ripples"):
         bm.find_events(session, "spindle", emg=3.0)
+
+
+@pytest.mark.parametrize("more", [[], ["--threshold", "3"]])
+def test_spindles_are_written_and_held_against_noise(busy, tmp_path, capsys, more):
+    out = tmp_path / "s_events.tsv"
+    assert main(["events", str(busy), "--kind", "spindle", "--out", str(out), "--quiet", *more]) == 0
+    assert "in noise of the same spectrum" in capsys.readouterr().out and out.exists()

@@ -62,6 +62,7 @@ def test_occlusion_finds_the_planted_channel_in_any_stager(boosted):
     mean = maps["lfp"].mean("time_lfp")
     best = mean.where(mean == mean.max(), drop=True)
     assert (str(best["channel_lfp"].item()), str(best["band"].item())) == ("theta", "theta")
+    assert maps.attrs["planted"] == ["lfp/theta/theta"]
     assert maps.attrs["recovery"] == 1.0 == recovery(maps, [("lfp", "theta", "theta")])
     assert maps.attrs["method"] == "occlusion" and maps["lfp"].attrs["unit"] == "log odds"
 
@@ -121,7 +122,10 @@ def test_runs_stay_inside_the_target_and_the_budget():
         ({"max_epochs": 2.5}, "max_epochs is 2.5"),
         ({"seed": "x"}, "seed is 'x'"),
         ({"labels": "nobody"}, "nobody"),
-        ({"planted": [("lfp", "theta", "fast")]}, "holds no fast"),
+        ({"planted": [("lfp", "theta", "fast")]}, "of which a map has"),
+        ({"planted": [("lfp", "theta", "slow")]}, "of which a map has delta"),
+        ({"planted": [("lfp", "theta", "delta", "")]}, "expected STREAM/CHANNEL"),
+        ({"planted": [("lfp", "theta", "ripples")]}, "expected STREAM/CHANNEL"),
         ({"planted": [()]}, "planted is empty"),
     ],
 )

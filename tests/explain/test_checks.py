@@ -7,7 +7,7 @@ import xarray as xr
 from brainmu.core import Recording
 from brainmu.errors import InputError
 from brainmu.explain import agreement, attribute, recovery
-from brainmu.explain.bands import BANDS
+from brainmu.explain.bands import BANDS, band_index, bands_held
 from brainmu.explain.checks import curves, ranked, similarity, verdict
 from brainmu.explain.files import load_map, save_map
 from brainmu.explain.occlusion import shifted
@@ -93,7 +93,7 @@ def test_parts_that_neither_map_holds_do_not_make_them_alike():
 def test_checks_that_could_not_be_made_do_not_pass_in_silence():
     fine = {"beats_random": True, "difference": 2.0, "randomised_weights_correlation": 0.1, "n_epochs": 32}
     assert verdict(fine) == "passed" and verdict(fine | {"difference": float("nan")}).startswith("failed")
-    assert "rests on 1 epochs alone" in verdict(fine | {"n_epochs": 1})
+    assert "rests on 1 epoch alone" in verdict(fine | {"n_epochs": 1})
 
 
 def test_agreement_with_itself_is_whole_and_with_another_order_is_not():
@@ -131,7 +131,7 @@ def test_a_shifted_part_is_the_same_whatever_is_read_and_wraps_around():
 
 def test_maps_of_an_untrained_model_are_marked(untrained, sessions, tmp_path):
     maps = attribute(untrained, sessions[0], "NREM", max_epochs=8, method="feature_ablation")
-    assert maps.attrs["verdict"].startswith("failed: ") and "hardly depend" in maps.attrs["verdict"]
+    assert maps.attrs["verdict"].startswith("failed: ") and "speaks against the target" in maps.attrs["verdict"]
     assert {"deletion_auc", "insertion_auc", "random_deletion_auc", "randomised_weights_correlation"} <= set(maps.attrs)
     assert maps["spikes"].dims == ("time_spikes", "unit") and maps["lfp"].shape == (8, 2, len(BANDS))
     assert load_map(save_map(maps, tmp_path / "m.nc")).attrs["verdict"] == maps.attrs["verdict"]
@@ -154,3 +154,16 @@ def test_ranked_leaves_out_what_is_zero():
     values = np.zeros((5, 2, len(BANDS)))
     values[:, 1, 3], values[:, 0, 2] = 2.0, -1.0
     assert ranked({"lfp": (values, ("a", "b"), "field"), "spikes": (np.ones((5, 1)), ("all",), "spikes")}) == [("lfp", 1, 3), ("spikes", 0, -1), ("lfp", 0, 2)]
+
+
+def test_the_verdict_tells_an_input_that_speaks_against_the_target_from_one_that_says_nothing():
+    assert verdict({"difference": -0.8}) == "failed: the input as a whole speaks against the target"
+    assert verdict({"difference": 0.1}) == "failed: the stager's log odds hardly depend on its input"
+    assert verdict({"difference": 0.8, "n_epochs": 1}).endswith("it rests on 1 epoch alone")
+
+
+def test_half_the_rate_closes_the_band_below():
+    names = list(BANDS)
+    assert [names[i] for i in band_index(np.linspace(0, 100, 201))][-1] == "gamma" and "ripple" not in bands_held(200.0)
+    assert [names[i] for i in band_index(np.linspace(0, 101, 203))][-1] == "ripple" and bands_held(202.0)[-1] == "ripple"
+    assert band_index([0.0]).tolist() == [0] and bands_held(200.0)[0] == "slow"

@@ -90,7 +90,7 @@ def test_refusals(indifferent):
 def test_what_cannot_be_is_told_before_the_model_is_asked(indifferent, monkeypatch):
     session, events = planted(9, 12, driven=False)
     monkeypatch.setattr(type(indifferent), "predict", lambda *_a, **_k: pytest.fail("the model was asked"))
-    with pytest.raises(InputError, match="target 'N2' is not among"):
+    with pytest.raises(InputError, match="outcome: stage 'N2' is not among"):
         intervene(indifferent, session, events, outcome="NREM->N2")
     with pytest.raises(MissingDataError, match="no event has content 'B'"):
         intervene(indifferent, session, events, content="B")

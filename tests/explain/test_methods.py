@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brainmu.core import Hypnogram
+from brainmu.core import Hypnogram, Signal
 from brainmu.errors import InputError, MissingDataError
 from brainmu.explain import attribute, occlusion, tap_names
 from brainmu.explain.asking import Answer, Tempering, ask, beyond_the_network, explains
@@ -97,7 +97,7 @@ def test_the_mean_of_a_stage_has_its_power_and_the_phases_of_the_recording(decid
         (dict(baseline="mean"), "baseline is 'mean', expected one of zero, stage_mean, matched"),
         (dict(baseline="zero:NREM"), "expected one of"),
         (dict(baseline="stage_mean:NREM"), "is the target itself"),
-        (dict(baseline="stage_mean:N2"), "not among"),
+        (dict(baseline="stage_mean:N2"), "baseline 'stage_mean:N2': stage 'N2' is not among"),
         (dict(method="layer_conductance", tap="layer7"), "tap is 'layer7', expected one of window.0"),
         (dict(method="occlusion", baseline="matched"), "came with occlusion"),
         (dict(method="occlusion", rollout=True), "came with occlusion"),
@@ -107,6 +107,14 @@ def test_the_mean_of_a_stage_has_its_power_and_the_phases_of_the_recording(decid
 def test_refusals(decided, sessions, kw, words):
     with pytest.raises(InputError, match=words):
         attribute(decided, sessions[0], "NREM", **kw)
+
+
+def test_a_driver_that_the_stager_does_not_read_is_told_before_the_map(decided, sessions, tmp_path):
+    pressure = Signal(np.zeros((400, 1)), rate=1.0, kind="other", channels=["x"])
+    session = sessions[0].with_fields(signals=sessions[0].signals | {"pressure": pressure})
+    with pytest.raises(InputError, match="planted 'pressure' is no stream that this stager reads: it reads lfp"):
+        attribute(decided, session, "NREM", planted=[("pressure", "x")], parts=tmp_path / "parts")
+    assert not list(tmp_path.glob("parts/map*"))
 
 
 def test_a_stage_that_is_never_taken_is_no_baseline(untrained, sessions):
