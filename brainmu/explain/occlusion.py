@@ -106,8 +106,12 @@ def shifted(recording: Recording, parts: Collection[Part], by: float) -> Recordi
     """A copy of the recording with some parts moved by `by` seconds, around the end; signals stay lazy."""
     signals, spikes = dict(recording.signals), recording.spikes
     if spikes is not None and any(name == "spikes" for name, _, _ in parts):
-        a, b = recording.start, recording.stop
-        spikes = Spikes(a + (spikes.times - a + by) % (b - a), spikes.unit_id, spikes.units)
+        # Times are sorted: those that leave at the end come first. Nothing is sorted again, of which a day's spikes would need several copies.
+        length = recording.duration
+        leave = int(np.searchsorted(spikes.times, recording.stop - by % length))
+        times = np.concatenate([spikes.times[leave:] - length, spikes.times[:leave]])
+        times += by % length
+        spikes = Spikes(times, np.concatenate([spikes.unit_id[leave:], spikes.unit_id[:leave]]), spikes.units)
     for name in {n for n, _, _ in parts if n != "spikes"}:
         s = recording.signals[name]
         signals[name] = s.with_values(_Shifted(s, [(m, b) for n, m, b in parts if n == name], by))

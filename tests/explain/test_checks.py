@@ -167,3 +167,13 @@ def test_half_the_rate_closes_the_band_below():
     assert [names[i] for i in band_index(np.linspace(0, 100, 201))][-1] == "gamma" and "ripple" not in bands_held(200.0)
     assert [names[i] for i in band_index(np.linspace(0, 101, 203))][-1] == "ripple" and bands_held(202.0)[-1] == "ripple"
     assert band_index([0.0]).tolist() == [0] and bands_held(200.0)[0] == "slow"
+
+
+@pytest.mark.parametrize("by", [0.5, 13.0, 99.9, 150.0, -20.0])
+def test_spikes_go_around_the_end_and_keep_their_units(by):
+    rng = np.random.default_rng(0)
+    signals = {"lfp": dict(values=np.zeros((1000, 1)), rate=10.0, kind="lfp", start=5.0)}
+    rec = Recording.from_arrays("a", signals=signals, spikes={"times": np.sort(rng.uniform(5, 105, 500)), "unit": rng.integers(0, 5, 500)})
+    s = shifted(rec, {("spikes", 0, -1)}, by).spikes
+    there = 5 + (rec.spikes.times - 5 + by) % 100
+    assert np.allclose(s.times, np.sort(there)) and (s.unit_id == rec.spikes.unit_id[np.argsort(there)]).all()
