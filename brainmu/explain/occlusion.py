@@ -7,6 +7,7 @@ at a time as they are read, so that memory does not grow with the recording.
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainmu.core import Recording, Signal, Spikes
+from brainmu.core import Recording, Signal
 from brainmu.dsp.filters import bandpass
 from brainmu.explain.asking import Answer, ask
 from brainmu.explain.bands import BANDS, bands_below
@@ -106,12 +107,14 @@ def shifted(recording: Recording, parts: Collection[Part], by: float) -> Recordi
     """A copy of the recording with some parts moved by `by` seconds, around the end; signals stay lazy."""
     signals, spikes = dict(recording.signals), recording.spikes
     if spikes is not None and any(name == "spikes" for name, _, _ in parts):
-        # Times are sorted: those that leave at the end come first. Nothing is sorted again, of which a day's spikes would need several copies.
+        # Times are sorted: those that leave at the end come first. Nothing is sorted or checked again, for which a day's spikes would be copied several times.
         length = recording.duration
         leave = int(np.searchsorted(spikes.times, recording.stop - by % length))
         times = np.concatenate([spikes.times[leave:] - length, spikes.times[:leave]])
         times += by % length
-        spikes = Spikes(times, np.concatenate([spikes.unit_id[leave:], spikes.unit_id[:leave]]), spikes.units)
+        moved = copy.copy(spikes)
+        moved.times, moved.unit_id = times, np.concatenate([spikes.unit_id[leave:], spikes.unit_id[:leave]])
+        spikes = moved
     for name in {n for n, _, _ in parts if n != "spikes"}:
         s = recording.signals[name]
         signals[name] = s.with_values(_Shifted(s, [(m, b) for n, m, b in parts if n == name], by))
