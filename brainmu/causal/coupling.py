@@ -152,7 +152,7 @@ def fit_coupling(grids: Sequence[EpochGrid], tables: Sequence[EventTable], model
         """The effect of one combination of the cosines, the others beside it."""
         v = direction / (direction @ direction)
         rest = np.linalg.svd(direction[None])[2][1:].T
-        return combine_animals(rows, columns @ v, np.c_[z, columns @ rest], names, fit, float(direction @ fit.coef[-n:]), model.weight, dict(dropped))
+        return combine_animals(rows, columns @ v, np.c_[z, columns @ rest], names, fit, float(direction @ fit.coef[-n:]), model.weight, dict(dropped), followed)
 
     fine = np.linspace(first, last, 1001)[1:]
     main = along(raised_cosines(fine, first, last, n).mean(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -59,8 +60,8 @@ def factorial(
     recordings = as_list(sessions)
     subjects, notes = subjects_of(recordings)
     wanted = Outcome.parse(outcome)
-    if wanted.kind == "time":
-        raise DesignError(f"outcome is '{wanted}': a factorial reads a rate or a signal of whole recordings, expected a transition or 'signal:NAME'")
+    if wanted.kind == "time" or wanted.change:
+        raise DesignError(f"outcome is '{wanted}': a factorial reads whole recordings, expected a transition, 'signal:NAME' or 'depth:NAME'")
     if len(factors) != 2 or any(len(v) != 2 or v[0] == v[1] for v in factors.values()):
         raise DesignError(f"factors is {dict(factors)!r}, expected two names, each with (treated, reference)")
     grids = [EpochGrid.of(r, s, wanted.transition, labels) for r, s in zip(recordings, subjects)]
@@ -154,7 +155,8 @@ def _value(grids: Sequence[EpochGrid], outcome: Outcome) -> float:
     if outcome.kind == "signal":
         from brainmu.causal.outcome import signal_after
 
-        parts = [signal_after(g, outcome, g.time(np.flatnonzero(g.source)), g.epoch, g.time(np.flatnonzero(g.source))) for g in grids]
+        inside = dataclasses.replace(outcome, asleep=True)
+        parts = [signal_after(g, inside, g.time(k), g.epoch, g.time(k)) for g in grids for k in (np.flatnonzero(g.source),)]
         return float(np.nanmean(np.concatenate(parts)))
     hits = sum(int((g.at_risk[:-1] & g.target[1:]).sum()) for g in grids)
     hours = sum(float(g.at_risk.sum()) * g.epoch / 3600 for g in grids)

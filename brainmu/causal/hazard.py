@@ -154,8 +154,12 @@ def fit_exposure(
 
 def combine_animals(
     rows: RiskSet, x: NDArray[np.float64], z: NDArray[np.float64], names: list[str], fit: Fit, beta: float, weight: str, dropped: dict[str, int],
+    exposed: NDArray[np.bool_] | None = None,
 ) -> HazardFit:  # fmt: skip
-    """Each animal's own effect of `x`, whose pooled coefficient in `fit` is `beta`, and their combination."""
+    """Each animal's own effect of `x`, whose pooled coefficient in `fit` is `beta`, and their combination.
+
+    Animals without an `exposed` row (by default one where `x` is not 0) say nothing of it: what is left of `x` in them comes of curves shared with the others.
+    """
     y = (rows.y == 1).astype(np.float64)
     v = fit.p * (1 - fit.p)
     zv = z * v[:, None]
@@ -163,7 +167,8 @@ def combine_animals(
     n = len(rows.names)
     information = np.bincount(rows.animal, v * residual**2, n)
     hits = np.bincount(rows.animal, y, n)
-    used = np.flatnonzero((information > 1e-3 * information.max()) & (hits > 0))
+    n_exposed = np.bincount(rows.animal, x != 0 if exposed is None else exposed, n)
+    used = np.flatnonzero((information > 1e-3 * information.max()) & (hits > 0) & (n_exposed > 0))
     common: dict[str, Any] = {
         "pooled": beta, "model_se": float(1 / np.sqrt(information.sum())), "used": used, "rows": rows, "x": x, "z": z, "names": names, "fit": fit,
         "residual": residual, "dropped": dropped,
@@ -173,8 +178,7 @@ def combine_animals(
         return HazardFit(result=result, between=float("nan"), effects=np.array([beta]), variances=1 / information[used], **common)
     effects = firth_by_group(residual, y, rows.animal, n, fit.eta - beta * residual)[used]
     variances = 1 / information[used]
-    n_exposed = np.bincount(rows.animal, x != 0, n)[used]
-    result, between = random_effects(effects, variances, None if weight == "animal" else n_exposed)
+    result, between = random_effects(effects, variances, None if weight == "animal" else n_exposed[used])
     # What all animals share (splines, covariates) was fitted to the same transitions, which brings animals closer together than they are.
     shared, found = z.shape[1] - len(np.unique(rows.animal)), float(y.sum())
     result = Estimate.t(result.estimate, result.se * float(np.sqrt(found / max(found - shared, 1.0))), result.df)

@@ -112,9 +112,7 @@ def scorers(grids: Sequence[EpochGrid], fitted: HazardFit, transition: Transitio
                 continue
             codes = other.at(g.time(after) + g.epoch / 2)
             same[mine] = np.where(codes >= 0, np.array(other.stages)[np.maximum(codes, 0)] == own, np.nan)
-            theirs = _times(other, transition)
-            apart = np.abs(_times(h, transition)[:, None] - theirs).min(1, initial=np.inf)
-            moved.append(apart > 1.5 * g.epoch)
+            moved.append(_moved(h, other, transition))
             break
     there = np.isfinite(same)
     x = fitted.x != 0
@@ -123,13 +121,16 @@ def scorers(grids: Sequence[EpochGrid], fitted: HazardFit, transition: Transitio
     gaps = [same[a & x].mean() - same[a & ~x].mean() for j in fitted.used if (a := there & (rows.animal == j))[x].any() and a[~x].any()]
     p = Estimate.t(float(np.mean(gaps)), float(np.std(gaps, ddof=1) / len(gaps) ** 0.5), len(gaps) - 1).p_value if len(gaps) > 1 else float("nan")
     return {"agreement_exposed": float(same[there & x].mean()), "agreement_unexposed": float(same[there & ~x].mean()), "p_value": p,
-            "moved": float(np.concatenate(moved).mean())}  # fmt: skip
+            "moved": float(np.concatenate(moved).mean()) if sum(map(len, moved)) else float("nan")}  # fmt: skip
 
 
-def _times(h: Hypnogram, transition: Transition) -> NDArray[np.float64]:
-    """When each transition (n,) happens, s."""
-    source, target, _ = transition.masks(h)
-    return h.start + (np.flatnonzero(source[:-1] & target[1:]) + 1) * h.epoch
+def _moved(own: Hypnogram, other: Hypnogram, transition: Transition) -> NDArray[np.bool_]:
+    """Whether each transition (n,) that another hypnogram covers is not within an epoch in it. None where its epochs are too long to tell."""
+    if other.epoch > own.epoch:
+        return np.empty(0, dtype=bool)
+    mine, theirs = (h.start + (np.flatnonzero(s[:-1] & t[1:]) + 1) * h.epoch for h in (own, other) for s, t, _ in (transition.masks(h),))
+    seen = np.logical_and.reduce([other.at(mine + d * own.epoch) >= 0 for d in (-1.5, -0.5, 0.5, 1.5)])
+    return (np.abs(mine[:, None] - theirs).min(1, initial=np.inf) > 1.5 * own.epoch)[seen]
 
 
 def _alike(a: Hypnogram, b: Hypnogram) -> bool:

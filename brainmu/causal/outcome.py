@@ -101,7 +101,7 @@ def inverse_censoring(hit: NDArray[np.bool_], cut: NDArray[np.bool_], latency: N
 def signal_after(grid: EpochGrid, outcome: Outcome, begin: NDArray[np.float64], seconds: float, before: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean of the outcome's signal over (begin, begin + seconds] (n,); less that over as long up to `before` where a change is asked for.
 
-    NaN where there is no sample.
+    NaN where there is no sample, or the signal ends more than a sample before the window does.
 
     Raises
     ------
@@ -129,19 +129,29 @@ def signal_after(grid: EpochGrid, outcome: Outcome, begin: NDArray[np.float64], 
 
 
 class _Asleep:
-    """A lazy array: a signal, missing outside the source stage."""
+    """A lazy array: a signal, missing outside the source stage.
+
+    A sample may be of the step before its time stamp or of the step after it: it counts where the stage lasts through both (at most an epoch each).
+    """
 
     def __init__(self, signal: Signal, grid: EpochGrid) -> None:
         self.signal, self.grid = signal, grid
+        self.elsewhere = np.r_[0, np.cumsum(~grid.source)]
         self.shape, self.dtype = (signal.n_samples, signal.n_channels), np.dtype(np.float32)
 
     def __getitem__(self, key: Any) -> NDArray[np.float32]:
         rows, *rest = key if isinstance(key, tuple) else (key,)
         first, last, _ = rows.indices(self.shape[0])
         values = self.signal.read(first, last).astype(np.float32)
-        k = self.grid.index(self.signal.read_times(first, last))
-        inside = (k >= 0) & (k < len(self.grid))
-        values[~(inside & self.grid.source[np.clip(k, 0, len(self.grid) - 1)])] = np.nan
+        grid, begin = self.grid, max(first - 1, 0)
+        around = self.signal.read_times(begin, min(last + 1, self.shape[0]))
+        t = around[first - begin : last - begin]
+        before, after = np.diff(around, prepend=around[:1])[first - begin :], np.diff(around, append=around[-1:])[first - begin :]
+        lo, hi = (grid.index(t + np.clip(d[: len(t)], -grid.epoch, grid.epoch)) for d in (-before, after * (1 - 1e-6)))
+        lo, hi = np.clip(lo, 0, None), np.clip(hi, None, len(grid) - 1)
+        there = (t >= grid.start) & (t < grid.stop) & (lo <= hi)
+        lo, hi = np.where(there, lo, 0), np.where(there, hi, 0)
+        values[~there | (self.elsewhere[hi + 1] > self.elsewhere[lo])] = np.nan
         return values[(slice(None), *rest)]
 
 

@@ -160,6 +160,7 @@ def validate(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     plan = cells() if which is None else list(which)
+    _same_questions(plan, folder)
     worlds = [[c for c in plan if c.world == w] for w in dict.fromkeys(c.world for c in plan)]
     for i, asked in enumerate(worlds):
         tasks = _left_to_do(asked, folder, studies, diagnosed, seed)
@@ -170,6 +171,17 @@ def validate(
             if progress is not None:
                 progress(", ".join(c.key for c in asked), (i + (j + 1) / len(tasks)) / len(worlds))
     return summarise(plan, folder, seed)
+
+
+def _same_questions(plan: Sequence[Cell], folder: Path) -> None:
+    """Keep what each file's studies were asked. Raises InputError where a cell of that name was another: its studies would pass for these."""
+    path = folder / "cells.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    for cell in plan:
+        asked = json.loads(json.dumps([cell.world, cell.ask, cell.early]))
+        if kept.setdefault(cell.key, asked) != asked:
+            raise InputError(f"{folder}: the studies of {cell.key} there were made with other settings (such as hours): give another folder")
+    path.write_text(json.dumps(kept, indent=0))
 
 
 @dataclass(frozen=True)
@@ -311,6 +323,9 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--jobs", type=int, default=1)
     args = parser.parse_args()
+    known = list(dict.fromkeys(c.name for c in cells((args.animals[0],), args.hours)))
+    if stray := sorted(set(args.cells or ()) - set(known)):
+        parser.error(f"no cell {stray[0]!r}, expected some of {', '.join(known)}")
     plan = [c for c in cells(args.animals, args.hours) if not args.cells or c.name in args.cells]
     table = validate(
         plan,

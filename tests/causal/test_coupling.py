@@ -124,3 +124,11 @@ def test_error_rates_of_coupling(planted_study, animals, effect):
     horizon = 4.0 if effect else 40.0
     found = [estimate_effect(recs, horizon=horizon, diagnostics=False, **ASK) for recs in planted_study(43, animals=animals, studies=200, hours=1.5, planted=s)]
     assert 0.90 < np.mean([e.low <= effect <= e.high for e in found]) < 0.995
+
+
+@pytest.mark.parametrize("design", ["hazard", "glm"])
+def test_animals_without_an_event_say_nothing(design):
+    recordings, _ = study(n_animals=6, hours=1.5, seed=1, log_hazard_ratio={"negative": 0.7}, confounding=0.6, trials=False)
+    silent = [r.with_fields(labels=r.labels | {"reactivation": r.events("reactivation")[:0]}) if i >= 4 else r for i, r in enumerate(recordings)]
+    e = estimate_effect(silent, horizon=20.0, diagnostics=False, **ASK | {"design": design})
+    assert e.n_units == 4 and "4 animals" in e.estimand

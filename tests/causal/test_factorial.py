@@ -89,5 +89,7 @@ def test_what_a_factorial_cannot_answer(planted_study):
         factorial(animals[:8], factors=FACTORS)
     with pytest.raises(DesignError, match="expected two names"):
         factorial(animals, factors={"stress": ("stressed", "control")})
-    with pytest.raises(DesignError, match="rate or a signal"):
+    with pytest.raises(DesignError, match="reads whole recordings"):
         factorial(animals, factors=FACTORS, outcome="time to WAKE")
+    with pytest.raises(DesignError, match="reads whole recordings"):
+        factorial(animals, factors=FACTORS, outcome="rebound:pressure")

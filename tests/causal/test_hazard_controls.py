@@ -72,3 +72,18 @@ def test_borders_that_another_scorer_puts_elsewhere_are_told(animals):
     # Wakings of a single epoch are lost to the one who sees them an epoch later.
     assert near["scoring"]["moved"] < 0.2 and far["scoring"]["moved"] > 0.9
     assert not any("another scorer has" in w for w in near["warnings"]) and any("another scorer has" in w for w in far["warnings"])
+
+
+def test_what_the_other_scorer_did_not_see_or_could_not_tell_is_not_held_against_it(animals):
+    def half(recording):
+        h = recording.labels["scoring"]
+        return recording.with_fields(labels=recording.labels | {"second": Hypnogram(np.where(np.arange(len(h)) < len(h) // 2, h.codes, -1), h.stages, h.epoch)})
+
+    def coarse(recording):
+        h = recording.labels["scoring"]
+        return recording.with_fields(labels=recording.labels | {"second": Hypnogram(h.codes[::8], h.stages, 8 * h.epoch)})
+
+    seen = estimate_effect([half(r) for r in animals], labels="scoring", **ASK).diagnostics
+    assert seen["scoring"]["moved"] == 0.0 and not any("another scorer has" in w for w in seen["warnings"])
+    told = estimate_effect([coarse(r) for r in animals], labels="scoring", outcome="NREM->microarousal", **ASK).diagnostics
+    assert np.isnan(told["scoring"]["moved"]) and not any("another scorer has" in w for w in told["warnings"])

@@ -143,6 +143,19 @@ def test_a_rebound_is_read_in_sleep_alone():
     assert "change in delta while in NREM" in rebound.estimand and any("which of it is read" in a for a in rebound.assumptions)
 
 
+@pytest.mark.parametrize("stamp", [0.0, 4.0])
+def test_depth_is_of_sleep_alone_wherever_samples_are_stamped(stamp):
+    """1 in NREM and 0 in WAKE, a sample an epoch, stamped at its beginning or its end; assignment wakes and does nothing else."""
+    out = []
+    for n in [night(i) for i in range(4)]:
+        value = (n.hypnogram("scoring").codes == 1).astype(np.float32)
+        out.append(n.with_fields(signals={"d": Signal(value[:, None], rate=0.25, start=stamp, channels=["d"])}))
+    for outcome in ("depth:d", "rebound:d"):
+        e = estimate_effect(out, exposure="trials", outcome=outcome, horizon=24.0, draws=0, diagnostics=False)
+        assert (e.estimate, e.low, e.high) == (0.0, 0.0, 0.0)
+    assert estimate_effect(out, exposure="trials", outcome="signal:d", horizon=24.0, draws=0, diagnostics=False).estimate < -0.05
+
+
 def test_micro_arousals_after_trials(nights):
     """All wakings here last 8 s between NREM."""
     ask = {"exposure": "trials", "horizon": 10.0, "draws": 99}

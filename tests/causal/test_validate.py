@@ -18,6 +18,9 @@ def test_cells_run_once_resume_and_are_summarised(tmp_path):
     assert row["covered_low"] <= row["covered"] <= row["covered_high"] and row["truth"] == 0.0
     rows = pd.read_csv(tmp_path / "tiny-2.csv")
     assert rows["study"].tolist() == [0, 1, 2] and rows["estimate"].nunique() == 3 and np.isfinite(rows["estimate"]).all()
+    other = [Cell("tiny", 2, 1.0, {"trial_log_hazard_ratio": {"negative": 0.0}, "trial_spacing": 10.0}, ask)]
+    with pytest.raises(InputError, match="tiny-2 there were made with other settings"):
+        validate(other, out=tmp_path, studies=1)
     with pytest.raises(InputError, match="at least one"):
         validate(plan, out=tmp_path, studies=0)
 
