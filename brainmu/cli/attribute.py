@@ -127,6 +127,11 @@ def _checks(attrs: dict[str, Any]) -> list[str]:
     for key, name in (("randomised_weights_correlation", "randomised weights"), ("randomised_labels_correlation", "shuffled labels")):
         if key in attrs:
             lines.append(f"rank correlation with the map of {name} {attrs[key]:.2f} (near 1: the map says nothing)")
+    if "agreement" in attrs:
+        lines.append(
+            f"rank correlation with the map by {attrs['agreement_with'].replace('_', ' ')} {attrs['agreement']:.2f} "
+            f"[{attrs['agreement_low']:.2f}, {attrs['agreement_high']:.2f}]"
+        )
     if "skill" in attrs:
         lines.append(f"AUROC of the stager for the target {attrs['skill']:.2f}")
     if "recovery" in attrs:

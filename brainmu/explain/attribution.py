@@ -17,7 +17,7 @@ from brainmu.core.metrics import auroc
 from brainmu.errors import InputError, MissingDataError
 from brainmu.explain.asking import Answer, ask, beyond_the_network, differentiable, epoch_indices, explains, target_columns
 from brainmu.explain.baselines import Baseline, baseline_of
-from brainmu.explain.checks import check_planted, curves, ranked, recovery, similarity, verdict
+from brainmu.explain.checks import agreement, check_planted, curves, ranked, recovery, similarity, verdict
 from brainmu.explain.datasets import as_dataset, with_rollout
 from brainmu.explain.event_maps import attribute_events
 from brainmu.explain.occlusion import occlude, shifted_odds
@@ -64,7 +64,7 @@ def attribute(
     check : bool
         Check whether the map is true; a map that fails is marked (``attrs["verdict"]``). Deletion and insertion must go better in its order than
         in random ones; with an encoder, the same network with random weights must show another map; and where the session is scored, the stager
-        must know the target.
+        must know the target. Beside that stands how far another method ranks the parts alike: feature ablation, or integrated gradients beside it.
     control : SleepStager, StageModel or None
         A stager fitted to shuffled labels: the map must differ from its map of the same epochs. Needs an encoder.
     labels : str or None
@@ -95,7 +95,8 @@ def attribute(
         baseline, n_epochs, completeness_error (median over runs), steps, share_through_tap; explains (which log odds: an encoder stager's decoding
         over the night is not part of them) and network_agreement (share of epochs where that makes no difference); of the checks deletion_auc,
         insertion_auc and the same in random order, their curves, difference, randomised_weights_correlation, randomised_labels_correlation,
-        skill (AUROC), recovery (AUROC, where `planted` says what there is to find), verdict ("passed", or "failed: " and why).
+        agreement (rank correlation with the map by agreement_with, and its 95 % limits over epochs, agreement_low and agreement_high), skill (AUROC),
+        recovery (AUROC, where `planted` says what there is to find), verdict ("passed", or "failed: " and why).
 
     Raises
     ------
@@ -179,6 +180,11 @@ def attribute(
                 attrs |= curves(odds_of(doors, columns, saved, "curves", lambda f: say("deletion and insertion", f)), ranked(maps), 8, 5, rng)
             other, _ = map_of(random, columns, asked, saved, "random", lambda f: say("randomised weights", f), quick=True)
             attrs["randomised_weights_correlation"] = similarity(maps, other)
+            beside = _other_method(method, model)
+            if beside is not None:
+                say(beside, 0.0)
+                second, _ = map_of(doors, columns, Asked(beside, tap, seed), saved, "beside", lambda f: say(beside, f), quick=True)
+                attrs |= _agreement(beside, *(as_dataset(m, answer.times[chosen], answer.epoch, {}, session) for m in (maps, second)), seed)
         if control is not None:
             attrs["randomised_labels_correlation"] = _control(control, session, runs, against, target, asked, maps, saved, lambda f: say("control", f))
     attrs["n_epochs"] = len(chosen)
@@ -193,6 +199,26 @@ def attribute(
         say("attention rollout", 0.0)
         out = with_rollout(out, doors, random, chosen, answer)
     return out
+
+
+def _other_method(method: str, model: StageModel) -> str | None:
+    """The method whose map is held against one by `method`: one that takes parts away for gradients, and the other way round. None where there is none."""
+    if method == "layer_conductance":
+        return None
+    if method != "feature_ablation":
+        return "feature_ablation"
+    return None if model.encoder.config.spike_tokens else "integrated_gradients"
+
+
+def _agreement(method: str, maps: xr.Dataset, other: xr.Dataset, seed: int) -> dict[str, Any]:
+    """How far another method ranks the parts alike; nothing where there are fewer than three."""
+    try:
+        found = agreement(maps, other, seed=seed)
+    except InputError:
+        return {}
+    if not np.isfinite(found["correlation"]):
+        return {}
+    return {"agreement_with": method, "agreement": found["correlation"], "agreement_low": found["low"], "agreement_high": found["high"]}
 
 
 def _answer(stager: Any, session: Recording) -> tuple[Answer, dict[str, Any]]:

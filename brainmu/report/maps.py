@@ -21,6 +21,8 @@ _FACTS = {
     "network_agreement": "epochs where the network and the stager agree:", "completeness_error": "completeness error:",
     "share_through_tap": "share that flows through the tap:", "randomised_weights_correlation": "correlation with the map of a network with random weights:",
     "randomised_labels_correlation": "with that of a stager fitted to shuffled labels:", "skill": "AUROC of the stager for the target:",
+    "agreement_with": "another method:", "agreement": "rank correlation with its map:",
+    "agreement_low": "95 % from", "agreement_high": "to",
     "recovery": "AUROC of the map against what was planted (chance 0.5):", "planted": "planted:",
 }  # fmt: skip
 

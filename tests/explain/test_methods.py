@@ -109,6 +109,18 @@ def test_refusals(decided, sessions, kw, words):
         attribute(decided, sessions[0], "NREM", **kw)
 
 
+def test_another_method_is_held_beside_a_map(decided, sessions):
+    ask = dict(max_epochs=8, epochs=range(20, 28))
+    gradients, ablation = (attribute(decided, sessions[0], "NREM", method=m, **ask) for m in ("integrated_gradients", "feature_ablation"))
+    assert gradients.attrs["agreement_with"] == "feature_ablation" and ablation.attrs["agreement_with"] == "integrated_gradients"
+    same = agreement(gradients, ablation)
+    assert gradients.attrs["agreement"] == pytest.approx(same["correlation"], abs=1e-9)
+    assert gradients.attrs["agreement_low"] <= gradients.attrs["agreement"] + 0.05
+    assert ablation.attrs["agreement"] == pytest.approx(same["correlation"], abs=0.1)
+    bare = attribute(decided, sessions[0], "NREM", check=False, **ask)
+    assert "agreement" not in bare.attrs and "agreement" not in attribute(decided, sessions[0], "NREM", method="layer_conductance", **ask).attrs
+
+
 def test_a_driver_that_the_stager_does_not_read_is_told_before_the_map(decided, sessions, tmp_path):
     pressure = Signal(np.zeros((400, 1)), rate=1.0, kind="other", channels=["x"])
     session = sessions[0].with_fields(signals=sessions[0].signals | {"pressure": pressure})
