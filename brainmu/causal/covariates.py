@@ -75,7 +75,7 @@ def value_before(signal: Signal, times: NDArray[np.float64], window: float | Non
     ok = (last >= 0) & (t < signal.stop + step) & (last >= first)
     first = np.maximum(first, 0)
     rows = np.flatnonzero(ok)
-    rows = rows[np.argsort(last[rows], kind="stable")]
+    rows = rows[np.lexsort((first[rows], last[rows]))]
     i = 0
     while i < len(rows):
         # Rows are in time order and the window is constant, so the first row's window begins earliest.
