@@ -114,6 +114,11 @@ class CouplingFit:
     null_p: NDArray[np.float64]
     likelihood_ratio: dict[str, float]
 
+    @property
+    def basis(self) -> int:
+        """Raised cosines."""
+        return self.histories[0].shape.shape[2]
+
 
 def fit_coupling(grids: Sequence[EpochGrid], tables: Sequence[EventTable], model: HazardModel, basis: int, seed: int = 0) -> CouplingFit:
     """Fit the filter, and combine animals for its mean and at points along it.
@@ -246,9 +251,7 @@ def _expected(grids: Sequence[EpochGrid], tables: Sequence[EventTable], model: H
     )  # fmt: skip
     there = np.isfinite(rows.values).all(1)
     rows = dataclasses.replace(rows, values=np.where(there[:, None], rows.values, np.nanmean(rows.values, axis=0)))
-    stays = np.zeros(len(rows), dtype=bool)
-    stays[np.flatnonzero(rows.age > model.lag + rest) - model.lag] = True
-    x = design_matrix(rows, model)[0]
+    stays, x = rows.stays(model.lag, rest), design_matrix(rows, model)[0]
     dose = np.c_[rows.dose, rows.dose.sum(1)].astype(np.float64)
     by = x @ np.linalg.lstsq(x[stays & there], dose[stays & there], rcond=None)[0]
     out: _Expected = {}
@@ -270,7 +273,7 @@ def circular_shift(fitted: CouplingFit, draws: int, seed: int) -> dict[str, Any]
     rows = fitted.main.rows
     residual = (rows.y == 1) - fitted.null_p
     rng = np.random.default_rng(seed)
-    n = fitted.histories[0].shape.shape[2]
+    n = fitted.basis
     scores = np.zeros((draws + 1, n))
     for h in fitted.histories:
         if not len(h.place):
@@ -341,7 +344,7 @@ def _describe(
     out: dict[str, Any] = {
         "log_odds_ratio": main.result.as_dict(), "odds_ratio": {k: float(np.exp(getattr(main.result, k))) for k in ("estimate", "low", "high")},
         "between_animals_sd": main.between, "pooled": {"estimate": main.pooled, "model_se": main.model_se},
-        "filter": [{"seconds": float(s)} | e.as_dict() for s, e in zip(fitted.seconds, fitted.filter)], "basis": int(fitted.likelihood_ratio["df"]),
+        "filter": [{"seconds": float(s)} | e.as_dict() for s, e in zip(fitted.seconds, fitted.filter)], "basis": fitted.basis,
         "likelihood_ratio": fitted.likelihood_ratio, "wild_bootstrap_p": wild_bootstrap(score, draws=draws or 9999, seed=seed),
         "circular_shift": circular_shift(fitted, shifts, seed) if shifts and not isinstance(model.content, tuple) else {},
         "animals": [{"animal": rows.names[j], "estimate": float(e), "se": float(np.sqrt(v))} for j, e, v in zip(main.used, main.effects, main.variances)],

@@ -156,7 +156,8 @@ def _value(grids: Sequence[EpochGrid], outcome: Outcome) -> float:
         from brainmu.causal.outcome import signal_after
 
         inside = dataclasses.replace(outcome, asleep=True)
-        parts = [signal_after(g, inside, g.time(k), g.epoch, g.time(k)) for g in grids for k in (np.flatnonzero(g.source),)]
+        starts = [g.time(np.flatnonzero(g.source)) for g in grids]
+        parts = [signal_after(g, inside, t, g.epoch, t) for g, t in zip(grids, starts)]
         return float(np.nanmean(np.concatenate(parts)))
     hits = sum(int((g.at_risk[:-1] & g.target[1:]).sum()) for g in grids)
     hours = sum(float(g.at_risk.sum()) * g.epoch / 3600 for g in grids)

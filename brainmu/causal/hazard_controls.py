@@ -128,7 +128,12 @@ def _moved(own: Hypnogram, other: Hypnogram, transition: Transition) -> NDArray[
     """Whether each transition (n,) that another hypnogram covers is not within an epoch in it. None where its epochs are too long to tell."""
     if other.epoch > own.epoch:
         return np.empty(0, dtype=bool)
-    mine, theirs = (h.start + (np.flatnonzero(s[:-1] & t[1:]) + 1) * h.epoch for h in (own, other) for s, t, _ in (transition.masks(h),))
+
+    def times(h: Hypnogram) -> NDArray[np.float64]:
+        source, target, _ = transition.masks(h)
+        return h.start + (np.flatnonzero(source[:-1] & target[1:]) + 1) * h.epoch
+
+    mine, theirs = times(own), times(other)
     seen = np.logical_and.reduce([other.at(mine + d * own.epoch) >= 0 for d in (-1.5, -0.5, 0.5, 1.5)])
     return (np.abs(mine[:, None] - theirs).min(1, initial=np.inf) > 1.5 * own.epoch)[seen]
 

@@ -159,11 +159,9 @@ def _panel(grids: Sequence[EpochGrid], tables: Sequence[EventTable], model: Haza
     count = total[hi + 1] - total[lo]
     bare = dataclasses.replace(rows, values=np.empty((len(rows), 0)), covariates=[])
     base = design_matrix(bare, model)[0]
-    stays = np.zeros(len(rows), dtype=bool)
-    stays[np.flatnonzero(rows.age > model.lag) - model.lag] = True
     values = np.where(there[:, None], rows.values, np.nanmean(rows.values, axis=0))
     y, g = (rows.y[at] == 1).astype(np.float64), count if model.count else (count > 0) * 1.0
-    panel = _Panel(rows, a, np.c_[previous, share], base, values, at, lo, hi, y, g, stays)
+    panel = _Panel(rows, a, np.c_[previous, share], base, values, at, lo, hi, y, g, rows.stays(model.lag))
     hits = np.bincount(rows.animal[at], panel.y, len(rows.names))
     if not hits.any():
         raise DesignError("no epoch at risk is followed by the target: nothing to estimate; check outcome, labels and lag")

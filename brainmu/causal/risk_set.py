@@ -68,6 +68,13 @@ class RiskSet:
         rows = {k: v[which] for k, v in vars(self).items() if isinstance(v, np.ndarray)}
         return RiskSet(epoch=self.epoch, names=self.names, contents=self.contents, covariates=self.covariates, **rows)
 
+    def stays(self, lag: int, settled: int = 0) -> NDArray[np.bool_]:
+        """Whether the `lag` epochs after each row's (n,) are at risk too, of rows of single epochs (`lag` 0, `width` 1, `settled` epochs left out)."""
+        out = np.zeros(len(self), dtype=bool)
+        # Rows of a bout lie one after the other.
+        out[np.flatnonzero(self.age > lag + settled) - lag] = True
+        return out
+
     @property
     def exposed(self) -> NDArray[np.bool_]:
         """At least one event of any content in the window."""

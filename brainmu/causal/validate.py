@@ -88,6 +88,8 @@ class Cell:
 
 def cells(animals: Sequence[int] = ANIMALS, hours: float = 2.0) -> list[Cell]:
     """All cells: null and effect, randomised, observed confounder, feedback; and the analyses that are expected to fail."""
+    from brainmu.synth import ScorerModel
+
     trial = {"exposure": "trials", "design": "trials", "horizon": 10.0, "draws": 999}
     seen = {"exposure": "reactivation", "design": "hazard", "horizon": 4.0, "content": "negative", "adjust": ["pressure"]}
     unseen = seen | {"adjust": []}
@@ -96,8 +98,6 @@ def cells(animals: Sequence[int] = ANIMALS, hours: float = 2.0) -> list[Cell]:
     effect, feedback = {"log_hazard_ratio": {"negative": 0.7, "positive": -0.5}}, {"feedback": 0.1}
     null = {"log_hazard_ratio": _NULL}
     no_trials = {"trials": False}
-    from brainmu.synth import ScorerModel
-
     # A cause of both that changes within the window: a few histories were hardly possible, and their weights are huge.
     fast = {**null, **_SPREAD, "confounding": 2.0, "pressure_tau": 60.0, "reactivation_rate": {"negative": 0.1, "positive": 0.1}, **no_trials}
     found, scored = {"recall": 0.6, "precision": 0.8}, {"scorer": ScorerModel(scorers=2, disagreement=1.0)}

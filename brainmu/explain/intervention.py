@@ -136,8 +136,9 @@ def intervene(
         raise InputError("intervene: no recordings came, expected at least one")
     tables = _tables(sessions, events)
     # What cannot be is told before the model reads hours of recording.
-    for stage in (source, aim) if stages_of(stager) else ():
-        target_columns(stages_of(stager), stage, "outcome: stage")
+    stages = stages_of(stager)
+    for stage in (source, aim) if stages else ():
+        target_columns(stages, stage, "outcome: stage")
     for recording, table in zip(sessions, tables):
         _of_content(recording, table, q.content)
     found = []

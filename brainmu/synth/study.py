@@ -189,12 +189,15 @@ def _detected(life: Life, stop: float, recall: float, precision: float, rng: np.
         return events
     kept = events[rng.random(len(events)) < recall]
     nrem = life.bouts[(life.bouts["stage"] == "NREM") & (life.bouts["start"] < stop)]
-    length = np.minimum(nrem["stop"].to_numpy(), stop) - nrem["start"].to_numpy()
+    begin = nrem["start"].to_numpy()
+    length = np.minimum(nrem["stop"].to_numpy(), stop) - begin
+    slept = np.cumsum(length)
     n = rng.poisson(len(kept) * (1 / precision - 1)) if len(kept) and length.sum() else 0
     # False ones look like those that were found: their content and duration are of one drawn at random.
     like = kept[rng.integers(len(kept), size=n)] if n else kept[:0]
-    at = np.searchsorted(np.cumsum(length), place := rng.random(n) * length.sum(), side="right")
-    start = nrem["start"].to_numpy()[at] + place - (np.cumsum(length) - length)[at]
+    place = rng.random(n) * length.sum()
+    at = np.searchsorted(slept, place, side="right")
+    start = begin[at] + place - (slept - length)[at]
     false = EventTable(start, start + like.duration, content=like.content, kind=like.kind)
     both = EventTable.concat([EventTable(kept.start, kept.stop, kept.peak, content=kept.content, kind=kept.kind), false])
     return both.sorted()
